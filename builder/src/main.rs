@@ -1,0 +1,3 @@
+//! The `builder` service.
+
+fn main() {}

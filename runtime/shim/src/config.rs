@@ -1,0 +1,91 @@
+//! The files by which the runtime tells a shim what to do, and by which a shim tells what became of
+//! its container. They live in the container's directory, `ROOT/runtime/containers/ID/`.
+//!
+//! | file | written by | content |
+//! |---|---|---|
+//! | `config.json` | runtime | OCI runtime-spec document (the process, namespaces, mounts, limits) |
+//! | `shim.json` | runtime | [`ShimConfig`] |
+//! | `container.log` | shim | one JSON line per line of output, Docker's json-file format |
+//! | `exit.json` | shim | [`ExitStatus`], durable before anyone is told |
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// File name of the OCI runtime-spec document.
+pub const SPEC_FILE: &str = "config.json";
+/// File name of the [`ShimConfig`].
+pub const SHIM_FILE: &str = "shim.json";
+/// File name of the log.
+pub const LOG_FILE: &str = "container.log";
+/// File name of the [`ExitStatus`].
+pub const EXIT_FILE: &str = "exit.json";
+
+/// What an OCI runtime-spec document has no place for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShimConfig {
+    /// [`crate::protocol::VERSION`] of the service that wrote it.
+    pub version: u32,
+    /// The container's id.
+    pub id: String,
+    /// Where the shim listens: a path, never an abstract name.
+    pub socket: PathBuf,
+    /// The container's root file system.
+    pub root: RootMount,
+    /// Keep standard input open for attachers; otherwise it is `/dev/null`.
+    pub open_stdin: bool,
+    /// Directories of the container's cgroup, made by the runtime: one per v1 hierarchy, or one for
+    /// v2. The shim puts the container into them before any code of its runs, and kills what is left
+    /// in them after its exit.
+    pub cgroups: Vec<Cgroup>,
+    /// Files written into the root file system's `/etc` as read-write bind mounts come as ordinary
+    /// mounts of the spec; this is the log's cap instead: bytes of `container.log` at which it is
+    /// rotated to `container.log.1`.
+    pub log_bytes_max: u64,
+    /// Volumes that are to be filled with what the image has at their target, before the start:
+    /// (directory of the volume on the host, absolute path in the container).
+    pub copy_up: Vec<(PathBuf, PathBuf)>,
+    /// The window size to begin with, rows and columns, where the process has a terminal.
+    pub window: Option<(u16, u16)>,
+    /// `user[:group]` as the image or the caller gave it: looked up by the shim in the container's
+    /// own `/etc/passwd` and `/etc/group`. It replaces the numbers of the spec's `process.user`.
+    pub user: String,
+    /// Make `process.cwd` if it is missing, as an image's WORKDIR promises.
+    pub create_cwd: bool,
+}
+
+/// How the root file system is put together; the runtime passes on what the store said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RootMount {
+    /// Read-only directories, topmost first.
+    pub lower: Vec<PathBuf>,
+    /// Overlay's upper directory.
+    pub upper: PathBuf,
+    /// Overlay's work directory.
+    pub work: PathBuf,
+}
+
+/// One directory of a cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cgroup {
+    /// Its path on the host.
+    pub path: PathBuf,
+    /// The v1 controllers mounted there (`memory`, `cpu,cpuacct`, `name=systemd`); `None` for v2.
+    pub controllers: Option<String>,
+}
+
+/// How a container ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitStatus {
+    /// The exit code, or 128 + the signal.
+    pub code: i32,
+    /// The kernel killed a process of the container for want of memory.
+    pub oom_killed: bool,
+    /// Nanoseconds since the epoch.
+    pub started_at: i64,
+    /// Nanoseconds since the epoch.
+    pub finished_at: i64,
+}

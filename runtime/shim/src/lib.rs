@@ -1,0 +1,7 @@
+//! The shim: the small, single-threaded process that starts one container and stays with it.
+//!
+//! The library is what the runtime service and the shim must agree on: the [`protocol`] between them
+//! and the [`config`] files in the container's directory. The rest is the binary's.
+
+pub mod config;
+pub mod protocol;

@@ -1,0 +1,3 @@
+//! The `runtime` service.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The `store` service.
+
+fn main() {}

@@ -1,1 +1,46 @@
-//! Placeholder.
+//! The harness of the end-to-end tests: real binaries, with roots and ports of their own, that leave
+//! nothing behind. Never a dependency of shipped code.
+//!
+//! A test reads as prose:
+//!
+//! ```no_run
+//! use orlop_tests::Instance;
+//!
+//! let orlop = Instance::start();
+//! orlop.import_busybox("busybox");
+//! orlop.run(&["run", "--rm", "busybox", "echo", "hello"]).success().stdout_is("hello\n");
+//! ```
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a harness fails by panicking, and says so on standard error"
+)]
+#![allow(clippy::disallowed_methods, reason = "a harness reads its environment")]
+
+mod binaries;
+pub mod fixtures;
+pub mod http;
+mod instance;
+mod leaks;
+mod outcome;
+
+pub use binaries::{binary, have};
+pub use instance::{Instance, InstanceBuilder};
+pub use leaks::HostState;
+pub use outcome::Outcome;
+
+use std::time::{Duration, Instant};
+
+/// How long [`eventually`] waits: far beyond what anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `check` is true; fails the test, naming `what`, if it never is.
+#[track_caller]
+pub fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !check() {
+        assert!(start.elapsed() < PATIENCE, "never happened: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,30 @@
+# Orlop. `make help` lists the targets.
+.DEFAULT_GOAL := help
+PREFIX ?= /usr/local
+BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim
+
+.PHONY: help build demo test check bench install clean
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build everything, optimised
+	cargo build --release --workspace --bins
+
+demo: ## Show the whole story: build, cache, run, push, pull, run again
+	./examples/setup.sh demo && $(MAKE) --no-print-directory build && ./examples/demo.sh
+
+test: ## Install what the tests need, build, and run all tests (as root: they run containers)
+	./examples/setup.sh test && $(MAKE) --no-print-directory build && cargo test --release --workspace
+
+check: ## Format, lints with warnings denied, tidy rules
+	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test -q -p orlop-proto-generate && cargo test -q -p orlop-tests --test tidy
+
+bench: build ## Measure ours against Docker's, side by side
+	cargo run --release -p orlop-tests --bin bench
+
+install: build ## Install the binaries below PREFIX (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin && install -m 0755 $(BINARIES:%=target/release/%) $(DESTDIR)$(PREFIX)/bin
+
+clean: ## Remove what was built
+	cargo clean

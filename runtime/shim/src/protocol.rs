@@ -4,7 +4,7 @@
 //! kind, `u8`) and the payload. [`Kind::Message`] frames hold one JSON [`Request`] or [`Reply`], the
 //! others hold bytes of a standard stream; an empty [`Kind::Stdin`] frame closes standard input.
 //!
-//! **Start.** The service makes a socket pair, gives the shim one end as file descriptor 3
+//! **Start.** The service makes a socket pair, gives the shim one end as its standard input
 //! ([`START_FD`]), and spawns `orlop-shim CONTAINER_DIR`. The shim makes the container up to the point
 //! before its `exec`, listens on its socket, and sends [`Reply::Created`]. The service may attach now;
 //! then it sends [`Request::Start`], and the shim answers [`Reply::Started`] once the `exec` happened,
@@ -24,8 +24,9 @@ use serde::{Deserialize, Serialize};
 
 /// Grows with every change that an older peer would not understand.
 pub const VERSION: u32 = 1;
-/// The shim's end of the start socket.
-pub const START_FD: i32 = 3;
+/// The shim's end of the start socket: its standard input, since that is the one descriptor that can be
+/// handed to a new process without code running between fork and exec.
+pub const START_FD: i32 = 0;
 /// The largest payload of one frame.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
 /// Output that waits for one attacher.

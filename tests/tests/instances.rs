@@ -1,0 +1,103 @@
+//! Several instances on one host, and many containers in one.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "test code")]
+
+use orlop_tests::{Instance, eventually, http};
+
+const SERVE: &str = "mkdir -p /www; echo $0 > /www/index.html; exec httpd -f -p 80 -h /www";
+
+#[test]
+fn two_instances_do_not_see_each_other() {
+    let (one, two) = (Instance::start(), Instance::start());
+    for (orlop, word) in [(&one, "one"), (&two, "two")] {
+        orlop.import_busybox("busybox");
+        orlop
+            .run(&[
+                "run",
+                "-d",
+                "--name",
+                "web",
+                "-p",
+                "127.0.0.1:0:80",
+                "busybox",
+                "sh",
+                "-c",
+                SERVE,
+                word,
+            ])
+            .success();
+    }
+    for (orlop, word) in [(&one, "one\n"), (&two, "two\n")] {
+        let address = orlop.run(&["port", "web", "80"]).success().line();
+        eventually("each answers with its own word", || {
+            http::get(address.as_str(), "/").is_some_and(|r| r.text() == word)
+        });
+        assert_eq!(
+            orlop.run(&["ps", "-q"]).success().stdout().lines().count(),
+            1
+        );
+    }
+    one.run(&["rm", "-f", "web"]).success();
+    two.run(&["ps", "--format", "{{.Names}}"])
+        .success()
+        .stdout_is("web\n");
+}
+
+/// Two hundred containers start, answer and stop; nothing of them is left.
+#[test]
+fn two_hundred_containers_leave_no_trace() {
+    const COUNT: usize = 200;
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    // The first start makes the bridge and the pool, which stay until `down`.
+    orlop.run(&["run", "--rm", "busybox", "true"]).success();
+
+    let names: Vec<_> = (0..COUNT).map(|n| format!("c{n}")).collect();
+    in_parallel(&names, |name| {
+        orlop
+            .run(&[
+                "run",
+                "-d",
+                "--name",
+                name,
+                "-p",
+                "127.0.0.1:0:80",
+                "busybox",
+                "sh",
+                "-c",
+                SERVE,
+                name,
+            ])
+            .success();
+    });
+    assert_eq!(
+        orlop.run(&["ps", "-q"]).success().stdout().lines().count(),
+        COUNT
+    );
+    in_parallel(&names, |name| {
+        let address = orlop.run(&["port", name, "80"]).success().line();
+        eventually("it answers with its own name", || {
+            http::get(address.as_str(), "/").is_some_and(|r| r.text() == format!("{name}\n"))
+        });
+    });
+    in_parallel(&names, |name| {
+        orlop.run(&["stop", "-t", "1", name]).success();
+    });
+    assert_eq!(orlop.run(&["ps", "-q"]).success().line(), "");
+    let mut remove = vec!["rm"];
+    remove.extend(names.iter().map(String::as_str));
+    orlop.run(&remove).success();
+
+    let state = orlop.host_state();
+    let container_links = std::fs::read_dir("/sys/class/net").unwrap().count();
+    eprintln!("after {COUNT} containers: {container_links} links on the host; ours: {state:#?}");
+    // Dropping the instance checks that nothing at all is left.
+}
+
+/// Runs the action for each name on a few threads.
+fn in_parallel(names: &[String], action: impl Fn(&str) + Sync) {
+    std::thread::scope(|scope| {
+        for chunk in names.chunks(names.len().div_ceil(8)) {
+            scope.spawn(|| chunk.iter().for_each(|name| action(name)));
+        }
+    });
+}

@@ -1,0 +1,339 @@
+//! Rows of the security checklist that need the whole product. Each test carries its row's id.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+
+use orlop_tests::{Instance, binary, eventually, fixtures};
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+/// A script in the container, run by a container of the default kind.
+fn inside(orlop: &Instance, script: &str) -> String {
+    orlop
+        .run(&["run", "--rm", "busybox", "sh", "-c", script])
+        .stdout()
+}
+
+#[test]
+fn b2_a_root_whose_special_directories_became_links_is_refused_at_the_next_start() {
+    let orlop = orlop();
+    let canary = tempfile::NamedTempFile::new().unwrap();
+    fs::write(canary.path(), "untouched").unwrap();
+    let target = canary.path().display().to_string();
+    for link in ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"] {
+        let script =
+            format!("umount {link} 2>/dev/null; rm -f {link}; ln -s {target} {link}; true");
+        orlop
+            .run(&["create", "--name", "c", "busybox", "sh", "-c", &script])
+            .success();
+        orlop.run(&["start", "-a", "c"]).exits(0);
+        orlop.run(&["start", "-a", "c"]).code();
+        assert_eq!(
+            fs::read_to_string(canary.path()).unwrap(),
+            "untouched",
+            "{link}"
+        );
+        orlop.run(&["rm", "-f", "c"]).success();
+    }
+}
+
+#[test]
+fn b3_masked_paths_read_empty_and_read_only_paths_cannot_be_written() {
+    let orlop = orlop();
+    for path in [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/proc/sched_debug",
+        "/proc/interrupts",
+    ] {
+        assert_eq!(
+            inside(&orlop, &format!("head -c 16 {path} 2>/dev/null | wc -c")).trim(),
+            "0",
+            "{path}"
+        );
+    }
+    for path in [
+        "/proc/acpi",
+        "/proc/scsi",
+        "/sys/firmware",
+        "/proc/asound",
+        "/sys/devices/virtual/powercap",
+    ] {
+        assert_eq!(
+            inside(&orlop, &format!("ls {path} 2>/dev/null | wc -l")).trim(),
+            "0",
+            "{path}"
+        );
+    }
+    for path in [
+        "/proc/sys/kernel/core_pattern",
+        "/proc/sysrq-trigger",
+        "/proc/irq/default_smp_affinity",
+    ] {
+        let out = inside(
+            &orlop,
+            &format!("echo x 2>/dev/null > {path} && echo written; true"),
+        );
+        assert_eq!(out, "", "{path}");
+    }
+    let out = inside(
+        &orlop,
+        "touch /sys/fs/cgroup/x 2>/dev/null || mkdir /sys/fs/cgroup/y 2>/dev/null && echo written; true",
+    );
+    assert_eq!(out, "");
+}
+
+#[test]
+fn b4_mounts_over_special_paths_are_refused() {
+    let orlop = orlop();
+    for target in ["/", "/proc", "/proc/x", "/sys", "/sys/kernel", "/dev"] {
+        let volume = format!("v:{target}");
+        orlop
+            .run(&["run", "--rm", "-v", &volume, "busybox", "true"])
+            .exits(125)
+            .stderr_has(target);
+    }
+    let context = tempfile::tempdir().unwrap();
+    fs::write(
+        context.path().join("Dockerfile"),
+        "FROM busybox\nVOLUME /proc\n",
+    )
+    .unwrap();
+    if orlop
+        .run(&[
+            "build",
+            "-q",
+            "-t",
+            "evil",
+            context.path().to_str().unwrap(),
+        ])
+        .code()
+        == 0
+    {
+        orlop
+            .run(&["run", "--rm", "evil", "true"])
+            .exits(125)
+            .stderr_has("/proc");
+    }
+    assert_eq!(orlop.run(&["ps", "-aq"]).success().line(), "");
+}
+
+/// While commands are executed in it again and again, a container's root never sees a file of the
+/// host among the open files of any process.
+#[test]
+fn b5_exec_shows_no_file_of_the_host() {
+    let orlop = orlop();
+    let watch = "while true; do for p in /proc/[0-9]*; do for f in $p/fd/* $p/exe $p/cwd $p/root; do \
+                 t=$(readlink $f 2>/dev/null) || continue; \
+                 case $t in *orlop*|/var/tmp/*|/run/*) echo leak $f $t;; esac; done; done; done";
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sh", "-c", watch])
+        .success();
+    for _ in 0..50 {
+        orlop.run(&["exec", "c", "true"]).success();
+    }
+    let open = orlop
+        .run(&["exec", "c", "ls", "/proc/self/fd"])
+        .success()
+        .stdout();
+    assert!(
+        open.split_whitespace().count() <= 4,
+        "0, 1, 2 and the listing itself: {open}"
+    );
+    orlop.run(&["logs", "c"]).success().stdout_is("");
+}
+
+#[test]
+fn b7_no_binary_of_ours_can_be_overwritten_from_inside() {
+    let orlop = orlop();
+    let before = fs::read(binary("orlop-shim")).unwrap();
+    let script = b"#!/proc/self/exe\n";
+    let image = fixtures::rootfs_with(&[("evil", 0o755, script)]);
+    orlop
+        .run_with_input(&["import", "-", "evil"], &image)
+        .success();
+    orlop.run(&["run", "--rm", "evil", "/evil"]).code();
+    let overwrite = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || (echo x > $p/exe) 2>/dev/null; done; done";
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sh", "-c", overwrite])
+        .success();
+    for _ in 0..30 {
+        orlop.run(&["exec", "c", "/proc/self/exe"]).code();
+        orlop.run(&["exec", "c", "true"]).code();
+    }
+    orlop.run(&["rm", "-f", "c"]).success();
+    assert!(
+        fs::read(binary("orlop-shim")).unwrap() == before,
+        "the shim was changed"
+    );
+    orlop.run(&["run", "--rm", "busybox", "true"]).success();
+}
+
+#[test]
+fn b9_an_image_whose_proc_or_sys_is_a_link_does_not_start() {
+    let orlop = orlop();
+    for special in ["proc", "sys"] {
+        let context = tempfile::tempdir().unwrap();
+        let dockerfile = format!(
+            "FROM busybox AS tools\nRUN mkdir -p /new/evil /new/bin && cp /bin/busybox /new/bin/ && ln -s busybox /new/bin/true && ln -s /evil /new/{special}\n\
+             FROM scratch\nCOPY --from=tools /new /\n"
+        );
+        fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+        orlop
+            .run(&[
+                "build",
+                "-q",
+                "-t",
+                "evil",
+                context.path().to_str().unwrap(),
+            ])
+            .success();
+        orlop
+            .run(&["run", "--rm", "evil", "/bin/true"])
+            .exits(125)
+            .stderr_has(special);
+    }
+}
+
+#[test]
+fn j1_sockets_are_for_root_and_the_group_only() {
+    let orlop = orlop();
+    for service in ["store", "builder", "runtime", "registry"] {
+        let meta = fs::metadata(orlop.socket(service)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o7777, 0o660, "{service}");
+        assert_eq!(meta.uid(), 0);
+    }
+    let run_dir = fs::metadata(orlop.run_dir()).unwrap();
+    assert_eq!(
+        run_dir.permissions().mode() & 0o007,
+        0,
+        "others stay out of the run directory"
+    );
+}
+
+#[test]
+fn j2_no_socket_of_ours_is_abstract() {
+    let orlop = orlop();
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "60"])
+        .success();
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    let ours = |line: &&str| {
+        line.split_whitespace()
+            .last()
+            .is_some_and(|n| n.starts_with('@') && n.contains("orlop"))
+    };
+    assert_eq!(sockets.lines().find(ours), None);
+}
+
+/// Setuid files in layers must not be within reach of the host's other users.
+#[test]
+fn j3_the_state_is_closed_to_other_users() {
+    let orlop = orlop();
+    orlop.run(&["create", "--name", "c", "busybox"]).success();
+    for directory in ["store", "runtime", "builder", "registry"] {
+        let meta = fs::metadata(orlop.root().join(directory)).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o077, 0, "{directory}");
+    }
+}
+
+/// After `up` the only TCP listener is `/v2/`, on loopback.
+#[test]
+fn j9_the_only_tcp_port_is_the_registrys_on_loopback() {
+    let orlop = orlop();
+    let mut listening = Vec::new();
+    for service in ["store", "builder", "runtime", "registry"] {
+        let pid = orlop.service_pid(service);
+        let inodes: Vec<String> = fs::read_dir(format!("/proc/{pid}/fd"))
+            .unwrap()
+            .flatten()
+            .filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.display().to_string()))
+            .filter_map(|link| Some(link.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
+            .collect();
+        for table in ["tcp", "tcp6", "udp", "udp6"] {
+            let text = fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap();
+            for line in text.lines().skip(1) {
+                let fields: Vec<_> = line.split_whitespace().collect();
+                let is_listening = fields[3] == "0A" || table.starts_with("udp");
+                if is_listening && inodes.iter().any(|inode| inode == fields[9]) {
+                    listening.push(format!("{service} {table} {}", fields[1]));
+                }
+            }
+        }
+    }
+    let port: u16 = orlop
+        .registry()
+        .rsplit(':')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert_eq!(listening, [format!("registry tcp 0100007F:{port:04X}")]);
+}
+
+/// The effective state of a default container, as it sees itself.
+#[test]
+fn the_default_container_is_hardened() {
+    let orlop = orlop();
+    let status = inside(
+        &orlop,
+        "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status",
+    );
+    let field = |name: &str| {
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().to_owned()
+    };
+    assert_eq!(field("CapInh"), "0000000000000000");
+    assert_eq!(field("CapAmb"), "0000000000000000");
+    // CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP
+    assert_eq!(field("CapBnd"), "00000000800405fb");
+    assert_eq!(field("CapEff"), "00000000800405fb");
+    assert_eq!(field("Seccomp:"), "2");
+    let user = orlop.run(&[
+        "run",
+        "--rm",
+        "-u",
+        "1000",
+        "busybox",
+        "grep",
+        "CapEff",
+        "/proc/self/status",
+    ]);
+    user.success().stdout_has("0000000000000000");
+    assert_eq!(
+        inside(
+            &orlop,
+            "mount -t tmpfs none /tmp 2>/dev/null && echo mounted; unshare -m true 2>/dev/null && echo unshared; mknod /tmp/d b 8 0 2>/dev/null && echo made; true"
+        ),
+        ""
+    );
+}
+
+/// Nothing of a service's own environment reaches a container.
+#[test]
+fn c11_the_environment_of_the_services_stays_there() {
+    let orlop = Instance::stopped();
+    let up = orlop
+        .command(&["up", "--registry-http", orlop.registry()])
+        .env("CANARY", "leaked")
+        .status()
+        .unwrap();
+    assert!(up.success());
+    orlop.import_busybox("busybox");
+    let out = inside(&orlop, "env");
+    assert!(!out.contains("CANARY") && !out.contains("ORLOP"), "{out}");
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "60"])
+        .success();
+    let environment = orlop.run(&["exec", "c", "env"]).success().stdout();
+    assert!(!environment.contains("CANARY"), "{environment}");
+    eventually("it runs", || {
+        orlop.inspect("c", "{{.State.Running}}") == "true"
+    });
+}

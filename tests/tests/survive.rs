@@ -1,0 +1,243 @@
+//! Law: killing a service kills no container, loses no log line and no exit status.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use orlop_tests::{Instance, eventually, http};
+
+const SERVE: &str = "mkdir -p /www; echo served > /www/index.html; httpd -p 80 -h /www; \
+                     i=0; trap 'exit 9' TERM; while true; do i=$((i+1)); echo line $i; sleep 0.02; done";
+
+/// Kills each service in turn while a container serves and logs, and requests keep coming in.
+#[test]
+fn kill_9_of_each_service_while_a_container_serves_and_logs() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            "127.0.0.1:0:80",
+            "busybox",
+            "sh",
+            "-c",
+            SERVE,
+        ])
+        .success();
+    let address = orlop.run(&["port", "web", "80"]).success().line();
+    eventually("it serves", || http::get(address.as_str(), "/").is_some());
+    let pid = orlop.inspect("web", "{{.State.Pid}}");
+
+    let requests = Requests::start(&address);
+    for service in ["store", "builder", "registry", "runtime"] {
+        orlop.kill_service(service);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        // The next command starts what is missing.
+        orlop
+            .run(&["ps", "--format", "{{.Names}} {{.Status}}"])
+            .success()
+            .stdout_has("web Up");
+        assert_eq!(
+            orlop.inspect("web", "{{.State.Pid}}"),
+            pid,
+            "after the {service}"
+        );
+        orlop
+            .run(&["exec", "web", "echo", "in"])
+            .success()
+            .stdout_is("in\n");
+    }
+    let (answered, failed) = requests.stop();
+    assert_eq!(failed, 0, "{answered} requests were answered");
+    assert!(answered > 20, "{answered}");
+
+    orlop.run(&["stop", "web"]).success();
+    orlop.run(&["wait", "web"]).success().stdout_is("9\n");
+    assert_eq!(
+        orlop.inspect("web", "{{.State.Status}} {{.State.ExitCode}}"),
+        "exited 9"
+    );
+    let logs = orlop.run(&["logs", "web"]).success().stdout();
+    for (number, line) in logs.lines().enumerate() {
+        assert_eq!(line, format!("line {}", number + 1), "no line is lost");
+    }
+    orlop.run(&["up"]).success();
+}
+
+/// A container that ends while the runtime is down has its exit code afterwards.
+#[test]
+fn an_exit_while_the_runtime_is_down_is_not_lost() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            "short",
+            "busybox",
+            "sh",
+            "-c",
+            "sleep 1; echo last words; exit 42",
+        ])
+        .success();
+    orlop
+        .run(&[
+            "run", "-d", "--rm", "--name", "fleeting", "busybox", "sleep", "1",
+        ])
+        .success();
+    orlop.kill_service("runtime");
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    orlop.run(&["wait", "short"]).success().stdout_is("42\n");
+    orlop
+        .run(&["logs", "short"])
+        .success()
+        .stdout_is("last words\n");
+    eventually("--rm is kept", || {
+        orlop.run(&["inspect", "fleeting"]).code() == 1
+    });
+}
+
+/// `down` and `up` again: the containers live on.
+#[test]
+fn down_stops_the_services_and_no_container() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "600"])
+        .success();
+    let pid = orlop.inspect("c", "{{.State.Pid}}");
+    orlop.run(&["down"]).success();
+    assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
+    orlop
+        .run(&["up", "--registry-http", orlop.registry()])
+        .success();
+    assert_eq!(
+        orlop.inspect("c", "{{.State.Status}} {{.State.Pid}}"),
+        format!("running {pid}")
+    );
+}
+
+/// A build whose builder is killed leaves no process, and the next build goes on from the cache.
+#[test]
+fn kill_9_of_the_builder_leaves_no_process() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    let context = tempfile::tempdir().unwrap();
+    std::fs::write(
+        context.path().join("Dockerfile"),
+        "FROM busybox\nRUN echo one > /one\nRUN sleep 4321\n",
+    )
+    .unwrap();
+    let mut build = orlop.spawn(&["build", "-t", "app", context.path().to_str().unwrap()]);
+    eventually("the step runs", || sleeping() > 0);
+    orlop.kill_service("builder");
+    eventually("the step's process is gone", || sleeping() == 0);
+    assert!(!build.wait().unwrap().success());
+    std::fs::write(
+        context.path().join("Dockerfile"),
+        "FROM busybox\nRUN echo one > /one\nCMD cat /one\n",
+    )
+    .unwrap();
+    let again = orlop
+        .run(&[
+            "build",
+            "--progress=plain",
+            "-t",
+            "app",
+            context.path().to_str().unwrap(),
+        ])
+        .success();
+    drop(again.stderr_has("CACHED"));
+    orlop
+        .run(&["run", "--rm", "app"])
+        .success()
+        .stdout_is("one\n");
+}
+
+/// How many processes on the host are `sleep 4321`.
+fn sleeping() -> usize {
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    pids.filter(|pid| {
+        std::fs::read(pid.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x004321\0")
+    })
+    .count()
+}
+
+/// The index of every service can be thrown away.
+#[test]
+fn deleting_every_index_loses_nothing() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&["run", "--name", "c", "busybox", "echo", "kept"])
+        .success();
+    let name = format!("{}/app:v1", orlop.registry());
+    orlop.run(&["tag", "busybox", &name]).success();
+    orlop.run(&["push", &name]).success();
+    let before = orlop.run(&["images", "--no-trunc"]).success().stdout();
+    for service in ["store", "builder", "registry", "runtime"] {
+        orlop.kill_service(service);
+        std::fs::remove_dir_all(orlop.root().join(service).join("index")).unwrap();
+    }
+    orlop
+        .run(&["up", "--registry-http", orlop.registry()])
+        .success();
+    assert_eq!(
+        orlop.run(&["images", "--no-trunc"]).success().stdout(),
+        before
+    );
+    orlop.run(&["logs", "c"]).success().stdout_is("kept\n");
+    let tags = http::get(orlop.registry(), "/v2/app/tags/list").unwrap();
+    assert_eq!(tags.text().trim(), r#"{"name":"app","tags":["v1"]}"#);
+    orlop
+        .run(&["run", "--rm", "busybox", "echo", "runs"])
+        .success()
+        .stdout_is("runs\n");
+}
+
+/// Requests one after another until told to stop.
+struct Requests {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU32>,
+    failed: Arc<AtomicU32>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Requests {
+    fn start(address: &str) -> Self {
+        let (stop, answered, failed) = (Arc::default(), Arc::default(), Arc::default());
+        let thread = {
+            let (stop, address) = (Arc::clone(&stop), address.to_owned());
+            let (answered, failed) = (Arc::clone(&answered), Arc::clone(&failed));
+            std::thread::spawn(move || {
+                while !AtomicBool::load(&stop, Ordering::SeqCst) {
+                    let good =
+                        http::get(address.as_str(), "/").is_some_and(|r| r.text() == "served\n");
+                    let counter: &AtomicU32 = if good { &answered } else { &failed };
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+            })
+        };
+        Self {
+            stop,
+            answered,
+            failed,
+            thread,
+        }
+    }
+
+    fn stop(self) -> (u32, u32) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().unwrap();
+        (
+            self.answered.load(Ordering::SeqCst),
+            self.failed.load(Ordering::SeqCst),
+        )
+    }
+}

@@ -21,7 +21,7 @@ check: ## Format, lints with warnings denied, tidy rules
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test -q -p orlop-proto-generate && cargo test -q -p orlop-tests --test tidy
 
 bench: build ## Measure ours against Docker's, side by side
-	cargo run --release -p orlop-tests --bin bench
+	cargo run --release -p orlop-bench
 
 install: build ## Install the binaries below PREFIX (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin && install -m 0755 $(BINARIES:%=target/release/%) $(DESTDIR)$(PREFIX)/bin

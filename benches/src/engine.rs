@@ -1,0 +1,162 @@
+//! What is compared: each engine as its users use it, by its command line.
+
+use std::fs::File;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use orlop_tests::{Instance, eventually, have, http};
+use tempfile::TempDir;
+
+/// An engine that runs Docker's commands.
+pub(crate) trait Engine {
+    /// For the table.
+    fn name(&self) -> &'static str;
+    /// `docker ARGS`, or its like.
+    fn command(&self, args: &[&str]) -> Command;
+
+    /// Runs to success.
+    fn run(&self, args: &[&str]) -> Output {
+        let output = self.command(args).stdin(Stdio::null()).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{} {args:?}: {}",
+            self.name(),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        output
+    }
+}
+
+/// Ours.
+pub(crate) struct Orlop(Instance);
+
+impl Orlop {
+    pub(crate) fn start() -> Self {
+        Self(Instance::start())
+    }
+}
+
+impl Engine for Orlop {
+    fn name(&self) -> &'static str {
+        "orlop"
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        self.0.command(args)
+    }
+}
+
+/// Debian's, or whichever is on the `PATH`, with directories of its own.
+pub(crate) struct Docker {
+    directory: TempDir,
+    _daemon: Daemon,
+}
+
+impl Docker {
+    pub(crate) fn start() -> Option<Self> {
+        if !have("dockerd") || !have("docker") {
+            return None;
+        }
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let mut command = Command::new("dockerd");
+        command
+            .args(["--data-root", &path("data"), "--exec-root", &path("exec")])
+            .args([
+                "--pidfile",
+                &path("pid"),
+                "-H",
+                &format!("unix://{}", path("sock")),
+            ]);
+        let daemon = Daemon::start(&mut command, &directory.path().join("log"));
+        let docker = Self {
+            directory,
+            _daemon: daemon,
+        };
+        eventually("dockerd answers", || {
+            docker
+                .command(&["info"])
+                .output()
+                .is_ok_and(|output| output.status.success())
+        });
+        Some(docker)
+    }
+}
+
+impl Engine for Docker {
+    fn name(&self) -> &'static str {
+        "docker"
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        let socket = format!("unix://{}", self.directory.path().join("sock").display());
+        command
+            .args(["-H", &socket])
+            .args(args)
+            .env("HOME", self.directory.path());
+        command.env("DOCKER_BUILDKIT", "0");
+        command
+    }
+}
+
+/// Debian's docker-registry: both engines push to it and pull from it.
+pub(crate) struct Registry {
+    /// `127.0.0.1:PORT`.
+    pub(crate) address: String,
+    _directory: TempDir,
+    _daemon: Daemon,
+}
+
+impl Registry {
+    pub(crate) fn start() -> Option<Self> {
+        if !have("docker-registry") {
+            return None;
+        }
+        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
+        let address = "127.0.0.1:5999".to_owned();
+        let config = directory.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n",
+            directory.path().join("data").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new("docker-registry");
+        let daemon = Daemon::start(
+            command.arg("serve").arg(config),
+            &directory.path().join("log"),
+        );
+        eventually("docker-registry answers", || {
+            http::get(&*address, "/v2/").is_some()
+        });
+        Some(Self {
+            address,
+            _directory: directory,
+            _daemon: daemon,
+        })
+    }
+}
+
+/// A background process that ends with the benchmark.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(command: &mut Command, log: &Path) -> Self {
+        let log = File::create(log).unwrap();
+        Self(
+            command
+                .stdout(log.try_clone().unwrap())
+                .stderr(log)
+                .spawn()
+                .unwrap(),
+        )
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+        self.0.wait().ok();
+    }
+}

@@ -1,0 +1,44 @@
+//! `make bench`: ours and Docker's, alternately in one run, with medians and ratios.
+//!
+//! Everything runs in a network namespace of its own, so that neither engine's bridges and rules
+//! touch the host's. Peers that are not installed are skipped by name. `BENCH_ROUNDS` (default 10)
+//! is the number of counted rounds; a JSON file beside the table holds every sample.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a benchmark is a program for a person at a terminal"
+)]
+
+mod engine;
+mod machine;
+mod report;
+mod work;
+
+use engine::{Docker, Engine, Orlop, Registry};
+use report::Report;
+
+fn main() {
+    machine::enter_network_namespace();
+    let rounds = std::env::var("BENCH_ROUNDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(10);
+    println!("{}", machine::describe());
+
+    let registry = Registry::start();
+    let ours = Orlop::start();
+    let docker = Docker::start();
+    let mut engines: Vec<&dyn Engine> = vec![&ours];
+    match &docker {
+        Some(docker) => engines.push(docker),
+        None => println!("skipped: docker (dockerd is not installed)"),
+    }
+    let mut report = Report::new(engines.iter().map(|engine| engine.name()).collect());
+    for work in work::all(registry.as_ref()) {
+        work.measure(&engines, rounds, &mut report);
+    }
+    report.print();
+    report.save();
+}

@@ -1,0 +1,102 @@
+//! The table: medians, the 99th percentile, and ratios pair by pair.
+
+use std::time::Duration;
+
+/// Samples by work and engine, in the order in which they came.
+pub(crate) struct Report {
+    engines: Vec<&'static str>,
+    rows: Vec<(&'static str, Vec<Vec<Duration>>)>,
+}
+
+impl Report {
+    pub(crate) fn new(engines: Vec<&'static str>) -> Self {
+        Self {
+            engines,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(crate) fn add(&mut self, work: &'static str, engine: &str, sample: Duration) {
+        let column = self
+            .engines
+            .iter()
+            .position(|name| *name == engine)
+            .unwrap();
+        if self.rows.last().is_none_or(|(name, _)| *name != work) {
+            self.rows.push((work, vec![Vec::new(); self.engines.len()]));
+        }
+        let (_, samples) = self.rows.last_mut().unwrap();
+        samples[column].push(sample);
+    }
+
+    pub(crate) fn print(&self) {
+        print!("\n{:34}", "work (milliseconds: median / p99)");
+        for engine in &self.engines {
+            print!("{engine:>20}");
+        }
+        println!("{:>14}", "ratio");
+        for (work, samples) in &self.rows {
+            print!("{work:34}");
+            for column in samples {
+                let text = format!(
+                    "{:.1} / {:.1}",
+                    quantile(column, 0.5),
+                    quantile(column, 0.99)
+                );
+                print!("{text:>20}");
+            }
+            match ratio(samples) {
+                Some(ratio) => println!("{:>14}", format!("1 : {ratio:.1}")),
+                None => println!(),
+            }
+        }
+    }
+
+    /// Every sample, in milliseconds, to `target/bench.json`.
+    pub(crate) fn save(&self) {
+        let rows: serde_json::Map<_, _> = self
+            .rows
+            .iter()
+            .map(|(work, samples)| {
+                let columns = self.engines.iter().zip(samples).map(|(engine, column)| {
+                    let values: Vec<f64> = column.iter().map(|d| d.as_secs_f64() * 1e3).collect();
+                    ((*engine).to_owned(), values.into())
+                });
+                (
+                    (*work).to_owned(),
+                    serde_json::Value::Object(columns.collect()),
+                )
+            })
+            .collect();
+        let json =
+            serde_json::json!({ "machine": crate::machine::describe(), "milliseconds": rows });
+        let path = "target/bench.json";
+        std::fs::write(path, format!("{json:#}\n")).unwrap();
+        println!("\nevery sample: {path}");
+    }
+}
+
+/// How many times longer the second engine took: the median over the pairs of one round.
+fn ratio(samples: &[Vec<Duration>]) -> Option<f64> {
+    let [ours, theirs] = samples else { return None };
+    let mut ratios: Vec<f64> = ours
+        .iter()
+        .zip(theirs)
+        .map(|(a, b)| b.as_secs_f64() / a.as_secs_f64())
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied()
+}
+
+/// In milliseconds.
+fn quantile(samples: &[Duration], q: f64) -> f64 {
+    let mut sorted: Vec<f64> = samples.iter().map(|d| d.as_secs_f64() * 1e3).collect();
+    sorted.sort_by(f64::total_cmp);
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a small index"
+    )]
+    let index = ((sorted.len() as f64 - 1.0) * q).round() as usize;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}

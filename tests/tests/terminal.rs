@@ -1,0 +1,139 @@
+//! Containers with a terminal, driven through a real pseudo-terminal.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use nix::pty::{Winsize, openpty};
+use orlop_tests::Instance;
+
+/// A command on a pseudo-terminal of 33 rows and 111 columns.
+struct Terminal {
+    child: Child,
+    keyboard: File,
+    screen: Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl Terminal {
+    fn run(orlop: &Instance, args: &[&str]) -> Self {
+        let size = Winsize {
+            ws_row: 33,
+            ws_col: 111,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(&size, None).unwrap();
+        let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
+        let mut command = orlop.command(args);
+        command
+            .stdin(end(&pty.slave))
+            .stdout(end(&pty.slave))
+            .stderr(end(&pty.slave));
+        let child = command.env("TERM", "xterm").spawn().unwrap();
+        drop((command, pty.slave));
+        let keyboard = File::from(pty.master);
+        let mut reader = keyboard.try_clone().unwrap();
+        let (sender, screen) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                if sender.send(buffer[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Self {
+            child,
+            keyboard,
+            screen,
+            seen: String::new(),
+        }
+    }
+
+    fn types(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).unwrap();
+    }
+
+    /// Waits until the text appears on the screen, and forgets what came before.
+    #[track_caller]
+    fn shows(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !self.seen.contains(text) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let more = self.screen.recv_timeout(left);
+            assert!(
+                more.is_ok(),
+                "{text:?} never appeared; the screen has {:?}",
+                self.seen
+            );
+            self.seen.push_str(&String::from_utf8_lossy(&more.unwrap()));
+        }
+        let end = self.seen.find(text).unwrap() + text.len();
+        self.seen.drain(..end);
+    }
+
+    fn ends(mut self) -> i32 {
+        self.child.wait().unwrap().code().unwrap()
+    }
+}
+
+#[test]
+fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    let mut shell = Terminal::run(
+        &orlop,
+        &["run", "-it", "--rm", "--name", "sh", "busybox", "sh"],
+    );
+    shell.shows("# ");
+    shell.types(b"stty size\n");
+    shell.shows("33 111");
+    shell.types(b"echo $TERM; test -t 0 && test -t 1 && echo is'-'tty\n");
+    shell.shows("xterm");
+    shell.shows("is-tty");
+    // Ctrl-C goes to the command inside, not to us.
+    shell.types(b"sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(300));
+    shell.types(b"\x03");
+    shell.types(b"echo still'-'here\n");
+    shell.shows("still-here");
+    shell.types(b"exit 3\n");
+    assert_eq!(shell.ends(), 3);
+}
+
+#[test]
+fn detach_and_attach_again() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    let mut shell = Terminal::run(&orlop, &["run", "-it", "--name", "sh", "busybox", "sh"]);
+    shell.shows("# ");
+    shell.types(b"X=remembered\n");
+    shell.shows("# ");
+    shell.types(b"\x10\x11");
+    assert_eq!(shell.ends(), 0);
+    assert_eq!(orlop.inspect("sh", "{{.State.Running}}"), "true");
+    let mut again = Terminal::run(&orlop, &["attach", "sh"]);
+    again.types(b"echo it is $X\n");
+    again.shows("it is remembered");
+    again.types(b"exit\n");
+    assert_eq!(again.ends(), 0);
+}
+
+#[test]
+fn exec_with_a_terminal() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .success();
+    let mut shell = Terminal::run(&orlop, &["exec", "-it", "c", "sh"]);
+    shell.shows("# ");
+    shell.types(b"stty size; exit 6\n");
+    shell.shows("33 111");
+    assert_eq!(shell.ends(), 6);
+}

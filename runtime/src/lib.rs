@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The runtime service: containers, their networks, volumes and logs.
+//!
+//! It never forks into a container: `orlop-shim` does, one process per container, which lives on when
+//! this service dies. It never unpacks a layer, parses a Dockerfile or speaks to a registry.
+//!
+//! - [`containers`]: what containers there are and what is done to them; a file per action.
+//! - [`spec`]: from an image's configuration and a request to an OCI runtime-spec document (pure).
+//! - [`cgroups`]: where limits are written, on v1 and v2.
+//! - [`shim`]: the service's side of the protocol with a shim.
+//! - [`network`]: network namespaces, the bridge, published ports.
+//! - [`volumes`], [`logs`]: directories that outlive containers; what containers wrote.
+//! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
+//! - [`grpc`], [`clients`]: the wire, in and out.
+
+pub mod cgroups;
+mod clients;
+pub mod config;
+pub mod containers;
+pub mod error;
+mod files;
+mod grpc;
+mod index;
+mod logs;
+pub mod network;
+mod server;
+mod shim;
+pub mod spec;
+mod volumes;
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use server::serve;

@@ -1,0 +1,156 @@
+//! Version 1: a mount per hierarchy, each with some controllers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::LinuxResources;
+
+use super::Write;
+use crate::error::{Error, Result};
+
+/// The controllers that a container is put under; the others' groups would only cost time.
+const USED: [&str; 7] = [
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer",
+];
+
+/// One mounted hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// Separated by commas.
+    pub controllers: String,
+}
+
+impl Hierarchy {
+    /// Whether a controller is in it.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.split(',').any(|own| own == controller)
+    }
+}
+
+/// The hierarchies that we use, from `/proc/self/mountinfo` (proc(5)).
+pub fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for hierarchy in mountinfo.lines().filter_map(hierarchy) {
+        if !found.iter().any(|h| h.controllers == hierarchy.controllers) {
+            found.push(hierarchy);
+        }
+    }
+    found
+}
+
+fn hierarchy(line: &str) -> Option<Hierarchy> {
+    let (left, right) = line.split_once(" - ")?;
+    let mount = left.split(' ').nth(4)?;
+    let mut right = right.split(' ');
+    if right.next()? != "cgroup" {
+        return None;
+    }
+    let controllers: Vec<&str> = right
+        .nth(1)?
+        .split(',')
+        .filter(|option| USED.contains(option))
+        .collect();
+    (!controllers.is_empty()).then(|| Hierarchy {
+        mount: mount.into(),
+        controllers: controllers.join(","),
+    })
+}
+
+/// What is written, in order.
+pub fn plan(limits: &LinuxResources) -> Vec<Write> {
+    let mut plan = Vec::new();
+    let mut write = |controller, file, value: String, optional| {
+        plan.push(Write {
+            controller,
+            file,
+            value,
+            optional,
+        });
+    };
+    if let Some(memory) = limits.memory() {
+        if let Some(limit) = memory.limit() {
+            write("memory", "memory.limit_in_bytes", limit.to_string(), false);
+        }
+        // Missing where the kernel does not account for swap.
+        if let Some(swap) = memory.swap() {
+            write("memory", "memory.memsw.limit_in_bytes", swap.to_string(), true);
+        }
+        if let Some(soft) = memory.reservation() {
+            write("memory", "memory.soft_limit_in_bytes", soft.to_string(), false);
+        }
+    }
+    if let Some(cpu) = limits.cpu() {
+        if let Some(shares) = cpu.shares() {
+            write("cpu", "cpu.shares", shares.to_string(), false);
+        }
+        if let (Some(quota), Some(period)) = (cpu.quota(), cpu.period()) {
+            write("cpu", "cpu.cfs_period_us", period.to_string(), false);
+            write("cpu", "cpu.cfs_quota_us", quota.to_string(), false);
+        }
+        if let Some(cpus) = cpu.cpus() {
+            write("cpuset", "cpuset.cpus", cpus.clone(), false);
+        }
+        if let Some(mems) = cpu.mems() {
+            write("cpuset", "cpuset.mems", mems.clone(), false);
+        }
+    }
+    if let Some(pids) = limits.pids() {
+        let value = match pids.limit() {
+            limit if limit > 0 => limit.to_string(),
+            _ => "max".to_owned(),
+        };
+        write("pids", "pids.max", value, false);
+    }
+    plan
+}
+
+/// A cpuset group without CPUs and memory nodes takes no process: each level gets its parent's.
+pub fn inherit_cpuset(mount: &Path, group: &Path) -> Result<()> {
+    let below = group.strip_prefix(mount).unwrap_or(group);
+    let mut level = mount.to_owned();
+    for part in below.components() {
+        let parent = level.clone();
+        level.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let path = level.join(file);
+            let own = fs::read_to_string(&path).map_err(Error::file("read", &path))?;
+            if own.trim().is_empty() {
+                let from = parent.join(file);
+                let value = fs::read_to_string(&from).map_err(Error::file("read", from))?;
+                fs::write(&path, value.trim()).map_err(Error::file("write", path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::resources::limits;
+    use orlop_proto::runtime::Resources;
+
+    #[test]
+    fn memory_is_limited_before_memory_with_swap() {
+        let asked = Resources {
+            memory: 64 << 20,
+            nano_cpus: 1_500_000_000,
+            pids: Some(-1),
+            ..Resources::default()
+        };
+        let plan = plan(&limits(&asked).unwrap());
+        let files: Vec<(&str, &str)> = plan.iter().map(|w| (w.file, w.value.as_str())).collect();
+        assert_eq!(
+            files,
+            [
+                ("memory.limit_in_bytes", "67108864"),
+                ("memory.memsw.limit_in_bytes", "134217728"),
+                ("cpu.cfs_period_us", "100000"),
+                ("cpu.cfs_quota_us", "150000"),
+                ("pids.max", "max"),
+            ]
+        );
+    }
+}

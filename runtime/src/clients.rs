@@ -1,0 +1,5 @@
+//! The other services, as far as this one needs them.
+
+mod store;
+
+pub(crate) use store::{Resolved, Store};

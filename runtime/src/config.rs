@@ -1,0 +1,69 @@
+//! The options of the service; nothing else reads arguments or the environment.
+
+use std::path::PathBuf;
+
+use orlop_wire::{Endpoint, Paths, ServiceArgs};
+
+const SHIM_NAME: &str = "orlop-shim";
+
+/// Runs containers.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "orlop-runtime", version)]
+pub struct Config {
+    /// Which instance, where to serve, what to log.
+    #[command(flatten)]
+    pub service: ServiceArgs,
+
+    /// Where the store serves [default: the store's socket in the run directory]
+    #[arg(long, value_name = "ENDPOINT")]
+    pub store: Option<Endpoint>,
+
+    /// The program that starts one container and stays with it [default: orlop-shim beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub shim: Option<PathBuf>,
+
+    /// Let no container gain privileges (`sudo` and setuid programs stop working)
+    #[arg(long)]
+    pub no_new_privileges: bool,
+
+    /// Bytes of a container's log at which it is rotated; two files are kept
+    #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
+    pub log_bytes_max: u64,
+}
+
+impl Config {
+    /// The directories of the instance.
+    pub fn paths(&self) -> Paths {
+        self.service.paths.resolve()
+    }
+
+    /// Where to serve.
+    pub fn endpoint(&self) -> Endpoint {
+        let own = || self.paths().endpoint("runtime");
+        self.service.listen.clone().unwrap_or_else(own)
+    }
+
+    /// Where the store serves.
+    pub fn store_endpoint(&self) -> Endpoint {
+        let local = || self.paths().endpoint("store");
+        self.store.clone().unwrap_or_else(local)
+    }
+
+    /// The shim's file: as given, or beside the running program, or in the directory above it (where
+    /// test binaries run from).
+    pub fn shim_file(&self) -> PathBuf {
+        if let Some(shim) = &self.shim {
+            return shim.clone();
+        }
+        let exe = std::env::current_exe().unwrap_or_default();
+        let beside = exe.with_file_name(SHIM_NAME);
+        let above = exe
+            .parent()
+            .and_then(|directory| directory.parent())
+            .map(|directory| directory.join(SHIM_NAME));
+        match above {
+            Some(above) if !beside.exists() && above.exists() => above,
+            _ => beside,
+        }
+    }
+}

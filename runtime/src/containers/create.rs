@@ -1,0 +1,342 @@
+//! Making a container: everything is judged before anything is made, and what was made goes again when
+//! a later step fails.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use orlop_proto::runtime as wire;
+use orlop_proto::runtime::create_request::Root;
+use orlop_shim::config::RootMount;
+
+use super::record::{Mount, MountKind, Record, State};
+use super::{Container, Containers, names};
+use crate::error::{Error, Result, blocking};
+use crate::files::{self, Durability};
+use crate::spec::{from_image, validate};
+use crate::volumes::Volumes;
+
+const DIRECTORY_MODE: u32 = 0o700;
+/// Seconds that Stop waits: Docker's.
+const STOP_TIMEOUT: u32 = 10;
+/// Names that are tried before giving up.
+const NAME_ATTEMPTS: usize = 100;
+
+/// A container that was made.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// The container.
+    pub(crate) container: Arc<Container>,
+    /// For the person who asked.
+    pub(crate) warnings: Vec<String>,
+}
+
+/// Everything known of a container before anything of it is made.
+struct Plan {
+    request: wire::CreateRequest,
+    merged: from_image::Merged,
+    image: String,
+    image_id: String,
+    /// Manifest to unpack; empty on a snapshot of the caller's.
+    manifest: String,
+}
+
+impl Containers {
+    /// Makes a container; nothing runs yet. A hidden one is in no list and has no name.
+    #[tracing::instrument(skip_all, fields(name = request.name))]
+    pub(crate) async fn create(
+        &self,
+        request: wire::CreateRequest,
+        hidden: bool,
+    ) -> Result<Created> {
+        validate::request(&request)?;
+        if !request.name.is_empty() {
+            names::check("container name", &request.name, 2)?;
+        }
+        let plan = self.plan(request).await?;
+        let id = names::new_id()?;
+        let name = if hidden {
+            String::new()
+        } else {
+            self.reserve_name(&plan.request.name, &id)?
+        };
+        let warnings = warnings(&plan);
+        match self.make(&id, name, hidden, plan).await {
+            Ok(container) => Ok(Created {
+                container,
+                warnings,
+            }),
+            Err(error) => {
+                self.map_mut().names.retain(|_, owner| *owner != id);
+                Err(error)
+            }
+        }
+    }
+
+    #[tracing::instrument(name = "resolve", skip_all)]
+    async fn plan(&self, mut request: wire::CreateRequest) -> Result<Plan> {
+        let (merged, image, image_id, manifest) = match request.root.clone() {
+            Some(Root::Image(image)) if !image.is_empty() => {
+                let store = &self.parts().store;
+                let resolved = store.resolve(&image, request.platform.clone()).await?;
+                let config = from_image::parse(&image, &resolved.config)?;
+                let merged = from_image::merge(&config, &request)?;
+                (merged, image, resolved.image_id, resolved.manifest)
+            }
+            Some(Root::Snapshot(snapshot)) if !snapshot.is_empty() => {
+                let merged = from_image::bare(&request)?;
+                (merged, String::new(), String::new(), String::new())
+            }
+            _ => return Err(Error::invalid("root", "expected an image or a snapshot")),
+        };
+        request.labels = merged.labels.clone();
+        if request.publish_all {
+            publish_exposed(&mut request, &merged.exposed);
+        }
+        Ok(Plan {
+            request,
+            merged,
+            image,
+            image_id,
+            manifest,
+        })
+    }
+
+    /// Takes the name for the id, or makes one up.
+    fn reserve_name(&self, asked: &str, id: &str) -> Result<String> {
+        let mut map = self.map_mut();
+        if !asked.is_empty() {
+            if let Some(owner) = map.names.get(asked) {
+                return Err(Error::NameTaken {
+                    name: asked.to_owned(),
+                    id: owner.chars().take(12).collect(),
+                });
+            }
+            map.names.insert(asked.to_owned(), id.to_owned());
+            return Ok(asked.to_owned());
+        }
+        for attempt in 0..NAME_ATTEMPTS {
+            let name = names::made_up(attempt)?;
+            if !map.names.contains_key(&name) {
+                map.names.insert(name.clone(), id.to_owned());
+                return Ok(name);
+            }
+        }
+        Err(Error::invalid("container name", "no free one was found: give one"))
+    }
+
+    async fn make(
+        &self,
+        id: &str,
+        name: String,
+        hidden: bool,
+        plan: Plan,
+    ) -> Result<Arc<Container>> {
+        let directory = self.parts().directory.join(id);
+        let made = directory.clone();
+        blocking(move || {
+            files::make_directory(&made, DIRECTORY_MODE).map_err(Error::file("make", made))
+        })
+        .await?;
+        let result = self.make_in(id, name, hidden, plan).await;
+        if result.is_err() {
+            self.discard(id, &directory).await;
+        }
+        result
+    }
+
+    /// Removes what a failed creation left.
+    pub(super) async fn discard(&self, id: &str, directory: &std::path::Path) {
+        if let Err(error) = self.parts().store.remove(id).await {
+            tracing::warn!(%error, id, "cannot remove the snapshot of a container that was not made");
+        }
+        let directory = directory.to_owned();
+        let removed = blocking(move || {
+            files::remove_tree(&directory).map_err(Error::file("remove", directory))
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, id, "cannot remove a container that was not made");
+        }
+    }
+
+    #[tracing::instrument(name = "prepare", skip_all)]
+    async fn make_in(
+        &self,
+        id: &str,
+        name: String,
+        hidden: bool,
+        plan: Plan,
+    ) -> Result<Arc<Container>> {
+        let (snapshot, owns_snapshot, root) = self.snapshot(id, &plan).await?;
+        let guard = match plan.needs_volumes() {
+            true => Some(self.0.volumes.lock().await),
+            false => None,
+        };
+        let (volumes, request) = (self.volumes().clone(), plan.request.clone());
+        let image_volumes = plan.merged.volumes.clone();
+        let mounts = blocking(move || mounts(&volumes, &request, &image_volumes)).await?;
+        let record = plan.record(id, name, hidden, mounts, (snapshot, owns_snapshot, root));
+        let container = self.container(record, true);
+        let record = container.record();
+        let directory = self.parts().directory.clone();
+        let own = container.directory.clone();
+        blocking(move || {
+            record.save(&own)?;
+            if record.durability() == Durability::Power {
+                files::sync_directory(&directory).map_err(Error::file("sync", directory))?;
+            }
+            Ok(())
+        })
+        .await?;
+        self.parts().index.put(&container.record());
+        self.insert(&container);
+        drop(guard);
+        Ok(container)
+    }
+
+    async fn snapshot(&self, id: &str, plan: &Plan) -> Result<(String, bool, RootMount)> {
+        let store = &self.parts().store;
+        match &plan.request.root {
+            Some(Root::Snapshot(key)) => Ok((key.clone(), false, store.mount(key).await?)),
+            _ => Ok((id.to_owned(), true, store.prepare(&plan.manifest, id).await?)),
+        }
+    }
+}
+
+impl Plan {
+    fn needs_volumes(&self) -> bool {
+        let volume = |mount: &wire::Mount| mount.kind() == wire::MountKind::Volume;
+        !self.merged.volumes.is_empty() || self.request.mounts.iter().any(volume)
+    }
+
+    fn record(
+        self,
+        id: &str,
+        name: String,
+        hidden: bool,
+        mounts: Vec<Mount>,
+        (snapshot, owns_snapshot, root): (String, bool, RootMount),
+    ) -> Record {
+        Record {
+            version: Record::VERSION,
+            id: id.to_owned(),
+            name,
+            hidden,
+            image: self.image,
+            image_id: self.image_id,
+            created: Timestamp::now(),
+            process: self.merged.process,
+            mounts,
+            exposed: self.merged.exposed,
+            snapshot,
+            owns_snapshot,
+            root,
+            stop_signal: self.merged.stop_signal,
+            stop_timeout: self.request.stop_timeout.unwrap_or(STOP_TIMEOUT),
+            config: self.request,
+            state: State::default(),
+            attachment: None,
+            cgroups: Vec::new(),
+        }
+    }
+}
+
+fn warnings(plan: &Plan) -> Vec<String> {
+    let mut warnings = plan.merged.warnings.clone();
+    let network = plan.request.network.as_str();
+    if matches!(network, "host" | "none") && !plan.request.ports.is_empty() {
+        warnings.push(format!("published ports are discarded with --network {network}"));
+    }
+    warnings
+}
+
+fn publish_exposed(request: &mut wire::CreateRequest, exposed: &[String]) {
+    for port in exposed {
+        let Some((number, protocol)) = port.split_once('/') else {
+            continue;
+        };
+        let number: u32 = number.parse().unwrap_or_default();
+        let asked = request.ports.iter().any(|asked| {
+            let own = if asked.protocol.is_empty() { "tcp" } else { &asked.protocol };
+            asked.container_port == number && own == protocol
+        });
+        if number > 0 && !asked {
+            request.ports.push(wire::PortBinding {
+                protocol: protocol.to_owned(),
+                container_port: number,
+                ..wire::PortBinding::default()
+            });
+        }
+    }
+}
+
+/// The mounts that were asked for, then the image's volumes where nothing else was asked.
+fn mounts(
+    volumes: &Volumes,
+    request: &wire::CreateRequest,
+    image_volumes: &[String],
+) -> Result<Vec<Mount>> {
+    let mut mounts = Vec::new();
+    let mut taken = HashSet::new();
+    for asked in &request.mounts {
+        let mount = mount(volumes, asked)?;
+        taken.insert(mount.target.clone());
+        mounts.push(mount);
+    }
+    for target in image_volumes {
+        if taken.insert(target.clone()) {
+            let asked = wire::Mount {
+                kind: wire::MountKind::Volume.into(),
+                target: target.clone(),
+                ..wire::Mount::default()
+            };
+            mounts.push(mount(volumes, &asked)?);
+        }
+    }
+    Ok(mounts)
+}
+
+fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
+    let (kind, source) = match asked.kind() {
+        wire::MountKind::Bind => (MountKind::Bind, bind_source(asked)?),
+        wire::MountKind::Tmpfs | wire::MountKind::Unspecified => {
+            (MountKind::Tmpfs, PathBuf::new())
+        }
+        wire::MountKind::Volume => {
+            let anonymous = asked.source.is_empty();
+            let volume = volumes.create(&asked.source, Default::default(), anonymous)?;
+            let source = volumes.data(&volume.name);
+            let kind = MountKind::Volume {
+                name: volume.name,
+                anonymous,
+                copy: !asked.no_copy,
+            };
+            (kind, source)
+        }
+    };
+    Ok(Mount {
+        kind,
+        source,
+        target: validate::normalize(&asked.target),
+        read_only: asked.read_only,
+        propagation: asked.propagation.clone(),
+        size: asked.size,
+        mode: asked.mode,
+    })
+}
+
+fn bind_source(asked: &wire::Mount) -> Result<PathBuf> {
+    let source = PathBuf::from(&asked.source);
+    match std::fs::metadata(&source) {
+        Ok(_) => Ok(source),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            if !asked.create_source {
+                return Err(Error::NoBindSource(source));
+            }
+            files::make_directory(&source, 0o755).map_err(Error::file("make", &source))?;
+            Ok(source)
+        }
+        Err(error) => Err(Error::file("use the bind mount source", source)(error)),
+    }
+}

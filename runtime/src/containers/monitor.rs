@@ -1,0 +1,191 @@
+//! Noticing that a container ended, and what follows: its network and control groups go, it is removed
+//! if it was to be, or started again by its policy.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use orlop_shim::config::{EXIT_FILE, ExitStatus};
+use orlop_shim::protocol::{Reply, Request};
+
+use super::record::Record;
+use super::state::{Action, next};
+use super::{Container, Containers};
+use crate::error::blocking;
+use crate::shim;
+
+/// The first pause before a restart by policy; it doubles each time. Docker's.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
+const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A container that ran this long is not crash-looping: its pauses begin anew. Docker's.
+const SETTLED: Duration = Duration::from_secs(10);
+/// How long a shim that closed its connection may take to leave its exit status.
+const GRACE: Duration = Duration::from_secs(2);
+const GRACE_STEP: Duration = Duration::from_millis(20);
+
+impl Containers {
+    /// Waits in the background for the end of a container that runs.
+    pub(super) fn monitor(&self, container: &Arc<Container>) {
+        let (this, container) = (self.clone(), Arc::clone(container));
+        tokio::spawn(async move {
+            wait_for_shim(&container).await;
+            let exit = read_exit(&container, GRACE).await;
+            this.ended(&container, exit).await;
+        });
+    }
+
+    /// Keeps how a container ended and takes down what it had. `None`: nobody knows.
+    pub(super) async fn ended(&self, container: &Arc<Container>, exit: Option<ExitStatus>) {
+        let teardown = Arc::clone(&container.teardown).lock_owned().await;
+        let before = container.record();
+        if let Some(attachment) = &before.attachment {
+            self.parts().network.detach(&container.id, attachment).await;
+        }
+        let kept = container.update(|record| apply_exit(record, exit.as_ref()));
+        if let Err(error) = kept.await {
+            // In memory at least: nobody may wait for ever on a container that ended.
+            tracing::error!(%error, id = container.id, "cannot keep a container's exit");
+            let mut record = Record::clone(&before);
+            apply_exit(&mut record, exit.as_ref());
+            container.publish(&Arc::new(record));
+        }
+        let (cgroups, groups) = (self.parts().cgroups.clone(), before.cgroups.clone());
+        let record = container.record();
+        self.parts().index.put(&record);
+        if record.config.auto_remove && !record.hidden {
+            self.forget(container);
+        }
+        let removed = blocking(move || {
+            cgroups.remove(&groups);
+            Ok(())
+        });
+        if let Err(error) = removed.await {
+            tracing::warn!(%error, id = container.id, "cannot remove the cgroups of a container");
+        }
+        drop(teardown);
+        if record.config.auto_remove && !record.hidden {
+            let _gate = container.gate.lock().await;
+            self.remove_held(container, true).await;
+        } else {
+            self.consider_restart(container, &record);
+        }
+    }
+
+    /// Starts the container again after a pause, if its policy says so.
+    pub(super) fn consider_restart(&self, container: &Arc<Container>, record: &Record) {
+        if !wants_restart(record) {
+            return;
+        }
+        let (this, container) = (self.clone(), Arc::clone(container));
+        let exits = record.state.exits;
+        let (count, pause) = pause(record);
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let _gate = container.gate.lock().await;
+            let record = container.record();
+            let untouched = record.state.exits == exits && !record.state.stopped;
+            if container.is_removed() || record.is_running() || !untouched {
+                return;
+            }
+            if let Err(error) = this.start_held(&container, None, count).await {
+                tracing::warn!(id = container.id, error = orlop_proto::error::chain(&error), "restart failed");
+            }
+        });
+    }
+}
+
+/// Resolves when the shim says that its container ended, or is gone.
+async fn wait_for_shim(container: &Container) {
+    match shim::ask(&container.socket, &Request::Wait).await {
+        Ok(Reply::Exited { .. }) => {}
+        Ok(reply) => tracing::warn!(id = container.id, ?reply, "unexpected reply of a shim"),
+        Err(error) => tracing::debug!(id = container.id, %error, "the shim went away"),
+    }
+}
+
+/// What the shim left. It is durable before the shim tells anyone, and before its socket goes.
+pub(super) async fn read_exit(container: &Container, grace: Duration) -> Option<ExitStatus> {
+    let path = container.directory.join(EXIT_FILE);
+    let deadline = tokio::time::Instant::now() + grace;
+    loop {
+        let path = path.clone();
+        let read = blocking(move || Ok(std::fs::read(path))).await;
+        match read {
+            Ok(Ok(json)) => {
+                let parsed = serde_json::from_slice(&json);
+                if let Err(error) = &parsed {
+                    tracing::error!(id = container.id, %error, "malformed exit status");
+                }
+                return parsed.ok();
+            }
+            Ok(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::error!(id = container.id, %error, "cannot read an exit status");
+                return None;
+            }
+            _ if tokio::time::Instant::now() > deadline => return None,
+            _ => tokio::time::sleep(GRACE_STEP).await,
+        }
+    }
+}
+
+/// The record of a container that ended.
+fn apply_exit(record: &mut Record, exit: Option<&ExitStatus>) {
+    let action = if exit.is_some() {
+        Action::Exit
+    } else {
+        Action::Lose
+    };
+    let state = &mut record.state;
+    state.status = next(state.status, action).unwrap_or(state.status);
+    state.pid = 0;
+    state.exits += 1;
+    state.exit_code = exit.map_or(255, |exit| exit.code);
+    state.oom_killed = exit.is_some_and(|exit| exit.oom_killed);
+    let finished = exit.and_then(|exit| time(exit.finished_at));
+    state.finished = finished.or_else(|| Some(Timestamp::now()));
+    if let Some(started) = exit.and_then(|exit| time(exit.started_at)) {
+        state.started = Some(started);
+    }
+    if exit.is_none() {
+        state.error = "its shim went away and left no exit status".to_owned();
+    }
+    record.attachment = None;
+    record.cgroups.clear();
+}
+
+fn time(nanoseconds: i64) -> Option<Timestamp> {
+    Timestamp::from_nanosecond(nanoseconds.into())
+        .ok()
+        .filter(|_| nanoseconds > 0)
+}
+
+/// What the policy says of a container that just ended.
+pub(super) fn wants_restart(record: &Record) -> bool {
+    let policy = record.config.restart.clone().unwrap_or_default();
+    if record.state.stopped || record.hidden || record.config.auto_remove {
+        return false;
+    }
+    let tries = record.state.restart_count;
+    match policy.name.as_str() {
+        "always" | "unless-stopped" => true,
+        "on-failure" => {
+            let more = policy.maximum_retries == 0 || tries < policy.maximum_retries;
+            record.state.exit_code != 0 && more
+        }
+        _ => false,
+    }
+}
+
+/// How many restarts the next one makes, and the pause before it.
+fn pause(record: &Record) -> (u32, Duration) {
+    let count = record.state.restart_count;
+    let ran = match (record.state.started, record.state.finished) {
+        (Some(started), Some(finished)) => finished.duration_since(started),
+        _ => jiff::SignedDuration::ZERO,
+    };
+    let settled = ran.unsigned_abs() >= SETTLED;
+    let doublings = if settled { 0 } else { count.min(16) };
+    let pause = RESTART_PAUSE.saturating_mul(1 << doublings);
+    (count + 1, pause.min(RESTART_PAUSE_MAX))
+}

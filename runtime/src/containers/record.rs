@@ -1,0 +1,208 @@
+//! What is known of one container, as it is kept in `container.json`.
+
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use jiff::Timestamp;
+use orlop_proto::runtime::CreateRequest;
+use orlop_shim::config::{Cgroup, RootMount};
+use prost::Message as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::state::{Action, Status, next};
+use crate::error::{Error, Result};
+use crate::files::{self, Durability};
+use crate::network::Attachment;
+
+/// File name of a record in its container's directory.
+pub const FILE: &str = "container.json";
+/// Grows with every change that an older version would misread.
+const VERSION: u32 = 1;
+
+/// One container, whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Of the format.
+    pub version: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Unique among all containers; empty for a hidden one.
+    pub name: String,
+    /// Belongs to one call of Run: in no list, and removed when the call ends.
+    pub hidden: bool,
+    /// As given at creation.
+    #[serde(serialize_with = "encode_config", deserialize_with = "decode_config")]
+    pub config: CreateRequest,
+    /// The name that the image was asked by; empty without one.
+    pub image: String,
+    /// Digest of the image's configuration.
+    pub image_id: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// What runs, after the image's configuration was merged.
+    pub process: Process,
+    /// What is mounted besides the root and the kernel's file systems.
+    pub mounts: Vec<Mount>,
+    /// Ports that the image exposes, `80/tcp`.
+    pub exposed: Vec<String>,
+    /// Key of the writable snapshot.
+    pub snapshot: String,
+    /// The snapshot goes with the container.
+    pub owns_snapshot: bool,
+    /// How the root is mounted.
+    pub root: RootMount,
+    /// What Stop sends.
+    pub stop_signal: i32,
+    /// Seconds that Stop waits.
+    pub stop_timeout: u32,
+    /// What became of it.
+    pub state: State,
+    /// Its place in the network while it runs.
+    pub attachment: Option<Attachment>,
+    /// Its control groups while it runs.
+    pub cgroups: Vec<Cgroup>,
+}
+
+/// The process to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Process {
+    /// Command and arguments.
+    pub args: Vec<String>,
+    /// `NAME=value`.
+    pub env: Vec<String>,
+    /// Absolute.
+    pub cwd: String,
+    /// `user[:group]`; empty: root.
+    pub user: String,
+    /// With a terminal.
+    pub tty: bool,
+    /// First window size: rows, columns.
+    pub window: Option<(u16, u16)>,
+}
+
+/// Something of the host's, or a tmpfs, at a path in the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mount {
+    /// What it is.
+    pub kind: MountKind,
+    /// On the host; empty for a tmpfs.
+    pub source: PathBuf,
+    /// In the container.
+    pub target: String,
+    /// Not writable through this mount.
+    pub read_only: bool,
+    /// `rprivate` and so on.
+    pub propagation: String,
+    /// Tmpfs: bytes; 0: the kernel's default.
+    pub size: i64,
+    /// Tmpfs: permission bits.
+    pub mode: u32,
+}
+
+/// What a mount is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountKind {
+    /// A path of the host.
+    Bind,
+    /// A volume.
+    Volume {
+        /// Its name.
+        name: String,
+        /// Made for this container.
+        anonymous: bool,
+        /// To be filled with what the image has at the target.
+        copy: bool,
+    },
+    /// Memory.
+    Tmpfs,
+}
+
+/// What became of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Where it is in its life.
+    pub status: Status,
+    /// On the host; 0 when it does not run.
+    pub pid: i32,
+    /// Of the last run, or of the failed start.
+    pub exit_code: i32,
+    /// The kernel killed a process of it for want of memory.
+    pub oom_killed: bool,
+    /// Last start.
+    pub started: Option<Timestamp>,
+    /// Last exit.
+    pub finished: Option<Timestamp>,
+    /// Why the last start failed.
+    pub error: String,
+    /// Restarts by policy since the last start by a person.
+    pub restart_count: u32,
+    /// A person stopped it: no policy starts it again.
+    pub stopped: bool,
+    /// How many times it ended.
+    pub exits: u64,
+}
+
+impl Record {
+    /// The version that this service writes.
+    pub const VERSION: u32 = VERSION;
+
+    /// What changes of this record must survive: a container that is removed at its exit would be
+    /// removed at the next boot as well.
+    pub(crate) fn durability(&self) -> Durability {
+        if self.hidden || self.config.auto_remove {
+            Durability::Process
+        } else {
+            Durability::Power
+        }
+    }
+
+    /// Writes it into its container's directory.
+    pub(crate) fn save(&self, directory: &Path) -> Result<()> {
+        let path = directory.join(FILE);
+        let json = serde_json::to_vec(self).map_err(|e| Error::Json(path.clone(), e))?;
+        files::replace(&path, &json, self.durability()).map_err(Error::file("write", path))
+    }
+
+    /// Reads it back.
+    pub(crate) fn load(directory: &Path) -> Result<Self> {
+        let path = directory.join(FILE);
+        let json = std::fs::read(&path).map_err(Error::file("read", &path))?;
+        serde_json::from_slice(&json).map_err(|e| Error::Json(path, e))
+    }
+
+    /// The state after an action, or why it cannot happen; `doing` is the word for a person.
+    pub(crate) fn next(&self, action: Action, doing: &'static str) -> Result<Status> {
+        next(self.state.status, action).ok_or_else(|| Error::WrongState {
+            name: self.title().to_owned(),
+            status: self.state.status,
+            action: doing,
+        })
+    }
+
+    /// What to call it before a person.
+    pub(crate) fn title(&self) -> &str {
+        if self.name.is_empty() {
+            self.id.get(..12).unwrap_or(&self.id)
+        } else {
+            &self.name
+        }
+    }
+
+    /// Whether its command runs.
+    pub fn is_running(&self) -> bool {
+        self.state.status == Status::Running
+    }
+}
+
+/// The request is kept in the encoding of its contract, which later versions can read.
+fn encode_config<S: Serializer>(config: &CreateRequest, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&STANDARD.encode(config.encode_to_vec()))
+}
+
+fn decode_config<'a, D: Deserializer<'a>>(from: D) -> Result<CreateRequest, D::Error> {
+    let text = String::deserialize(from)?;
+    let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
+    CreateRequest::decode(bytes.as_slice()).map_err(de::Error::custom)
+}

@@ -1,0 +1,158 @@
+//! What a start of the service finds: containers that go on running, containers that ended meanwhile,
+//! and what a crash left half-made.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use orlop_shim::protocol::{Reply, Request};
+
+use super::monitor::{read_exit, wants_restart};
+use super::record::{self, Record};
+use super::state::Status;
+use super::{Container, Containers};
+use crate::error::{Error, Result, blocking};
+use crate::files;
+use crate::network::Attachment;
+use crate::shim;
+
+impl Containers {
+    /// Reads every container's directory, finds the shims again and cleans up. Called once, before
+    /// anything is served.
+    pub(crate) async fn recover(&self) -> Result<()> {
+        let mut live: Vec<(String, Attachment)> = Vec::new();
+        let mut ended = Vec::new();
+        for container in self.load().await? {
+            let record = container.record();
+            if self.adopt(&container).await {
+                live.extend(record.attachment.clone().map(|a| (record.id.clone(), a)));
+            } else if record.is_running() {
+                ended.push(container);
+            }
+        }
+        self.parts().network.reconcile(&live).await?;
+        for container in ended {
+            let exit = read_exit(&container, Duration::ZERO).await;
+            self.ended(&container, exit).await;
+        }
+        self.settle().await;
+        self.remove_orphan_groups().await
+    }
+
+    /// Every container with a record is put into the map; directories without one are removed.
+    async fn load(&self) -> Result<Vec<Arc<Container>>> {
+        let directory = self.parts().directory.clone();
+        let index = self.parts().index.clone();
+        let found = blocking(move || read_records(&directory, &index)).await?;
+        for id in found.half_made {
+            tracing::info!(id, "removing a container that was never quite made, or quite removed");
+            self.discard(&id, &self.parts().directory.join(&id)).await;
+        }
+        let mut containers = Vec::new();
+        for record in found.records {
+            let container = self.container(record, false);
+            self.insert(&container);
+            containers.push(container);
+        }
+        Ok(containers)
+    }
+
+    /// Finds a container's shim; true when it lives. A container that was being started when the
+    /// service died is saved as running before its command is let go, and its shim gives up when the
+    /// service goes away before that.
+    async fn adopt(&self, container: &Arc<Container>) -> bool {
+        let reply = shim::ask(&container.socket, &Request::State).await;
+        let Ok(Reply::State {
+            pid, started_at, ..
+        }) = reply
+        else {
+            return false;
+        };
+        let mut record = Record::clone(&container.record());
+        record.state.status = Status::Running;
+        record.state.pid = pid;
+        if let Ok(started) = Timestamp::from_nanosecond(started_at.into()) {
+            record.state.started = Some(started);
+        }
+        tracing::info!(id = container.id, pid, "found a running container again");
+        container.publish(&Arc::new(record));
+        self.monitor(container);
+        true
+    }
+
+    /// What must not outlive the service that made it, and what must run again.
+    async fn settle(&self) {
+        for container in self.all() {
+            let record = container.record();
+            let doomed = record.hidden || (record.config.auto_remove && !record.is_running());
+            if doomed {
+                if let Err(error) = self.remove(&container, true, true).await {
+                    tracing::warn!(%error, id = container.id, "cannot remove a leftover container");
+                }
+            } else if !record.is_running() && self.wants_start(&record) {
+                self.consider_restart(&container, &record);
+            }
+        }
+    }
+
+    /// After a reboot policies count for containers that ran.
+    fn wants_start(&self, record: &Record) -> bool {
+        record.state.exits > 0 && wants_restart(record)
+    }
+
+    async fn remove_orphan_groups(&self) -> Result<()> {
+        let this = self.clone();
+        blocking(move || {
+            let cgroups = &this.parts().cgroups;
+            let running = |id: &str| {
+                let map = this.map();
+                map.by_id.get(id).is_some_and(|c| c.record().is_running())
+            };
+            cgroups.remove(&cgroups.orphans(running));
+            Ok(())
+        })
+        .await
+    }
+}
+
+struct Found {
+    records: Vec<Record>,
+    half_made: Vec<String>,
+}
+
+fn read_records(directory: &std::path::Path, index: &crate::index::Index) -> Result<Found> {
+    let mut found = Found {
+        records: Vec::new(),
+        half_made: Vec::new(),
+    };
+    let failed = || Error::file("read", directory);
+    for entry in fs::read_dir(directory).map_err(failed())? {
+        let entry = entry.map_err(failed())?;
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let path = entry.path();
+        let size = fs::metadata(path.join(record::FILE)).map_or(0, |metadata| metadata.len());
+        if size == 0 {
+            found.half_made.push(name);
+            continue;
+        }
+        match index.get(&path, &name).map_or_else(|| Record::load(&path), Ok) {
+            Ok(record) if record.id == name => found.records.push(record),
+            // Kept for a person to look at: it may be a container of a later version.
+            Ok(_) => tracing::error!(path = %path.display(), "a record with another id"),
+            Err(error) => tracing::error!(error = orlop_proto::error::chain(&error), "unreadable record"),
+        }
+    }
+    found.records.sort_by_key(|record| record.created);
+    Ok(found)
+}
+
+/// Makes the directories that containers need.
+pub(crate) fn make_directories(directory: &std::path::Path, sockets: &std::path::Path) -> Result<()> {
+    for path in [directory, sockets] {
+        files::make_directory(path, 0o700).map_err(Error::file("make", path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,405 @@
+//! Starting a container: network, files, limits, shim; then its command is let go.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use jiff::Timestamp;
+use oci_spec::runtime::Spec;
+use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
+use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
+
+use super::record::{MountKind, Record};
+use super::state::{Action, Status};
+use super::{Container, Containers};
+use crate::error::{Error, Result, blocking, exit_code};
+use crate::files;
+use crate::network::{Attachment, NetworkKind, NetworkRequest, PortBinding};
+use crate::shim::{self, Connection, unexpected};
+use crate::spec::{self, Surroundings};
+
+/// Which of a container's streams somebody wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Streams {
+    /// To write.
+    pub(crate) stdin: bool,
+    /// To read.
+    pub(crate) stdout: bool,
+    /// To read.
+    pub(crate) stderr: bool,
+}
+
+/// What a start holds until the command runs.
+struct Launch {
+    attachment: Attachment,
+    cgroups: Vec<Cgroup>,
+}
+
+impl Containers {
+    /// Starts a container that does not run. With `streams` somebody is attached before the command
+    /// runs, so that no output is lost.
+    pub(crate) async fn start(
+        &self,
+        container: &Arc<Container>,
+        streams: Option<Streams>,
+    ) -> Result<Option<Connection>> {
+        let _gate = container.gate.lock().await;
+        self.start_held(container, streams, 0).await
+    }
+
+    /// The same for a caller that has the container's gate.
+    pub(super) async fn start_held(
+        &self,
+        container: &Arc<Container>,
+        streams: Option<Streams>,
+        restart_count: u32,
+    ) -> Result<Option<Connection>> {
+        drop(container.teardown.lock().await);
+        if container.is_removed() {
+            return Err(Error::BeingRemoved(container.record().title().to_owned()));
+        }
+        container.record().next(Action::Start, "start")?;
+        let error = match self.launch(container, streams, restart_count).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) => error,
+        };
+        self.failed_start(container, &error).await;
+        Err(error)
+    }
+
+    async fn launch(
+        &self,
+        container: &Arc<Container>,
+        streams: Option<Streams>,
+        restart_count: u32,
+    ) -> Result<Option<Connection>> {
+        let record = container.record();
+        let root = self.root(container, &record).await?;
+        let attachment = self.attach_network(&record).await?;
+        let written = self.write_files(container, root, &attachment).await;
+        let launch = match written {
+            Ok(cgroups) => Launch {
+                attachment,
+                cgroups,
+            },
+            Err(error) => {
+                self.parts().network.detach(&record.id, &attachment).await;
+                return Err(error);
+            }
+        };
+        let result = self
+            .spawn(container, &launch, streams, restart_count)
+            .await;
+        if result.is_err() {
+            self.parts()
+                .network
+                .detach(&record.id, &launch.attachment)
+                .await;
+            let (cgroups, groups) = (self.parts().cgroups.clone(), launch.cgroups);
+            blocking(move || {
+                cgroups.remove(&groups);
+                Ok(())
+            })
+            .await?;
+        }
+        result
+    }
+
+    /// How the root is mounted: as the store said when the container was made, or, after this service
+    /// or the host was started again, as it says now.
+    async fn root(&self, container: &Container, record: &Record) -> Result<RootMount> {
+        if container.mounted.swap(false, Ordering::AcqRel) {
+            return Ok(record.root.clone());
+        }
+        self.parts().store.mount(&record.snapshot).await
+    }
+
+    #[tracing::instrument(name = "network", skip_all)]
+    async fn attach_network(&self, record: &Record) -> Result<Attachment> {
+        let request = network_request(record)?;
+        Ok(self.parts().network.attach(&record.id, &request).await?)
+    }
+
+    /// Writes what the shim reads, and makes the control groups.
+    #[tracing::instrument(name = "spec", skip_all)]
+    async fn write_files(
+        &self,
+        container: &Arc<Container>,
+        root: RootMount,
+        attachment: &Attachment,
+    ) -> Result<Vec<Cgroup>> {
+        let (this, container) = (self.clone(), Arc::clone(container));
+        let attachment = attachment.clone();
+        blocking(move || {
+            let record = container.record();
+            let etc = this.etc_files(&container, &record, &attachment)?;
+            let spec = this.spec(&record, &attachment, etc)?;
+            let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+            let cgroups = this
+                .parts()
+                .cgroups
+                .create(&record.id, &limits.unwrap_or_default())?;
+            let written = this.write_spec(&container, &record, &spec, root, &cgroups);
+            if written.is_err() {
+                this.parts().cgroups.remove(&cgroups);
+            }
+            written.map(|()| cgroups)
+        })
+        .await
+    }
+
+    fn spec(
+        &self,
+        record: &Record,
+        attachment: &Attachment,
+        etc: Vec<(PathBuf, &'static str)>,
+    ) -> Result<Spec> {
+        spec::build(
+            record,
+            &Surroundings {
+                netns: attachment.netns.clone(),
+                hostname: hostname(record),
+                files: etc,
+                cgroup: self.parts().cgroups.path_of(&record.id),
+                no_new_privileges: self.parts().no_new_privileges,
+                open_files_max: open_files_max(),
+            },
+        )
+    }
+
+    fn write_spec(
+        &self,
+        container: &Container,
+        record: &Record,
+        spec: &Spec,
+        root: RootMount,
+        cgroups: &[Cgroup],
+    ) -> Result<()> {
+        let shim = ShimConfig {
+            version: VERSION,
+            id: record.id.clone(),
+            socket: container.socket.clone(),
+            root,
+            open_stdin: record.config.open_stdin,
+            cgroups: cgroups.to_vec(),
+            log_bytes_max: self.parts().log_bytes_max,
+            copy_up: copy_up(record),
+            window: record.process.window,
+            user: record.process.user.clone(),
+            create_cwd: true,
+        };
+        let exit = container.directory.join(shim_config::EXIT_FILE);
+        files::remove_file(&exit).map_err(Error::file("remove", exit))?;
+        let json = |path: &PathBuf, bytes: serde_json::Result<Vec<u8>>| {
+            bytes.map_err(|error| Error::Json(path.clone(), error))
+        };
+        let path = container.directory.join(shim_config::SPEC_FILE);
+        let bytes = json(&path, serde_json::to_vec(spec))?;
+        std::fs::write(&path, bytes).map_err(Error::file("write", path))?;
+        let path = container.directory.join(shim_config::SHIM_FILE);
+        let bytes = json(&path, serde_json::to_vec(&shim))?;
+        std::fs::write(&path, bytes).map_err(Error::file("write", path))
+    }
+
+    /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`; what the container wrote into them stays
+    /// until its next start.
+    fn etc_files(
+        &self,
+        container: &Container,
+        record: &Record,
+        attachment: &Attachment,
+    ) -> Result<Vec<(PathBuf, &'static str)>> {
+        let network = &self.parts().network;
+        let endpoint = attachment.endpoint.as_ref();
+        let gateway = endpoint.map_or_else(|| "127.0.0.1".to_owned(), |e| e.gateway.to_string());
+        let extra: Vec<String> = record
+            .config
+            .extra_hosts
+            .iter()
+            .map(|line| match line.strip_suffix(":host-gateway") {
+                Some(name) => format!("{name}:{gateway}"),
+                None => line.clone(),
+            })
+            .collect();
+        let name = hostname(record);
+        let hosts = network.hosts(&name, endpoint.map(|e| e.address), &extra)?;
+        let resolv = network.resolv_conf(&record.config.dns)?;
+        let files = [
+            ("hosts", "/etc/hosts", hosts),
+            ("hostname", "/etc/hostname", format!("{name}\n")),
+            ("resolv.conf", "/etc/resolv.conf", resolv),
+        ];
+        let mut written = Vec::new();
+        for (file, target, content) in files {
+            let path = container.directory.join(file);
+            write_readable(&path, &content).map_err(Error::file("write", &path))?;
+            written.push((path, target));
+        }
+        Ok(written)
+    }
+
+    /// Spawns the shim, saves that the container runs while the shim works, attaches, and lets the
+    /// command go.
+    async fn spawn(
+        &self,
+        container: &Arc<Container>,
+        launch: &Launch,
+        streams: Option<Streams>,
+        restart_count: u32,
+    ) -> Result<Option<Connection>> {
+        let failed = container.shim_failed("starting");
+        let _writing = container.writing.lock().await;
+        let mut connection = {
+            let _span = tracing::info_span!("spawn").entered();
+            shim::spawn(&self.parts().shim, &container.directory).map_err(&failed)?
+        };
+        let mut record = running(&container.record(), launch, restart_count)?;
+        let saving = Arc::new(record.clone());
+        let (saved, created) = tokio::join!(container.save(&saving), connection.reader.reply());
+        saved?;
+        match created.map_err(&failed)? {
+            Reply::Created { pid } => record.state.pid = pid,
+            reply => return Err(start_failed(&record, reply)),
+        }
+        let attached = match streams {
+            Some(streams) => Some(self.join(container, streams).await?),
+            None => None,
+        };
+        let sent = connection.writer.request(&Request::Start).await;
+        sent.map_err(&failed)?;
+        match connection.reader.reply().await.map_err(&failed)? {
+            Reply::Started { pid } => record.state.pid = pid,
+            reply => return Err(start_failed(&record, reply)),
+        }
+        container.publish(&Arc::new(record));
+        self.monitor(container);
+        Ok(attached)
+    }
+
+    /// Connects to the container's streams.
+    pub(crate) async fn join(&self, container: &Container, streams: Streams) -> Result<Connection> {
+        let failed = container.shim_failed("attaching");
+        let mut connection = shim::connect(&container.socket).map_err(&failed)?;
+        let request = Request::Attach {
+            stdin: streams.stdin,
+            stdout: streams.stdout,
+            stderr: streams.stderr,
+        };
+        connection.writer.request(&request).await.map_err(&failed)?;
+        match connection.reader.reply().await.map_err(&failed)? {
+            Reply::Attached { .. } => Ok(connection),
+            reply => Err(failed(unexpected(&reply))),
+        }
+    }
+
+    /// Keeps why a start failed. A container that was to be removed at its exit goes now.
+    async fn failed_start(&self, container: &Arc<Container>, error: &Error) {
+        let message = orlop_proto::error::chain(error);
+        let code = match error {
+            Error::Start { failure, .. } => exit_code(*failure),
+            _ => exit_code(Failure::System),
+        };
+        let kept = container.update(|record| {
+            let status = super::state::next(record.state.status, Action::FailStart);
+            record.state.status = status.unwrap_or(record.state.status);
+            record.state.pid = 0;
+            record.state.exit_code = code;
+            record.state.error = message;
+            record.attachment = None;
+            record.cgroups.clear();
+        });
+        match kept.await {
+            Ok(record) if record.config.auto_remove && !record.hidden => {
+                self.remove_held(container, true).await;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::error!(%error, id = container.id, "cannot keep why a start failed");
+            }
+        }
+    }
+}
+
+/// The record of a container whose command is about to run.
+fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Record> {
+    let mut record = record.clone();
+    record.state.status = record.next(Action::Start, "start")?;
+    debug_assert_eq!(record.state.status, Status::Running);
+    record.state.pid = 0;
+    record.state.exit_code = 0;
+    record.state.oom_killed = false;
+    record.state.error.clear();
+    record.state.started = Some(Timestamp::now());
+    record.state.finished = None;
+    record.state.restart_count = restart_count;
+    record.state.stopped = false;
+    record.attachment = Some(launch.attachment.clone());
+    record.cgroups = launch.cgroups.clone();
+    Ok(record)
+}
+
+fn start_failed(record: &Record, reply: Reply) -> Error {
+    match reply {
+        Reply::Failed { failure, message } => Error::Start {
+            name: record.title().to_owned(),
+            failure,
+            message,
+        },
+        reply => Error::Shim {
+            id: record.id.clone(),
+            doing: "starting",
+            source: unexpected(&reply),
+        },
+    }
+}
+
+/// Containers read these files as any user; their directory is closed to others on the host.
+fn write_readable(path: &std::path::Path, content: &str) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, content)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644))
+}
+
+/// Volumes are filled from the image before their container's first start only.
+fn copy_up(record: &Record) -> Vec<(PathBuf, PathBuf)> {
+    if record.state.started.is_some() {
+        return Vec::new();
+    }
+    record
+        .mounts
+        .iter()
+        .filter(|mount| matches!(mount.kind, MountKind::Volume { copy: true, .. }))
+        .map(|mount| (mount.source.clone(), PathBuf::from(&mount.target)))
+        .collect()
+}
+
+/// As asked; else the host's where the network is the host's, else the short id.
+fn hostname(record: &Record) -> String {
+    if !record.config.hostname.is_empty() {
+        return record.config.hostname.clone();
+    }
+    if record.config.network == "host" {
+        let host = rustix::system::uname();
+        return host.nodename().to_string_lossy().into_owned();
+    }
+    record.id.chars().take(12).collect()
+}
+
+/// This process's own hard limit: more cannot be given without CAP_SYS_RESOURCE.
+pub(super) fn open_files_max() -> u64 {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limit.maximum.unwrap_or(u64::MAX)
+}
+
+fn network_request(record: &Record) -> Result<NetworkRequest> {
+    let kind: NetworkKind = record.config.network.parse()?;
+    let ports = match kind {
+        NetworkKind::Bridge => record.config.ports.as_slice(),
+        NetworkKind::None | NetworkKind::Host => &[],
+    };
+    let ports: Result<Vec<PortBinding>, _> = ports.iter().map(PortBinding::try_from).collect();
+    Ok(NetworkRequest {
+        kind,
+        ports: ports?,
+    })
+}

@@ -1,0 +1,191 @@
+//! Ending a container: stop, kill, restart; and waiting for its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orlop_shim::protocol::{Failure, Reply, Request};
+
+use super::state::Action;
+use super::{Container, Containers};
+use crate::error::{Error, Result};
+use crate::shim::{self, unexpected};
+use crate::spec::from_image;
+
+const SIGKILL: i32 = 9;
+/// How long a killed container may take to be gone before that is an error.
+const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a waiter waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// It does not run.
+    NotRunning,
+    /// It ends once more.
+    NextExit,
+    /// It is gone.
+    Removed,
+}
+
+impl Containers {
+    /// Asks the container to end and kills it after the timeout (seconds; -1: never). One that does not
+    /// run is success.
+    pub(crate) async fn stop(
+        &self,
+        container: &Arc<Container>,
+        signal: &str,
+        timeout: Option<i32>,
+    ) -> Result<()> {
+        let signal = optional_signal(signal)?;
+        let _gate = container.gate.lock().await;
+        self.stop_held(container, signal, timeout).await
+    }
+
+    /// Stops, if it runs, and starts.
+    pub(crate) async fn restart(
+        &self,
+        container: &Arc<Container>,
+        signal: &str,
+        timeout: Option<i32>,
+    ) -> Result<()> {
+        let signal = optional_signal(signal)?;
+        let _gate = container.gate.lock().await;
+        self.stop_held(container, signal, timeout).await?;
+        self.start_held(container, None, 0).await.map(drop)
+    }
+
+    async fn stop_held(
+        &self,
+        container: &Arc<Container>,
+        signal: Option<i32>,
+        timeout: Option<i32>,
+    ) -> Result<()> {
+        self.mark_stopped(container).await?;
+        let record = container.record();
+        if !record.is_running() {
+            return Ok(());
+        }
+        let exits = record.state.exits;
+        let ended = container.until(|view| view.record.state.exits > exits || view.removed);
+        send(container, signal.unwrap_or(record.stop_signal), false).await?;
+        let own = i32::try_from(record.stop_timeout).unwrap_or(i32::MAX);
+        let seconds = timeout.unwrap_or(own);
+        let Ok(seconds) = u64::try_from(seconds) else {
+            ended.await;
+            return Ok(());
+        };
+        if tokio::time::timeout(Duration::from_secs(seconds), ended)
+            .await
+            .is_ok()
+        {
+            return Ok(());
+        }
+        self.kill_and_wait(container, exits).await
+    }
+
+    /// Kills everything in the container and waits until that is known. The caller has the gate.
+    pub(super) async fn kill_held(&self, container: &Arc<Container>) -> Result<()> {
+        self.mark_stopped(container).await?;
+        let record = container.record();
+        if !record.is_running() {
+            return Ok(());
+        }
+        self.kill_and_wait(container, record.state.exits).await
+    }
+
+    async fn kill_and_wait(&self, container: &Arc<Container>, exits: u64) -> Result<()> {
+        send(container, SIGKILL, true).await?;
+        let ended = container.until(|view| view.record.state.exits > exits || view.removed);
+        let waited = tokio::time::timeout(KILL_PATIENCE, ended).await;
+        waited.map(drop).map_err(|elapsed| Error::Shim {
+            id: container.id.clone(),
+            doing: "waiting for a killed container to end",
+            source: std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed),
+        })
+    }
+
+    /// A person wants it down: no policy starts it again, not even when this service restarts.
+    async fn mark_stopped(&self, container: &Container) -> Result<()> {
+        if container.record().state.stopped {
+            return Ok(());
+        }
+        let marked = container.update(|record| record.state.stopped = true);
+        marked.await.map(drop)
+    }
+
+    /// Sends a signal. It must run.
+    pub(crate) async fn kill(&self, container: &Arc<Container>, signal: &str) -> Result<()> {
+        let number = optional_signal(signal)?.unwrap_or(SIGKILL);
+        let record = container.record();
+        record.next(Action::Touch, "kill")?;
+        if number == SIGKILL || number == record.stop_signal {
+            self.mark_stopped(container).await?;
+        }
+        match send(container, number, false).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                container.until(|view| !view.record.is_running()).await;
+                container.record().next(Action::Touch, "kill").map(drop)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets the size of the container's terminal. It must run.
+    pub(crate) async fn resize(
+        &self,
+        container: &Container,
+        rows: u16,
+        columns: u16,
+    ) -> Result<()> {
+        container.record().next(Action::Touch, "resize the terminal of")?;
+        let failed = container.shim_failed("resizing");
+        let request = Request::Resize { rows, columns };
+        match shim::ask(&container.socket, &request).await.map_err(&failed)? {
+            Reply::Ok => Ok(()),
+            Reply::Failed { message, .. } => Err(Error::invalid("window size", message)),
+            reply => Err(failed(unexpected(&reply))),
+        }
+    }
+
+    /// Waits; answers the exit code and the error of the last start.
+    pub(crate) async fn wait(&self, container: &Container, condition: Condition) -> (i32, String) {
+        let exits = container.record().state.exits;
+        let view = container
+            .until(|view| {
+                view.removed
+                    || match condition {
+                        Condition::NotRunning => !view.record.is_running(),
+                        Condition::NextExit => view.record.state.exits > exits,
+                        Condition::Removed => false,
+                    }
+            })
+            .await;
+        (view.record.state.exit_code, view.record.state.error.clone())
+    }
+}
+
+/// Sends a signal through the shim; `false`: the container has just ended.
+pub(super) async fn send(container: &Container, signal: i32, all: bool) -> Result<bool> {
+    let failed = container.shim_failed("sending a signal");
+    match shim::ask(&container.socket, &Request::Signal { signal, all }).await {
+        Ok(Reply::Ok) => Ok(true),
+        Ok(Reply::Failed {
+            failure: Failure::NotRunning,
+            ..
+        }) => Ok(false),
+        Ok(Reply::Failed { message, .. }) => Err(Error::invalid("signal", message)),
+        Ok(reply) => Err(failed(unexpected(&reply))),
+        // The shim is gone or on its way: the monitor finds out what became of the container.
+        Err(error) => {
+            tracing::debug!(id = container.id, %error, "no shim to send a signal to");
+            Ok(false)
+        }
+    }
+}
+
+fn optional_signal(text: &str) -> Result<Option<i32>> {
+    match text {
+        "" => Ok(None),
+        text => from_image::signal(text).map(Some),
+    }
+}

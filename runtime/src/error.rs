@@ -1,0 +1,309 @@
+//! Everything that can go wrong, one variant per cause.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+
+use orlop_proto::error::{Classify, Failure, Kind, reason};
+use orlop_shim::protocol;
+
+use crate::containers::state::Status;
+use crate::network::NetworkError;
+
+/// What this crate's functions answer.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No container has this id, prefix or name.
+    #[error("no such container: {0}")]
+    NoContainer(String),
+    /// No volume has this name.
+    #[error("no such volume: {0}")]
+    NoVolume(String),
+    /// Several ids begin with this.
+    #[error("several containers have an id that begins with {0}: give more of it")]
+    AmbiguousPrefix(String),
+    /// The container's name belongs to another one.
+    #[error("the name {name:?} is in use by container {id}: remove or rename that one, or choose another name")]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        id: String,
+    },
+    /// A part of the request can never be right.
+    #[error("invalid {what}: {problem}")]
+    Invalid {
+        /// Which part.
+        what: &'static str,
+        /// What it is and what was expected.
+        problem: String,
+    },
+    /// The image's own configuration is wrong.
+    #[error("image {image} cannot be run: {problem}")]
+    BadImage {
+        /// As it was asked for.
+        image: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Asked for something that is known and not built.
+    #[error("{0} is not built in this version of orlop")]
+    NotBuilt(&'static str),
+    /// The container is in a state in which this cannot be done.
+    #[error("container {name} is {status}: cannot {action} it")]
+    WrongState {
+        /// The container's name.
+        name: String,
+        /// Its state.
+        status: Status,
+        /// What was asked.
+        action: &'static str,
+    },
+    /// The container is being removed.
+    #[error("container {0} is being removed")]
+    BeingRemoved(String),
+    /// The command could not be run, and the container was put back.
+    #[error("cannot start container {name}: {message}")]
+    Start {
+        /// The container's name.
+        name: String,
+        /// Whose fault.
+        failure: protocol::Failure,
+        /// What the shim says.
+        message: String,
+    },
+    /// One more process could not be run.
+    #[error("cannot run a process in container {name}: {message}")]
+    Exec {
+        /// The container's name.
+        name: String,
+        /// Whose fault.
+        failure: protocol::Failure,
+        /// What the shim says.
+        message: String,
+    },
+    /// The container's shim went away, or says what it should not.
+    #[error("the shim of container {id} failed while {doing}")]
+    Shim {
+        /// The container.
+        id: String,
+        /// What was being done.
+        doing: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A volume is used by a container.
+    #[error("volume {name} is in use by container {container}")]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// One that uses it.
+        container: String,
+    },
+    /// The source of a bind mount is not there.
+    #[error("bind mount source {0} does not exist")]
+    NoBindSource(PathBuf),
+    /// A file or directory of ours.
+    #[error("cannot {action} {path}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A limit could not be set.
+    #[error("cannot set the limit {value:?} in {path}")]
+    Limit {
+        /// The control file.
+        path: PathBuf,
+        /// What was written.
+        value: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A limit was asked that this host's kernel or cgroups cannot set.
+    #[error("this host has no {0} cgroup controller, which a requested limit needs")]
+    NoController(&'static str),
+    /// A record or a document cannot be read or written as JSON.
+    #[error("malformed {0}")]
+    Json(PathBuf, #[source] serde_json::Error),
+    /// The runtime-spec document could not be put together.
+    #[error("cannot make the container's specification")]
+    Spec(#[from] oci_spec::OciSpecError),
+    /// The index could not be opened, even after it was put aside.
+    #[error("cannot open the index {path}")]
+    Index {
+        /// Where.
+        path: PathBuf,
+        /// What sled said.
+        source: crate::index::IndexError,
+    },
+    /// The network could not be set up.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The store refused or does not answer.
+    #[error("{0}")]
+    Store(Failure),
+    /// A blocking task was cut off, which only happens when the service ends.
+    #[error("the service is shutting down")]
+    ShuttingDown,
+    /// The service cannot listen.
+    #[error(transparent)]
+    Listen(#[from] orlop_wire::ListenError),
+    /// Serving ended by itself.
+    #[error(transparent)]
+    Serve(#[from] orlop_wire::ServeError),
+}
+
+impl Error {
+    /// An invalid part of a request.
+    pub(crate) fn invalid(what: &'static str, problem: impl Into<String>) -> Self {
+        Self::Invalid {
+            what,
+            problem: problem.into(),
+        }
+    }
+
+    /// For `map_err` on what the file system answers.
+    pub(crate) fn file(
+        action: &'static str,
+        path: impl Into<PathBuf>,
+    ) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Runs work that blocks where it may.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(work).await;
+    joined.unwrap_or(Err(Error::ShuttingDown))
+}
+
+impl Classify for Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoContainer(_) | Self::NoVolume(_) => Kind::NotFound,
+            Self::NameTaken { .. } => Kind::AlreadyExists,
+            Self::Invalid { .. } | Self::NoBindSource(_) => Kind::InvalidArgument,
+            Self::AmbiguousPrefix(_)
+            | Self::BadImage { .. }
+            | Self::WrongState { .. }
+            | Self::BeingRemoved(_)
+            | Self::VolumeInUse { .. }
+            | Self::NoController(_) => Kind::FailedPrecondition,
+            Self::Start { failure, .. } | Self::Exec { failure, .. } => failure_kind(*failure),
+            Self::NotBuilt(_) => Kind::Unimplemented,
+            Self::Limit { source, .. } | Self::File { source, .. } => io_kind(source),
+            Self::Network(error) => error.kind(),
+            Self::Store(failure) => failure.kind(),
+            Self::ShuttingDown => Kind::Unavailable,
+            Self::Shim { .. }
+            | Self::Json(..)
+            | Self::Spec(_)
+            | Self::Index { .. }
+            | Self::Listen(_)
+            | Self::Serve(_) => Kind::Internal,
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::AmbiguousPrefix(_) => Some(reason::AMBIGUOUS_PREFIX),
+            Self::WrongState { status, action, .. } => state_reason(*status, action),
+            Self::VolumeInUse { .. } => Some(reason::IN_USE),
+            Self::Start { failure, .. } | Self::Exec { failure, .. } => {
+                Some(failure_reason(*failure))
+            }
+            Self::Shim { .. } | Self::BadImage { .. } | Self::NoController(_) => {
+                Some(reason::CANNOT_START)
+            }
+            Self::Network(error) => error.reason(),
+            Self::Store(failure) => failure.reason(),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoContainer(_) => Some("list containers with `orlop ps --all`".to_owned()),
+            Self::NoVolume(_) => Some("list volumes with `orlop volume ls`".to_owned()),
+            Self::WrongState {
+                status: Status::Running,
+                action: "remove",
+                ..
+            } => Some("stop it first, or remove it with --force".to_owned()),
+            Self::NoBindSource(_) => {
+                Some("make the directory first, or use -v, which makes it".to_owned())
+            }
+            Self::Network(error) => error.hint(),
+            Self::Store(failure) => failure.hint(),
+            _ => None,
+        }
+    }
+
+    fn metadata(&self) -> HashMap<String, String> {
+        match self {
+            Self::Start { failure, .. } | Self::Exec { failure, .. } => {
+                let code = exit_code(*failure).to_string();
+                HashMap::from([("exit_code".to_owned(), code)])
+            }
+            Self::Network(error) => error.metadata(),
+            Self::Store(failure) => failure.metadata(),
+            _ => HashMap::new(),
+        }
+    }
+}
+
+/// What a shell and Docker answer for a command that could not be run.
+pub(crate) fn exit_code(failure: protocol::Failure) -> i32 {
+    match failure {
+        protocol::Failure::CommandNotFound => 127,
+        protocol::Failure::CommandNotExecutable => 126,
+        _ => 125,
+    }
+}
+
+fn failure_kind(failure: protocol::Failure) -> Kind {
+    match failure {
+        protocol::Failure::Invalid => Kind::InvalidArgument,
+        protocol::Failure::System => Kind::Internal,
+        _ => Kind::FailedPrecondition,
+    }
+}
+
+fn failure_reason(failure: protocol::Failure) -> &'static str {
+    match failure {
+        protocol::Failure::CommandNotFound => reason::COMMAND_NOT_FOUND,
+        protocol::Failure::CommandNotExecutable => reason::COMMAND_NOT_EXECUTABLE,
+        protocol::Failure::NotRunning => reason::NOT_RUNNING,
+        protocol::Failure::Invalid | protocol::Failure::System => reason::CANNOT_START,
+    }
+}
+
+fn state_reason(status: Status, action: &str) -> Option<&'static str> {
+    match (status, action) {
+        (Status::Running, "start") => Some(reason::ALREADY_RUNNING),
+        (Status::Running, _) => Some(reason::IN_USE),
+        _ => Some(reason::NOT_RUNNING),
+    }
+}
+
+fn io_kind(error: &io::Error) -> Kind {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
+        io::ErrorKind::InvalidInput => Kind::InvalidArgument,
+        _ => Kind::Internal,
+    }
+}

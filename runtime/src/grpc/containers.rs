@@ -1,0 +1,256 @@
+//! `Containers`.
+
+use orlop_proto::error::unimplemented;
+use orlop_proto::runtime as wire;
+use orlop_proto::runtime::containers_server::Containers as Rpc;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Answers, attach, convert, exec, logs, status};
+use crate::containers::Containers;
+use crate::containers::filter::Filters;
+use crate::containers::stop::Condition;
+use crate::error::Error;
+
+/// What is done to containers.
+#[derive(Debug)]
+pub(super) struct Service(pub(super) Containers);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Rpc for Service {
+    type LogsStream = Answers<wire::LogsResponse>;
+    type AttachStream = Answers<wire::AttachResponse>;
+    type ExecStream = Answers<wire::ExecResponse>;
+    type RunStream = Answers<wire::AttachResponse>;
+    type StatsStream = Answers<wire::StatsResponse>;
+    type DiffStream = Answers<wire::DiffContainerResponse>;
+    type CopyOutStream = Answers<wire::CopyOutResponse>;
+    type ExportStream = Answers<wire::ExportContainerResponse>;
+
+    async fn create(&self, request: Request<wire::CreateRequest>) -> Answer<wire::CreateResponse> {
+        let created = self.0.create(request.into_inner(), false).await;
+        let created = created.map_err(status)?;
+        let record = created.container.record();
+        Ok(Response::new(wire::CreateResponse {
+            id: record.id.clone(),
+            name: record.name.clone(),
+            warnings: created.warnings,
+        }))
+    }
+
+    async fn start(&self, request: Request<wire::StartRequest>) -> Answer<wire::StartResponse> {
+        let wire::StartRequest { id, strict } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let id = container.id.clone();
+        if !strict && container.record().is_running() {
+            return Ok(Response::new(wire::StartResponse { id }));
+        }
+        // Not on this task: a caller that goes away must not leave a container half-started.
+        let this = self.0.clone();
+        let started = spawned(async move { this.start(&container, None).await.map(drop) }).await;
+        match started {
+            Err(Error::WrongState { status, .. })
+                if !strict && status == crate::containers::state::Status::Running => {}
+            result => result.map_err(status)?,
+        }
+        Ok(Response::new(wire::StartResponse { id }))
+    }
+
+    async fn stop(&self, request: Request<wire::StopRequest>) -> Answer<wire::StopResponse> {
+        let wire::StopRequest {
+            id,
+            timeout,
+            signal,
+        } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let (this, id) = (self.0.clone(), container.id.clone());
+        let stopped = spawned(async move { this.stop(&container, &signal, timeout).await });
+        stopped.await.map_err(status)?;
+        Ok(Response::new(wire::StopResponse { id }))
+    }
+
+    async fn restart(
+        &self,
+        request: Request<wire::RestartRequest>,
+    ) -> Answer<wire::RestartResponse> {
+        let wire::RestartRequest {
+            id,
+            timeout,
+            signal,
+        } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let (this, id) = (self.0.clone(), container.id.clone());
+        let restarted = spawned(async move { this.restart(&container, &signal, timeout).await });
+        restarted.await.map_err(status)?;
+        Ok(Response::new(wire::RestartResponse { id }))
+    }
+
+    async fn kill(&self, request: Request<wire::KillRequest>) -> Answer<wire::KillResponse> {
+        let wire::KillRequest { id, signal } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        self.0.kill(&container, &signal).await.map_err(status)?;
+        let id = container.id.clone();
+        Ok(Response::new(wire::KillResponse { id }))
+    }
+
+    async fn pause(&self, _: Request<wire::PauseRequest>) -> Answer<wire::PauseResponse> {
+        Err(unimplemented("Containers.Pause"))
+    }
+
+    async fn unpause(&self, _: Request<wire::UnpauseRequest>) -> Answer<wire::UnpauseResponse> {
+        Err(unimplemented("Containers.Unpause"))
+    }
+
+    async fn remove(&self, request: Request<wire::RemoveRequest>) -> Answer<wire::RemoveResponse> {
+        let wire::RemoveRequest { id, force, volumes } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let (this, id) = (self.0.clone(), container.id.clone());
+        let removed = spawned(async move { this.remove(&container, force, volumes).await });
+        removed.await.map_err(status)?;
+        Ok(Response::new(wire::RemoveResponse { id }))
+    }
+
+    async fn rename(&self, _: Request<wire::RenameRequest>) -> Answer<wire::RenameResponse> {
+        Err(unimplemented("Containers.Rename"))
+    }
+
+    async fn update(&self, _: Request<wire::UpdateRequest>) -> Answer<wire::UpdateResponse> {
+        Err(unimplemented("Containers.Update"))
+    }
+
+    async fn inspect(&self, request: Request<wire::InspectRequest>) -> Answer<wire::Container> {
+        let container = self.0.find(&request.into_inner().id).map_err(status)?;
+        Ok(Response::new(convert::container(&container)))
+    }
+
+    async fn list(
+        &self,
+        request: Request<wire::ListContainersRequest>,
+    ) -> Answer<wire::ListContainersResponse> {
+        let request = request.into_inner();
+        let filters = Filters::parse(&request.filters).map_err(status)?;
+        let all = request.all || request.limit > 0 || filters.by_status();
+        let most = match request.limit {
+            0 => usize::MAX,
+            limit => limit as usize,
+        };
+        let containers = self
+            .0
+            .records()
+            .iter()
+            .filter(|record| (all || record.is_running()) && filters.fits(record))
+            .take(most)
+            .map(|record| convert::from_record(record, self.0.log_path(&record.id)))
+            .collect();
+        Ok(Response::new(wire::ListContainersResponse { containers }))
+    }
+
+    async fn wait(&self, request: Request<wire::WaitRequest>) -> Answer<wire::WaitResponse> {
+        let wire::WaitRequest { id, condition } = request.into_inner();
+        let condition = match condition.as_str() {
+            "" | "not-running" => Condition::NotRunning,
+            "next-exit" => Condition::NextExit,
+            "removed" => Condition::Removed,
+            other => {
+                let problem = format!("{other:?}: expected not-running, next-exit or removed");
+                return Err(status(Error::invalid("condition", problem)));
+            }
+        };
+        let container = self.0.find(&id).map_err(status)?;
+        let (exit_code, error) = self.0.wait(&container, condition).await;
+        Ok(Response::new(wire::WaitResponse { exit_code, error }))
+    }
+
+    async fn logs(&self, request: Request<wire::LogsRequest>) -> Answer<Self::LogsStream> {
+        let request = request.into_inner();
+        let container = self.0.find(&request.id).map_err(status)?;
+        let stream = logs::stream(container, request).await.map_err(status)?;
+        Ok(Response::new(stream))
+    }
+
+    async fn attach(
+        &self,
+        request: Request<Streaming<wire::AttachRequest>>,
+    ) -> Answer<Self::AttachStream> {
+        let stream = attach::attach(self.0.clone(), request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn exec(
+        &self,
+        request: Request<Streaming<wire::ExecRequest>>,
+    ) -> Answer<Self::ExecStream> {
+        let stream = exec::exec(self.0.clone(), request.into_inner()).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn run(&self, request: Request<wire::RunRequest>) -> Answer<Self::RunStream> {
+        let create = request.into_inner().create.unwrap_or_default();
+        let stream = attach::run(self.0.clone(), create).await?;
+        Ok(Response::new(stream))
+    }
+
+    async fn resize(&self, request: Request<wire::ResizeRequest>) -> Answer<wire::ResizeResponse> {
+        let wire::ResizeRequest { id, size } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let (rows, columns) = attach::window(size).map_err(status)?;
+        let resized = self.0.resize(&container, rows, columns).await;
+        resized.map_err(status)?;
+        Ok(Response::new(wire::ResizeResponse {}))
+    }
+
+    async fn top(&self, _: Request<wire::TopRequest>) -> Answer<wire::TopResponse> {
+        Err(unimplemented("Containers.Top"))
+    }
+
+    async fn stats(&self, _: Request<wire::StatsRequest>) -> Answer<Self::StatsStream> {
+        Err(unimplemented("Containers.Stats"))
+    }
+
+    async fn diff(&self, _: Request<wire::DiffContainerRequest>) -> Answer<Self::DiffStream> {
+        Err(unimplemented("Containers.Diff"))
+    }
+
+    async fn copy_in(
+        &self,
+        _: Request<Streaming<wire::CopyInRequest>>,
+    ) -> Answer<wire::CopyInResponse> {
+        Err(unimplemented("Containers.CopyIn"))
+    }
+
+    async fn copy_out(&self, _: Request<wire::CopyOutRequest>) -> Answer<Self::CopyOutStream> {
+        Err(unimplemented("Containers.CopyOut"))
+    }
+
+    async fn export(
+        &self,
+        _: Request<wire::ExportContainerRequest>,
+    ) -> Answer<Self::ExportStream> {
+        Err(unimplemented("Containers.Export"))
+    }
+
+    async fn commit(
+        &self,
+        _: Request<wire::CommitContainerRequest>,
+    ) -> Answer<wire::CommitContainerResponse> {
+        Err(unimplemented("Containers.Commit"))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<wire::PruneContainersRequest>,
+    ) -> Answer<wire::PruneContainersResponse> {
+        let filters = Filters::parse(&request.into_inner().filters).map_err(status)?;
+        let (ids, bytes) = self.0.prune(|record| filters.fits(record)).await;
+        Ok(Response::new(wire::PruneContainersResponse { ids, bytes }))
+    }
+}
+
+/// Runs to its end even if the caller goes away.
+pub(super) async fn spawned<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    let joined = tokio::spawn(work).await;
+    joined.unwrap_or(Err(Error::ShuttingDown))
+}

@@ -1,0 +1,129 @@
+//! Records as the contract says them.
+
+use jiff::Timestamp;
+use orlop_proto::runtime as wire;
+use orlop_shim::config::LOG_FILE;
+
+use crate::containers::Container;
+use crate::containers::record::{Mount, MountKind, Record, State};
+use crate::containers::state::Status;
+use crate::logs::{Line, Stream};
+use crate::volumes::{Volume, Volumes};
+
+pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
+    prost_types::Timestamp {
+        seconds: time.as_second(),
+        nanos: time.subsec_nanosecond(),
+    }
+}
+
+/// `None` for a time that is none.
+pub(super) fn time(timestamp: &prost_types::Timestamp) -> Option<Timestamp> {
+    Timestamp::new(timestamp.seconds, timestamp.nanos).ok()
+}
+
+pub(super) fn volume(volumes: &Volumes, volume: Volume) -> wire::Volume {
+    wire::Volume {
+        path: volumes.data(&volume.name).to_string_lossy().into_owned(),
+        name: volume.name,
+        created: Some(timestamp(volume.created)),
+        labels: volume.labels,
+        anonymous: volume.anonymous,
+    }
+}
+
+/// A container as lists and inspections show it.
+pub(super) fn container(container: &Container) -> wire::Container {
+    let record = container.record();
+    let log = container.directory.join(LOG_FILE);
+    from_record(&record, log.to_string_lossy().into_owned())
+}
+
+pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container {
+    let attachment = record.attachment.as_ref();
+    wire::Container {
+        id: record.id.clone(),
+        name: record.name.clone(),
+        config: Some(record.config.clone()),
+        image: record.image.clone(),
+        image_id: record.image_id.clone(),
+        created: Some(timestamp(record.created)),
+        state: Some(state(&record.state)),
+        process: Some(process(record)),
+        endpoints: attachment.map(|a| a.endpoints()).unwrap_or_default(),
+        ports: attachment
+            .map(|a| a.ports.iter().map(Into::into).collect())
+            .unwrap_or_default(),
+        mounts: record.mounts.iter().map(mount).collect(),
+        log_path,
+        snapshot: record.snapshot.clone(),
+        exposed: record.exposed.clone(),
+    }
+}
+
+fn state(state: &State) -> wire::ContainerState {
+    let status = match state.status {
+        Status::Created => wire::ContainerStatus::Created,
+        Status::Running => wire::ContainerStatus::Running,
+        Status::Exited => wire::ContainerStatus::Exited,
+        Status::Dead => wire::ContainerStatus::Dead,
+    };
+    wire::ContainerState {
+        status: status.into(),
+        pid: state.pid.into(),
+        exit_code: state.exit_code,
+        oom_killed: state.oom_killed,
+        started: state.started.map(timestamp),
+        finished: state.finished.map(timestamp),
+        error: state.error.clone(),
+        restart_count: state.restart_count,
+    }
+}
+
+fn process(record: &Record) -> wire::Process {
+    let process = &record.process;
+    wire::Process {
+        args: process.args.clone(),
+        env: process.env.clone(),
+        cwd: process.cwd.clone(),
+        user: process.user.clone(),
+        tty: process.tty,
+        size: process.window.map(|(rows, columns)| wire::WindowSize {
+            rows: rows.into(),
+            columns: columns.into(),
+        }),
+    }
+}
+
+fn mount(mount: &Mount) -> wire::Mount {
+    let (kind, source) = match &mount.kind {
+        MountKind::Bind => (
+            wire::MountKind::Bind,
+            mount.source.to_string_lossy().into_owned(),
+        ),
+        MountKind::Volume { name, .. } => (wire::MountKind::Volume, name.clone()),
+        MountKind::Tmpfs => (wire::MountKind::Tmpfs, String::new()),
+    };
+    wire::Mount {
+        kind: kind.into(),
+        source,
+        target: mount.target.clone(),
+        read_only: mount.read_only,
+        propagation: mount.propagation.clone(),
+        size: mount.size,
+        mode: mount.mode,
+        ..wire::Mount::default()
+    }
+}
+
+pub(super) fn log_line(line: Line) -> wire::LogsResponse {
+    let stream = match line.stream {
+        Stream::Stdout => wire::StreamKind::Stdout,
+        Stream::Stderr => wire::StreamKind::Stderr,
+    };
+    wire::LogsResponse {
+        stream: stream.into(),
+        data: line.data,
+        time: Some(timestamp(line.time)),
+    }
+}

@@ -1,0 +1,73 @@
+//! Builds the service's parts, finds what an earlier life left running, and serves.
+
+use std::sync::Arc;
+
+use orlop_wire::{Listener, Paths, shutdown_signal};
+use sha2::{Digest as _, Sha256};
+
+use crate::cgroups::Cgroups;
+use crate::clients::Store;
+use crate::config::Config;
+use crate::containers::{Containers, Parts, recover};
+use crate::error::{Result, blocking};
+use crate::grpc;
+use crate::index::Index;
+use crate::network::Network;
+use crate::volumes::Volumes;
+
+/// Runs the service until it is told to stop. Containers live on.
+pub async fn serve(config: Config) -> Result<()> {
+    serve_until(config, shutdown_signal()).await
+}
+
+/// Runs the service until `shutdown` resolves.
+pub async fn serve_until(
+    config: Config,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> Result<()> {
+    // The socket's lock comes first: no two services work on one root.
+    let endpoint = config.endpoint();
+    let listener = Listener::bind(&endpoint, config.service.insecure).await?;
+    let containers = open(&config).await?;
+    let (routes, names) = grpc::routes(&containers);
+    orlop_wire::serve(listener, routes, &names, shutdown).await?;
+    containers.release().await;
+    Ok(())
+}
+
+async fn open(config: &Config) -> Result<Containers> {
+    let paths = config.paths();
+    let state = paths.state("runtime");
+    let directory = state.join("containers");
+    let sockets = paths.run_dir.join("shims");
+    let store = Store::connect(&config.store_endpoint());
+    let instance = instance(&paths);
+    let network = Network::open(&paths, &instance, &state.join("networks")).await?;
+    let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
+    let log_bytes_max = config.log_bytes_max;
+    let parts = blocking(move || {
+        recover::make_directories(&directory, &sockets)?;
+        Ok(Parts {
+            volumes: Volumes::open(state.join("volumes"))?,
+            cgroups: Cgroups::discover(&instance)?,
+            index: Index::open(&state.join("index"), directory.clone())?,
+            network: Arc::new(network),
+            directory,
+            sockets,
+            shim,
+            no_new_privileges,
+            log_bytes_max,
+            store,
+        })
+    })
+    .await?;
+    let containers = Containers::new(parts);
+    containers.recover().await?;
+    Ok(containers)
+}
+
+/// A name for this instance on its host, the same at every start: 8 digits of its root's digest.
+fn instance(paths: &Paths) -> String {
+    let digest = Sha256::digest(paths.root.as_os_str().as_encoded_bytes());
+    hex::encode(digest).chars().take(8).collect()
+}

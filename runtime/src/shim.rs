@@ -1,0 +1,185 @@
+//! The service's side of the protocol with a shim (`orlop_shim::protocol`).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream as StdUnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use bytes::{Bytes, BytesMut};
+use orlop_shim::protocol::{
+    HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, Reply, Request, decode, encode, header, parse_header,
+};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+
+/// A Unix socket address holds 107 bytes; longer paths go through a handle of their directory.
+const SUN_PATH_MAX: usize = 107;
+
+/// One connection: frames both ways.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// What the shim says.
+    pub(crate) reader: Reader,
+    /// What it is told.
+    pub(crate) writer: Writer,
+}
+
+/// The half that reads frames.
+#[derive(Debug)]
+pub(crate) struct Reader(OwnedReadHalf);
+
+/// The half that writes frames.
+#[derive(Debug)]
+pub(crate) struct Writer(OwnedWriteHalf);
+
+/// One frame from a shim.
+#[derive(Debug)]
+pub(crate) enum Frame {
+    /// A reply.
+    Reply(Reply),
+    /// Standard output.
+    Stdout(Bytes),
+    /// Standard error.
+    Stderr(Bytes),
+}
+
+/// Spawns a shim for a container's directory; the connection is its start socket. The process is reaped
+/// by tokio when it ends, and lives on when this service does not.
+pub(crate) fn spawn(program: &Path, directory: &Path) -> io::Result<Connection> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    let log = std::fs::File::options()
+        .append(true)
+        .create(true)
+        .open(directory.join("shim.log"))?;
+    let child = tokio::process::Command::new(program)
+        .arg(directory)
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(log)
+        .process_group(0)
+        .spawn()
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+    drop(child);
+    ours.set_nonblocking(true)?;
+    Ok(Connection::from(UnixStream::from_std(ours)?))
+}
+
+/// Connects to a running shim. Connecting to a Unix socket blocks only while its backlog is full, so it
+/// is done in place.
+pub(crate) fn connect(socket: &Path) -> io::Result<Connection> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let own = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    let path = socket.as_os_str();
+    if path.len() <= SUN_PATH_MAX {
+        rustix::net::connect(&own, &SocketAddrUnix::new(socket)?)?;
+    } else {
+        let parent = socket.parent().unwrap_or(Path::new("/"));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(parent, flags, Mode::empty())?;
+        let short = PathBuf::from(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&directory)
+        ));
+        let short = short.join(socket.file_name().unwrap_or_default());
+        rustix::net::connect(&own, &SocketAddrUnix::new(&short)?)?;
+    }
+    Ok(Connection::from(UnixStream::from_std(
+        StdUnixStream::from(own),
+    )?))
+}
+
+/// Connects, asks one thing, and waits for the one answer.
+pub(crate) async fn ask(socket: &Path, request: &Request) -> io::Result<Reply> {
+    let mut connection = connect(socket)?;
+    connection.writer.request(request).await?;
+    connection.reader.reply().await
+}
+
+// === impl Connection ===
+
+impl From<UnixStream> for Connection {
+    fn from(stream: UnixStream) -> Self {
+        let (reader, writer) = stream.into_split();
+        Self {
+            reader: Reader(reader),
+            writer: Writer(writer),
+        }
+    }
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Sends a message.
+    pub(crate) async fn request(&mut self, request: &Request) -> io::Result<()> {
+        self.frame(Kind::Message, &encode(request)?).await
+    }
+
+    /// Sends bytes for standard input; none: it ends.
+    pub(crate) async fn stdin(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return self.frame(Kind::Stdin, bytes).await;
+        }
+        for chunk in bytes.chunks(PAYLOAD_BYTES_MAX) {
+            self.frame(Kind::Stdin, chunk).await?;
+        }
+        Ok(())
+    }
+
+    async fn frame(&mut self, kind: Kind, payload: &[u8]) -> io::Result<()> {
+        let mut frame = BytesMut::with_capacity(HEADER_BYTES + payload.len());
+        frame.extend_from_slice(&header(kind, payload.len())?);
+        frame.extend_from_slice(payload);
+        self.0.write_all(&frame).await
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    /// The next frame; `None` when the shim closed the connection.
+    pub(crate) async fn frame(&mut self) -> io::Result<Option<Frame>> {
+        let mut bytes = [0; HEADER_BYTES];
+        match self.0.read_exact(&mut bytes).await {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            result => result?,
+        };
+        let (kind, length) = parse_header(bytes)?;
+        let mut payload = BytesMut::zeroed(length);
+        self.0.read_exact(&mut payload).await?;
+        match kind {
+            Kind::Message => Ok(Some(Frame::Reply(decode(&payload)?))),
+            Kind::Stdout => Ok(Some(Frame::Stdout(payload.freeze()))),
+            Kind::Stderr => Ok(Some(Frame::Stderr(payload.freeze()))),
+            Kind::Stdin => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the shim sent standard input",
+            )),
+        }
+    }
+
+    /// The next frame, which must be a reply.
+    pub(crate) async fn reply(&mut self) -> io::Result<Reply> {
+        match self.frame().await? {
+            Some(Frame::Reply(reply)) => Ok(reply),
+            Some(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the shim sent output before its reply",
+            )),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// For a reply that does not belong here.
+pub(crate) fn unexpected(reply: &Reply) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the shim answered {reply:?}"),
+    )
+}

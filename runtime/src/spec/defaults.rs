@@ -1,0 +1,201 @@
+//! The confinement that every container gets: `SECURITY` section 2, the column of our floor.
+
+use std::str::FromStr as _;
+
+use oci_spec::runtime::{
+    Capabilities, Capability, LinuxCapabilities, LinuxCapabilitiesBuilder, PosixRlimit,
+    PosixRlimitBuilder, PosixRlimitType,
+};
+use orlop_proto::runtime::Security;
+
+use crate::error::{Error, Result};
+
+/// Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE.
+const CAPABILITIES: [Capability; 11] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setfcap,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+    Capability::SysChroot,
+];
+
+/// The union of Docker's and Podman's, without the paths of single CPUs.
+const MASKED_PATHS: [&str; 13] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/fs/selinux",
+];
+
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
+
+/// Docker 29's soft limit, so that programs which close every possible descriptor stay quick.
+const OPEN_FILES_SOFT: u64 = 1024;
+/// systemd's hard limit for services.
+const OPEN_FILES_HARD: u64 = 524_288;
+/// More CPUs than any kernel is built for (`CONFIG_NR_CPUS` of 8192).
+const CPUS_MAX: usize = 8192;
+
+/// Bounding, effective and permitted; inheritable and ambient stay empty (rows C6, C7).
+pub fn capabilities(security: &Security) -> Result<LinuxCapabilities> {
+    let mut set: Capabilities = CAPABILITIES.into_iter().collect();
+    for name in &security.capabilities_drop {
+        match name.to_ascii_uppercase().as_str() {
+            "ALL" => set.clear(),
+            _ => {
+                set.remove(&capability(name)?);
+            }
+        }
+    }
+    for name in &security.capabilities_add {
+        match name.to_ascii_uppercase().as_str() {
+            "ALL" => return Err(Error::NotBuilt("adding all capabilities at once")),
+            _ => {
+                set.insert(capability(name)?);
+            }
+        }
+    }
+    Ok(LinuxCapabilitiesBuilder::default()
+        .bounding(set.clone())
+        .effective(set.clone())
+        .permitted(set)
+        .inheritable(Capabilities::new())
+        .ambient(Capabilities::new())
+        .build()?)
+}
+
+/// `NET_ADMIN`, `CAP_NET_ADMIN`, in any case.
+fn capability(name: &str) -> Result<Capability> {
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    let unknown = || {
+        let shown: String = name.chars().take(64).collect();
+        Error::invalid(
+            "capability",
+            format!("{shown:?}: expected a name such as NET_ADMIN"),
+        )
+    };
+    Capability::from_str(short).map_err(|_| unknown())
+}
+
+/// Limits of the process itself.
+pub fn rlimits(open_files_max: u64) -> Result<Vec<PosixRlimit>> {
+    let hard = OPEN_FILES_HARD.min(open_files_max);
+    let limit = PosixRlimitBuilder::default()
+        .typ(PosixRlimitType::RlimitNofile)
+        .soft(OPEN_FILES_SOFT.min(hard))
+        .hard(hard)
+        .build()?;
+    Ok(vec![limit])
+}
+
+/// What is covered; the thermal counters of every possible CPU are a side channel (row B23).
+pub fn masked_paths(possible_cpus: usize) -> Vec<String> {
+    let thermal =
+        (0..possible_cpus).map(|n| format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle"));
+    MASKED_PATHS
+        .iter()
+        .map(|path| (*path).to_owned())
+        .chain(thermal)
+        .collect()
+}
+
+/// What cannot be written.
+pub fn readonly_paths() -> Vec<String> {
+    READONLY_PATHS
+        .iter()
+        .map(|path| (*path).to_owned())
+        .collect()
+}
+
+/// How many CPUs this host may ever have online. The kernel's answer does not change, so it is asked
+/// once.
+pub fn possible_cpus() -> usize {
+    static CPUS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    *CPUS.get_or_init(|| {
+        std::fs::read_to_string("/sys/devices/system/cpu/possible")
+            .ok()
+            .and_then(|text| last_cpu(&text))
+            .map_or_else(
+                || std::thread::available_parallelism().map_or(1, usize::from),
+                |last| (last + 1).min(CPUS_MAX),
+            )
+    })
+}
+
+/// `0-3` or `0-1,4-7` or `0`.
+fn last_cpu(text: &str) -> Option<usize> {
+    text.trim().rsplit([',', '-']).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(add: &[&str], drop: &[&str]) -> Result<LinuxCapabilities> {
+        capabilities(&Security {
+            capabilities_add: add.iter().map(|s| (*s).to_owned()).collect(),
+            capabilities_drop: drop.iter().map(|s| (*s).to_owned()).collect(),
+            ..Security::default()
+        })
+    }
+
+    #[test]
+    fn c6_inheritable_and_ambient_are_empty_and_the_rest_is_the_floor() {
+        let set = of(&[], &[]).unwrap();
+        assert!(set.inheritable().as_ref().unwrap().is_empty());
+        assert!(set.ambient().as_ref().unwrap().is_empty());
+        let bounding = set.bounding().as_ref().unwrap();
+        assert_eq!(bounding.len(), 11);
+        for absent in [
+            Capability::Mknod,
+            Capability::NetRaw,
+            Capability::AuditWrite,
+            Capability::SysAdmin,
+        ] {
+            assert!(!bounding.contains(&absent), "{absent}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_dropped_before_they_are_added_and_unknown_ones_refused() {
+        let set = of(&["cap_net_raw"], &["all"]).unwrap();
+        let bounding = set.bounding().as_ref().unwrap();
+        assert_eq!(bounding.iter().collect::<Vec<_>>(), [&Capability::NetRaw]);
+        assert!(of(&["NO_SUCH"], &[]).is_err());
+        assert!(of(&[], &["NO_SUCH"]).is_err());
+    }
+
+    #[test]
+    fn b23_every_possible_cpu_is_masked() {
+        let masked = masked_paths(3);
+        for n in 0..3 {
+            let path = format!("/sys/devices/system/cpu/cpu{n}/thermal_throttle");
+            assert!(masked.contains(&path));
+        }
+        assert_eq!(last_cpu("0-3\n"), Some(3));
+        assert_eq!(last_cpu("0-1,4-7\n"), Some(7));
+        assert_eq!(last_cpu("0\n"), Some(0));
+    }
+}

@@ -1,0 +1,183 @@
+//! The mounts of a container, in the order in which they are made.
+
+use std::path::PathBuf;
+
+use oci_spec::runtime::{Mount, MountBuilder};
+
+use super::Surroundings;
+use crate::containers::record::{self, MountKind, Record};
+use crate::error::Result;
+
+/// Docker's size of `/dev/shm`.
+const SHM_BYTES: i64 = 64 * 1024 * 1024;
+/// More propagation than `rprivate` only when asked for.
+const PROPAGATION: &str = "rprivate";
+
+/// The kernel's file systems, our files in `/etc`, then what was asked for, parents before children.
+pub(super) fn all(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> {
+    let shm = record.config.resources.as_ref().map_or(0, |r| r.shm_size);
+    let mut mounts = kernel(if shm > 0 { shm } else { SHM_BYTES })?;
+    for (source, target) in &around.files {
+        let asked = record.mounts.iter().any(|mount| mount.target == *target);
+        if !asked {
+            mounts.push(bind(source.clone(), target, false, PROPAGATION)?);
+        }
+    }
+    let mut asked: Vec<&record::Mount> = record.mounts.iter().collect();
+    asked.sort_by_key(|mount| mount.target.matches('/').count());
+    for mount in asked {
+        mounts.push(one(mount)?);
+    }
+    Ok(mounts)
+}
+
+fn kernel(shm_bytes: i64) -> Result<Vec<Mount>> {
+    let shm_size = format!("size={shm_bytes}");
+    let table: [(&str, &str, &[&str]); 7] = [
+        ("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        (
+            "/dev",
+            "tmpfs",
+            &["nosuid", "noexec", "strictatime", "mode=755", "size=65536k"],
+        ),
+        (
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        ("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        (
+            "/sys/fs/cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        ),
+        ("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        (
+            "/dev/shm",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
+        ),
+    ];
+    table
+        .iter()
+        .map(|(target, kind, options)| {
+            let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+            filesystem(target, kind, options)
+        })
+        .collect()
+}
+
+fn filesystem(target: &str, kind: &str, options: Vec<String>) -> Result<Mount> {
+    Ok(MountBuilder::default()
+        .destination(target)
+        .typ(kind)
+        .source(kind)
+        .options(options)
+        .build()?)
+}
+
+fn bind(source: PathBuf, target: &str, read_only: bool, propagation: &str) -> Result<Mount> {
+    let access = if read_only { "ro" } else { "rw" };
+    let options = ["rbind", access, propagation].map(str::to_owned);
+    Ok(MountBuilder::default()
+        .destination(target)
+        .typ("bind")
+        .source(source)
+        .options(options)
+        .build()?)
+}
+
+fn one(mount: &record::Mount) -> Result<Mount> {
+    match mount.kind {
+        MountKind::Tmpfs => filesystem(&mount.target, "tmpfs", tmpfs_options(mount)),
+        MountKind::Bind | MountKind::Volume { .. } => {
+            let propagation = match mount.propagation.as_str() {
+                "" => PROPAGATION,
+                asked => asked,
+            };
+            bind(
+                mount.source.clone(),
+                &mount.target,
+                mount.read_only,
+                propagation,
+            )
+        }
+    }
+}
+
+fn tmpfs_options(mount: &record::Mount) -> Vec<String> {
+    let mode = if mount.mode == 0 { 0o1777 } else { mount.mode };
+    let mut options = vec![
+        "nosuid".to_owned(),
+        "nodev".to_owned(),
+        format!("mode={mode:o}"),
+    ];
+    if mount.size > 0 {
+        options.push(format!("size={}", mount.size));
+    }
+    if mount.read_only {
+        options.push("ro".to_owned());
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tmpfs(target: &str) -> record::Mount {
+        record::Mount {
+            kind: MountKind::Tmpfs,
+            source: PathBuf::new(),
+            target: target.to_owned(),
+            read_only: false,
+            propagation: String::new(),
+            size: 1024,
+            mode: 0,
+        }
+    }
+
+    #[test]
+    fn a_tmpfs_never_carries_devices_or_setuid_programs() {
+        let options = tmpfs_options(&tmpfs("/cache"));
+        assert_eq!(options, ["nosuid", "nodev", "mode=1777", "size=1024"]);
+    }
+
+    #[test]
+    fn a_bind_is_private_unless_asked_otherwise() {
+        let mut mount = tmpfs("/data");
+        mount.kind = MountKind::Bind;
+        mount.source = "/srv".into();
+        mount.read_only = true;
+        let made = one(&mount).unwrap();
+        let options = made.options().clone().unwrap();
+        assert_eq!(options, ["rbind", "ro", "rprivate"]);
+        mount.propagation = "rslave".to_owned();
+        let options = one(&mount).unwrap().options().clone().unwrap();
+        assert!(options.contains(&"rslave".to_owned()));
+    }
+
+    #[test]
+    fn the_kernels_file_systems_are_mounted_as_the_floor_says() {
+        let mounts = kernel(SHM_BYTES).unwrap();
+        for target in ["/sys", "/sys/fs/cgroup"] {
+            let mount = mounts
+                .iter()
+                .find(|m| m.destination() == std::path::Path::new(target))
+                .unwrap();
+            assert!(mount.options().clone().unwrap().contains(&"ro".to_owned()));
+        }
+        for mount in &mounts {
+            let options = mount.options().clone().unwrap();
+            assert!(options.contains(&"nosuid".to_owned()));
+            assert!(options.contains(&"noexec".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Limits, from a request to the runtime-spec's words.
+
+use oci_spec::runtime::{
+    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemory, LinuxPids,
+    LinuxResources, LinuxResourcesBuilder,
+};
+use orlop_proto::runtime::Resources;
+
+use crate::error::{Error, Result};
+
+/// Enough for any service, far too few for a fork bomb.
+const PIDS_DEFAULT: i64 = 2048;
+/// Microseconds in which a CPU quota is counted.
+const CPU_PERIOD: u64 = 100_000;
+/// The kernel's smallest quota is 1 ms a period.
+const CPU_QUOTA_MIN: i64 = 1000;
+/// Docker's least memory.
+const MEMORY_MIN: i64 = 6 * 1024 * 1024;
+const NANOS_PER_CPU: i64 = 1_000_000_000;
+
+/// The devices that a container may use: (major, minor); the least that the runtime-spec demands.
+/// 5:2 and 136:* are terminals of the container's own devpts.
+const DEVICES: [(i64, Option<i64>); 8] = [
+    (1, Some(3)),
+    (1, Some(5)),
+    (1, Some(7)),
+    (1, Some(8)),
+    (1, Some(9)),
+    (5, Some(0)),
+    (5, Some(2)),
+    (136, None),
+];
+
+/// All limits of a container.
+pub fn limits(asked: &Resources) -> Result<LinuxResources> {
+    check(asked)?;
+    let mut pids = LinuxPids::default();
+    pids.set_limit(asked.pids.unwrap_or(PIDS_DEFAULT));
+    Ok(LinuxResourcesBuilder::default()
+        .devices(devices()?)
+        .memory(memory(asked))
+        .cpu(cpu(asked))
+        .pids(pids)
+        .build()?)
+}
+
+/// Refuses what no kernel can do, in the words of the command line.
+pub(super) fn check(asked: &Resources) -> Result<()> {
+    let bad = |problem: String| Err(Error::invalid("limit", problem));
+    let Resources {
+        memory,
+        memory_swap,
+        nano_cpus,
+        ..
+    } = asked;
+    if *memory != 0 && *memory < MEMORY_MIN {
+        return bad(format!("{memory} bytes of memory: at least 6 MiB"));
+    }
+    if *memory_swap < -1 || (*memory_swap > 0 && memory_swap < memory) {
+        return bad(format!(
+            "{memory_swap} bytes of memory and swap: at least as much as memory, or -1"
+        ));
+    }
+    if *memory_swap > 0 && *memory == 0 {
+        return bad("memory and swap without memory: set both".to_owned());
+    }
+    if asked.memory_reservation < 0 || (*memory > 0 && asked.memory_reservation > *memory) {
+        return bad("the memory reservation is larger than the memory".to_owned());
+    }
+    if *nano_cpus < 0 || asked.shm_size < 0 {
+        return bad("a negative number of CPUs or bytes".to_owned());
+    }
+    if asked.pids.is_some_and(|pids| pids < -1 || pids == 0) {
+        return bad("processes: expected a positive number, or -1 for no limit".to_owned());
+    }
+    check_set("--cpuset-cpus", &asked.cpuset_cpus)?;
+    check_set("--cpuset-mems", &asked.cpuset_mems)
+}
+
+/// `0-3,5`: nothing else reaches a control file.
+fn check_set(option: &str, set: &str) -> Result<()> {
+    let valid = |part: &str| {
+        let mut ends = part.splitn(2, '-');
+        let number = |end: &str| end.len() <= 5 && end.parse::<u16>().is_ok();
+        ends.all(number)
+    };
+    if set.is_empty() || (set.len() <= 256 && set.split(',').all(valid)) {
+        return Ok(());
+    }
+    let shown: String = set.chars().take(64).collect();
+    let problem = format!("{option} {shown:?}: expected numbers and ranges such as 0-3,5");
+    Err(Error::invalid("limit", problem))
+}
+
+fn memory(asked: &Resources) -> LinuxMemory {
+    let mut memory = LinuxMemory::default();
+    if asked.memory > 0 {
+        // Docker's rule: memory alone allows as much swap again.
+        let swap = match asked.memory_swap {
+            0 => asked.memory.saturating_mul(2),
+            swap => swap,
+        };
+        memory.set_limit(Some(asked.memory)).set_swap(Some(swap));
+    }
+    if asked.memory_reservation > 0 {
+        memory.set_reservation(Some(asked.memory_reservation));
+    }
+    memory
+}
+
+fn cpu(asked: &Resources) -> LinuxCpu {
+    let mut cpu = LinuxCpu::default();
+    if asked.nano_cpus > 0 {
+        let period = i128::from(CPU_PERIOD);
+        let quota = i128::from(asked.nano_cpus) * period / i128::from(NANOS_PER_CPU);
+        let quota = i64::try_from(quota).unwrap_or(i64::MAX).max(CPU_QUOTA_MIN);
+        cpu.set_quota(Some(quota)).set_period(Some(CPU_PERIOD));
+    }
+    if asked.cpu_shares > 0 {
+        cpu.set_shares(Some(asked.cpu_shares));
+    }
+    let set = |text: &String| Some(text.clone()).filter(|text| !text.is_empty());
+    cpu.set_cpus(set(&asked.cpuset_cpus))
+        .set_mems(set(&asked.cpuset_mems));
+    cpu
+}
+
+/// Deny all, then allow the list (row B24).
+fn devices() -> Result<Vec<LinuxDeviceCgroup>> {
+    let deny = LinuxDeviceCgroupBuilder::default()
+        .allow(false)
+        .access("rwm")
+        .build()?;
+    let mut rules = vec![deny];
+    for (major, minor) in DEVICES {
+        let mut rule = LinuxDeviceCgroupBuilder::default()
+            .allow(true)
+            .typ(LinuxDeviceType::C)
+            .major(major)
+            .access("rwm")
+            .build()?;
+        rule.set_minor(minor);
+        rules.push(rule);
+    }
+    Ok(rules)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn b24_devices_are_denied_unless_listed() {
+        let rules = devices().unwrap();
+        let first = rules.first().unwrap();
+        assert!(!first.allow() && first.major().is_none() && first.typ().is_none());
+        for rule in rules.iter().skip(1) {
+            assert!(rule.allow() && rule.major().is_some());
+            assert_ne!(rule.typ(), Some(LinuxDeviceType::B));
+        }
+    }
+
+    #[test]
+    fn half_a_cpu_is_half_a_period() {
+        let asked = Resources {
+            nano_cpus: 500_000_000,
+            ..Resources::default()
+        };
+        assert_eq!(cpu(&asked).quota(), Some(50_000));
+        assert_eq!(cpu(&asked).period(), Some(100_000));
+    }
+
+    #[test]
+    fn memory_alone_allows_as_much_swap_and_the_default_limits_processes() {
+        let asked = Resources {
+            memory: 64 << 20,
+            ..Resources::default()
+        };
+        let limits = limits(&asked).unwrap();
+        let memory = limits.memory().unwrap();
+        assert_eq!(memory.swap(), Some(128 << 20));
+        assert_eq!(limits.pids().unwrap().limit(), PIDS_DEFAULT);
+    }
+
+    #[test]
+    fn impossible_limits_are_refused() {
+        let base = Resources::default;
+        for bad in [
+            Resources { memory: 4096, ..base() },
+            Resources { memory: -1, ..base() },
+            Resources { memory: 64 << 20, memory_swap: 1, ..base() },
+            Resources { memory_swap: 1 << 30, ..base() },
+            Resources { nano_cpus: -1, ..base() },
+            Resources { pids: Some(0), ..base() },
+            Resources { cpuset_cpus: "0\n1".to_owned(), ..base() },
+            Resources { cpuset_cpus: "0-".to_owned(), ..base() },
+            Resources { cpuset_mems: "../x".to_owned(), ..base() },
+        ] {
+            assert!(check(&bad).is_err(), "{bad:?}");
+        }
+        let good = Resources { cpuset_cpus: "0-1,3".to_owned(), ..base() };
+        check(&good).unwrap();
+    }
+}

@@ -1,0 +1,365 @@
+//! Judges every part of a request and of an image's configuration before anything is made. Both are
+//! hostile: what passes here ends up in files and mounts that root makes.
+
+use std::net::IpAddr;
+use std::path::{Component, Path};
+
+use orlop_proto::runtime::{CreateRequest, Mount, MountKind, RestartPolicy, Security};
+
+use super::SECCOMP_UNCONFINED;
+use crate::error::{Error, Result};
+use crate::network::{NetworkKind, PortBinding};
+
+/// One component of a DNS name, and what `sethostname` takes.
+const HOSTNAME_MAX: usize = 64;
+/// The kernel's limit of a path, with its final NUL.
+const PATH_MAX: usize = 4096;
+/// The kernel's limit of one argument or variable (`MAX_ARG_STRLEN`).
+const STRING_MAX: usize = 128 * 1024;
+/// What all arguments and variables together may take; the kernel allows a quarter of the stack limit.
+const STRINGS_MAX: usize = 2 * 1024 * 1024;
+const LABELS_MAX: usize = 1024;
+const MOUNTS_MAX: usize = 256;
+const PORTS_MAX: usize = 4096;
+/// Files of `/proc` that a user may cover (lxcfs does): they only inform (runc's list).
+const PROC_ALLOWED: [&str; 8] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/net/dev",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+];
+const PROPAGATIONS: [&str; 7] = [
+    "", "rprivate", "private", "rslave", "slave", "rshared", "shared",
+];
+
+/// All of a request that can be judged without the image.
+pub fn request(request: &CreateRequest) -> Result<()> {
+    hostname(&request.hostname)?;
+    for line in &request.extra_hosts {
+        extra_host(line)?;
+    }
+    for server in &request.dns {
+        dns(server)?;
+    }
+    count("mount", request.mounts.len(), MOUNTS_MAX)?;
+    count("label", request.labels.len(), LABELS_MAX)?;
+    count("port", request.ports.len(), PORTS_MAX)?;
+    for mount in &request.mounts {
+        self::mount(mount)?;
+    }
+    distinct_targets(request.mounts.iter().map(|mount| mount.target.as_str()))?;
+    for (key, value) in &request.labels {
+        label(key, value)?;
+    }
+    for port in &request.ports {
+        PortBinding::try_from(port)?;
+    }
+    super::resources::check(&request.resources.clone().unwrap_or_default())?;
+    security(&request.security.clone().unwrap_or_default())?;
+    restart(
+        &request.restart.clone().unwrap_or_default(),
+        request.auto_remove,
+    )?;
+    request.network.parse::<NetworkKind>()?;
+    Ok(())
+}
+
+fn count(what: &'static str, number: usize, most: usize) -> Result<()> {
+    if number > most {
+        return Err(Error::invalid(
+            what,
+            format!("{number} of them: at most {most}"),
+        ));
+    }
+    Ok(())
+}
+
+/// A name for the container itself: letters, digits, `-` and `.`, no control characters (row C9).
+pub fn hostname(name: &str) -> Result<()> {
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    let ends_well = !name.starts_with(['-', '.']) && !name.ends_with(['-', '.']);
+    if name.len() <= HOSTNAME_MAX && name.chars().all(valid) && ends_well {
+        return Ok(());
+    }
+    let shown: String = name.chars().take(HOSTNAME_MAX + 1).collect();
+    Err(Error::invalid(
+        "hostname",
+        format!("{shown:?}: expected at most 64 letters, digits, '-' and '.'"),
+    ))
+}
+
+/// `name:address`.
+fn extra_host(line: &str) -> Result<()> {
+    let bad = || {
+        let shown: String = line.chars().take(128).collect();
+        Error::invalid(
+            "extra host",
+            format!("{shown:?}: expected name:address, such as db:10.0.0.5"),
+        )
+    };
+    let (name, address) = line.split_once(':').ok_or_else(bad)?;
+    if name.is_empty() || name.len() > 253 {
+        return Err(bad());
+    }
+    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if !name.chars().all(valid) {
+        return Err(bad());
+    }
+    let bare = address.trim_start_matches('[').trim_end_matches(']');
+    if address == "host-gateway" || bare.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    Err(bad())
+}
+
+fn dns(server: &str) -> Result<()> {
+    if server.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let shown: String = server.chars().take(64).collect();
+    Err(Error::invalid(
+        "DNS server",
+        format!("{shown:?}: expected an address"),
+    ))
+}
+
+fn label(key: &str, value: &str) -> Result<()> {
+    if key.is_empty() || key.len() > 1024 || value.len() > STRING_MAX || key.contains('\0') {
+        let shown: String = key.chars().take(64).collect();
+        return Err(Error::invalid(
+            "label",
+            format!("{shown:?}: empty or too long"),
+        ));
+    }
+    Ok(())
+}
+
+fn mount(mount: &Mount) -> Result<()> {
+    target(&mount.target)?;
+    if !PROPAGATIONS.contains(&mount.propagation.as_str()) {
+        let problem = format!("propagation {:?}", mount.propagation);
+        return Err(Error::invalid("mount", problem));
+    }
+    if mount.mode > 0o7777 || mount.size < 0 {
+        return Err(Error::invalid(
+            "mount",
+            format!("size or mode of {}", mount.target),
+        ));
+    }
+    match mount.kind() {
+        MountKind::Unspecified => Err(Error::invalid("mount", "it has no kind")),
+        MountKind::Bind => absolute("bind mount source", &mount.source),
+        MountKind::Volume if mount.source.is_empty() => Ok(()),
+        MountKind::Volume => {
+            crate::containers::names::check("volume name", &mount.source, 1)
+        }
+        MountKind::Tmpfs if mount.source.is_empty() => Ok(()),
+        MountKind::Tmpfs => Err(Error::invalid("mount", "a tmpfs has no source")),
+    }
+}
+
+/// Absolute, no `..`, no NUL, not too long.
+fn absolute(what: &'static str, path: &str) -> Result<()> {
+    let up = Path::new(path)
+        .components()
+        .any(|part| part == Component::ParentDir);
+    if path.starts_with('/') && !up && !path.contains('\0') && path.len() < PATH_MAX {
+        return Ok(());
+    }
+    let shown: String = path.chars().take(256).collect();
+    Err(Error::invalid(
+        what,
+        format!("{shown:?}: expected an absolute path without `..`"),
+    ))
+}
+
+/// Where something may be mounted: not over the root, `/proc`, `/sys` or `/dev` as a whole, and nowhere
+/// below the first two (row B4).
+pub fn target(path: &str) -> Result<()> {
+    absolute("mount target", path)?;
+    let normal = normalize(path);
+    let below = |top: &str| normal.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'));
+    let special = matches!(normal.as_str(), "/" | "/proc" | "/sys" | "/dev")
+        || below("/sys")
+        || (below("/proc") && !PROC_ALLOWED.contains(&normal.as_str()));
+    if special {
+        let problem = format!("{path}: nothing can be mounted over the system's own paths");
+        return Err(Error::invalid("mount target", problem));
+    }
+    Ok(())
+}
+
+/// Without repeated slashes, `.` and a final slash.
+pub fn normalize(path: &str) -> String {
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !part.is_empty() && *part != ".")
+        .collect();
+    format!("/{}", parts.join("/"))
+}
+
+/// No two mounts at one place.
+fn distinct_targets<'a>(targets: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for path in targets {
+        if !seen.insert(normalize(path)) {
+            return Err(Error::invalid("mount", format!("two at {path}")));
+        }
+    }
+    Ok(())
+}
+
+fn security(security: &Security) -> Result<()> {
+    if security.privileged {
+        return Err(Error::NotBuilt("a privileged container"));
+    }
+    if !matches!(
+        security.seccomp.as_str(),
+        "" | super::SECCOMP_DEFAULT | SECCOMP_UNCONFINED
+    ) {
+        return Err(Error::NotBuilt("a seccomp profile of one's own"));
+    }
+    super::defaults::capabilities(security).map(drop)
+}
+
+fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
+    let known = ["", "no", "on-failure", "always", "unless-stopped"];
+    if !known.contains(&policy.name.as_str()) {
+        let problem = format!(
+            "{:?}: expected no, on-failure, always or unless-stopped",
+            policy.name
+        );
+        return Err(Error::invalid("restart policy", problem));
+    }
+    if policy.maximum_retries > 0 && policy.name != "on-failure" {
+        return Err(Error::invalid(
+            "restart policy",
+            "a maximum of retries goes with on-failure only",
+        ));
+    }
+    if auto_remove && !matches!(policy.name.as_str(), "" | "no") {
+        return Err(Error::invalid(
+            "restart policy",
+            "a container that is removed at its exit cannot be restarted",
+        ));
+    }
+    Ok(())
+}
+
+/// The command, variables, directory and user that a process is to have.
+pub fn process(process: &crate::containers::record::Process) -> Result<()> {
+    if process.args.is_empty() || process.args.first().is_some_and(String::is_empty) {
+        return Err(Error::invalid(
+            "command",
+            "there is none: give one, or use an image that has one",
+        ));
+    }
+    let strings = || process.args.iter().chain(&process.env);
+    if strings().any(|text| text.len() >= STRING_MAX) {
+        return Err(Error::invalid(
+            "process",
+            "an argument or variable longer than 128 KiB",
+        ));
+    }
+    if strings().map(|text| text.len() + 9).sum::<usize>() > STRINGS_MAX {
+        return Err(Error::invalid(
+            "process",
+            "more than 2 MiB of arguments and variables",
+        ));
+    }
+    if strings().any(|text| text.contains('\0')) {
+        return Err(Error::invalid("process", "a NUL in an argument or variable"));
+    }
+    let home = process.env.iter().find_map(|v| v.strip_prefix("HOME="));
+    if home.is_some_and(|home| home.contains(['\n', '\r', ':'])) {
+        return Err(Error::invalid("HOME", "a line break or colon in it"));
+    }
+    if process.user.len() > 256 || process.user.contains(['\n', '\r', '\0']) {
+        return Err(Error::invalid("user", "too long, or a line break in it"));
+    }
+    absolute("working directory", &process.cwd)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::containers::record::Process;
+
+    fn bare() -> Process {
+        Process {
+            args: vec!["true".to_owned()],
+            cwd: "/".to_owned(),
+            ..Process::default()
+        }
+    }
+
+    #[test]
+    fn b4_nothing_is_mounted_over_the_systems_own_paths() {
+        for bad in [
+            "/", "//", "/.", "/proc", "/proc/", "/proc/x", "/proc/sys/kernel", "//proc//1", "/sys",
+            "/sys/fs/cgroup", "/dev", "/dev/", "/a/../proc", "proc", "", "/./proc/./kcore", "/a\0b",
+        ] {
+            assert!(target(bad).is_err(), "{bad:?}");
+        }
+        for good in ["/data", "/proc/meminfo", "/dev/shm", "/devices", "/procx", "/srv/proc", "/systems"] {
+            target(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn c9_lines_cannot_be_smuggled_into_generated_files() {
+        for bad in ["a\nb", "a\rb", "a\0b", "-a", "a b", "a:b", &"a".repeat(65)] {
+            assert!(hostname(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["db", "db:", ":10.0.0.1", "db:10.0.0.1\nroot:1.1.1.1", "d b:10.0.0.1", "db:x"] {
+            assert!(extra_host(bad).is_err(), "{bad:?}");
+        }
+        for bad in ["1.1.1.1\nnameserver 2.2.2.2", "resolver", ""] {
+            assert!(dns(bad).is_err(), "{bad:?}");
+        }
+        let mut home = bare();
+        home.env = vec!["HOME=/x\nroot2:x:0:0::/:/bin/sh".to_owned()];
+        assert!(process(&home).is_err());
+        hostname("web-1.example").unwrap();
+        extra_host("db:10.0.0.1").unwrap();
+        extra_host("db:::1").unwrap();
+    }
+
+    #[test]
+    fn a_process_needs_a_command_and_an_absolute_directory() {
+        process(&bare()).unwrap();
+        for cwd in ["", "tmp", "/a/../../etc", "/a\0"] {
+            let bad = Process { cwd: cwd.to_owned(), ..bare() };
+            assert!(process(&bad).is_err(), "{cwd:?}");
+        }
+        assert!(process(&Process { args: vec![], ..bare() }).is_err());
+        let nul = Process { args: vec!["a\0".to_owned()], ..bare() };
+        assert!(process(&nul).is_err());
+    }
+
+    #[test]
+    fn policies_that_contradict_each_other_are_refused() {
+        let policy = |name: &str, maximum_retries| RestartPolicy {
+            name: name.to_owned(),
+            maximum_retries,
+        };
+        restart(&policy("on-failure", 3), false).unwrap();
+        assert!(restart(&policy("always", 3), false).is_err());
+        assert!(restart(&policy("always", 0), true).is_err());
+        assert!(restart(&policy("sometimes", 0), false).is_err());
+    }
+
+    #[test]
+    fn what_is_not_built_is_refused_by_name() {
+        let privileged = Security { privileged: true, ..Security::default() };
+        assert!(matches!(security(&privileged), Err(Error::NotBuilt(_))));
+        for profile in ["{}", "/etc/profile.json"] {
+            let own = Security { seccomp: profile.to_owned(), ..Security::default() };
+            assert!(matches!(security(&own), Err(Error::NotBuilt(_))));
+        }
+    }
+}

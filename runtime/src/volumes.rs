@@ -1,0 +1,216 @@
+//! Volumes: directories that outlive containers, `ROOT/runtime/volumes/<name>/{volume.json,_data}`.
+//! The files are the truth; a directory without `volume.json` is half-made or half-removed.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::containers::names;
+use crate::error::{Error, Result};
+use crate::files::{self, Durability};
+
+const FILE: &str = "volume.json";
+const DATA: &str = "_data";
+const DIRECTORY_MODE: u32 = 0o700;
+/// What a volume's root looks like before an image's content is copied into it.
+const DATA_MODE: u32 = 0o755;
+
+/// The volumes of this instance.
+#[derive(Clone, Debug)]
+pub(crate) struct Volumes {
+    directory: PathBuf,
+}
+
+/// One volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Volume {
+    /// Unique.
+    pub(crate) name: String,
+    /// When it was made.
+    pub(crate) created: Timestamp,
+    /// As given at creation.
+    pub(crate) labels: HashMap<String, String>,
+    /// Made for one container, without a name of its own.
+    pub(crate) anonymous: bool,
+}
+
+impl Volumes {
+    /// Opens the directory and removes what a crash left half-made or half-removed.
+    pub(crate) fn open(directory: PathBuf) -> Result<Self> {
+        files::make_directory(&directory, DIRECTORY_MODE)
+            .map_err(Error::file("make", &directory))?;
+        let volumes = Self { directory };
+        for name in volumes.entries()? {
+            let path = volumes.directory.join(&name);
+            if !path.join(FILE).exists() {
+                files::remove_tree(&path).map_err(Error::file("remove", path))?;
+            }
+        }
+        Ok(volumes)
+    }
+
+    /// Where a volume's files are.
+    pub(crate) fn data(&self, name: &str) -> PathBuf {
+        self.directory.join(name).join(DATA)
+    }
+
+    /// Makes a volume; one that is there is answered as it is. An empty name: one is made up.
+    pub(crate) fn create(
+        &self,
+        name: &str,
+        labels: HashMap<String, String>,
+        anonymous: bool,
+    ) -> Result<Volume> {
+        let name = match name {
+            "" => names::new_id()?,
+            name => name.to_owned(),
+        };
+        names::check("volume name", &name, 1)?;
+        match self.get(&name) {
+            Err(Error::NoVolume(_)) => {}
+            found => return found,
+        }
+        let volume = Volume {
+            name,
+            created: Timestamp::now(),
+            labels,
+            anonymous,
+        };
+        self.write(&volume)?;
+        Ok(volume)
+    }
+
+    fn write(&self, volume: &Volume) -> Result<()> {
+        let directory = self.directory.join(&volume.name);
+        let data = directory.join(DATA);
+        files::make_directory(&directory, DIRECTORY_MODE)
+            .map_err(Error::file("make", &directory))?;
+        files::make_directory(&data, DATA_MODE).map_err(Error::file("make", &data))?;
+        let path = directory.join(FILE);
+        let json = serde_json::to_vec(volume).map_err(|e| Error::Json(path.clone(), e))?;
+        // A volume of one container is no more durable than that container's own record.
+        let durability = if volume.anonymous {
+            Durability::Process
+        } else {
+            Durability::Power
+        };
+        files::replace(&path, &json, durability).map_err(Error::file("write", path))?;
+        if durability == Durability::Power {
+            files::sync_directory(&self.directory).map_err(Error::file("sync", &self.directory))?;
+        }
+        Ok(())
+    }
+
+    /// One volume by its name.
+    pub(crate) fn get(&self, name: &str) -> Result<Volume> {
+        names::check("volume name", name, 1)?;
+        let path = self.directory.join(name).join(FILE);
+        match fs::read(&path) {
+            Ok(json) => serde_json::from_slice(&json).map_err(|e| Error::Json(path, e)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(Error::NoVolume(name.to_owned()))
+            }
+            Err(error) => Err(Error::file("read", path)(error)),
+        }
+    }
+
+    /// All volumes, by name.
+    pub(crate) fn list(&self) -> Result<Vec<Volume>> {
+        let mut volumes = Vec::new();
+        for name in self.entries()? {
+            match self.get(&name) {
+                Ok(volume) => volumes.push(volume),
+                // Removed since the directory was read.
+                Err(Error::NoVolume(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        volumes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(volumes)
+    }
+
+    /// Removes a volume and its files. The caller knows that no container uses it.
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        self.get(name)?;
+        let directory = self.directory.join(name);
+        let record = directory.join(FILE);
+        files::remove_file(&record).map_err(Error::file("remove", record))?;
+        files::sync_directory(&directory).map_err(Error::file("sync", &directory))?;
+        files::remove_tree(&directory).map_err(Error::file("remove", directory))
+    }
+
+    /// Bytes of a volume's files.
+    pub(crate) fn bytes(&self, name: &str) -> u64 {
+        tree_bytes(&self.data(name))
+    }
+
+    fn entries(&self) -> Result<Vec<String>> {
+        let failed = || Error::file("read", &self.directory);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.directory).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            names.extend(entry.file_name().into_string());
+        }
+        Ok(names)
+    }
+}
+
+/// Symbolic links are not followed; what vanishes meanwhile counts nothing.
+fn tree_bytes(path: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(path) else {
+        return 0;
+    };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => tree_bytes(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_is_made_once_and_found_again() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path().join("volumes")).unwrap();
+        let labels = HashMap::from([("a".to_owned(), "b".to_owned())]);
+        let made = volumes.create("data", labels, false).unwrap();
+        fs::write(volumes.data("data").join("f"), b"four").unwrap();
+        let again = volumes.create("data", HashMap::new(), false).unwrap();
+        assert_eq!(made, again);
+        let reopened = Volumes::open(root.path().join("volumes")).unwrap();
+        assert_eq!(reopened.list().unwrap(), [made]);
+        assert_eq!(reopened.bytes("data"), 4);
+        reopened.remove("data").unwrap();
+        assert!(matches!(reopened.get("data"), Err(Error::NoVolume(_))));
+        assert!(!root.path().join("volumes/data").exists());
+    }
+
+    #[test]
+    fn what_a_crash_left_half_made_is_removed_at_open() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("half/_data")).unwrap();
+        let volumes = Volumes::open(root.path().to_owned()).unwrap();
+        assert!(volumes.list().unwrap().is_empty());
+        assert!(!root.path().join("half").exists());
+    }
+
+    #[test]
+    fn c16_a_volume_name_cannot_leave_the_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let volumes = Volumes::open(root.path().join("volumes")).unwrap();
+        for bad in ["..", ".", "a/b", "../x", "/etc"] {
+            assert!(volumes.create(bad, HashMap::new(), false).is_err(), "{bad}");
+            assert!(volumes.remove(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What goes wrong with networks.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+
+use orlop_proto::error::{Classify, Kind, reason};
+
+use super::request::Protocol;
+
+/// Why something about a network could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// No network has this name.
+    #[error("no such network: {0} (there are bridge, host and none)")]
+    UnknownNetwork(String),
+    /// Neither `tcp` nor `udp`.
+    #[error("cannot publish a port of protocol {0:?}: only tcp and udp")]
+    UnknownProtocol(String),
+    /// Not between 1 and 65535 (a host port may be 0: choose one).
+    #[error("{0} is not a port: give a number from 1 to 65535")]
+    InvalidPort(u32),
+    /// Not an IP address.
+    #[error("{0:?} is not an IP address of this host")]
+    InvalidAddress(String),
+    /// Published ports are IPv4 in this version.
+    #[error("cannot publish a port on {0}: published ports are IPv4 only in this version")]
+    Ipv6Address(IpAddr),
+    /// A host address that the host does not have.
+    #[error("cannot publish a port on {0}: this host has no such address")]
+    AddressNotHere(Ipv4Addr),
+    /// Another process or container has the port.
+    #[error("port {address}/{protocol} of the host is already in use")]
+    PortInUse {
+        /// Address and port of the host.
+        address: SocketAddrV4,
+        /// Which protocol.
+        protocol: Protocol,
+    },
+    /// The port cannot be reserved for another reason than that it is taken.
+    #[error("cannot reserve port {address}/{protocol} of the host")]
+    Reserve {
+        /// Address and port of the host.
+        address: SocketAddrV4,
+        /// Which protocol.
+        protocol: Protocol,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A name server that is no IP address.
+    #[error("{0:?} is not a name server: give an IP address")]
+    InvalidDns(String),
+    /// Too many name servers or extra hosts.
+    #[error("too many {what}: at most {most}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        most: usize,
+    },
+    /// Not `name:address`.
+    #[error("{0:?} is not an extra host: write name:address")]
+    InvalidExtraHost(String),
+    /// Something that cannot stand in /etc/hosts.
+    #[error("{0:?} is not a host name")]
+    InvalidHostname(String),
+    /// Every subnet of the pool overlaps with one that the host knows.
+    #[error(
+        "no free subnet for the bridge: all of 172.18-31.0.0/16 and 10.0-255.0.0/16 overlap with \
+             addresses or routes of this host"
+    )]
+    SubnetsExhausted,
+    /// All addresses of the bridge's subnet are taken.
+    #[error("no free address in {subnet}")]
+    AddressesExhausted {
+        /// The bridge's subnet.
+        subnet: String,
+    },
+    /// The kernel refuses a change.
+    #[error("cannot {operation}")]
+    Kernel {
+        /// What we asked for, as a verb and its object.
+        operation: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file of ours or a setting of the kernel.
+    #[error("cannot access {}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A background task ended without an answer.
+    #[error("a network task ended without an answer")]
+    TaskLost,
+}
+
+/// The usual result here.
+pub type Result<T, E = NetworkError> = std::result::Result<T, E>;
+
+impl NetworkError {
+    /// For `map_err`: the kernel refused `operation`.
+    pub(crate) fn kernel(operation: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let operation = operation.into();
+        move |source| Self::Kernel { operation, source }
+    }
+
+    /// For `map_err`: the file at `path` could not be used.
+    pub(crate) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+}
+
+impl Classify for NetworkError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::UnknownNetwork(_) => Kind::NotFound,
+            Self::UnknownProtocol(_)
+            | Self::InvalidPort(_)
+            | Self::InvalidAddress(_)
+            | Self::Ipv6Address(_)
+            | Self::InvalidDns(_)
+            | Self::TooMany { .. }
+            | Self::InvalidExtraHost(_)
+            | Self::InvalidHostname(_) => Kind::InvalidArgument,
+            Self::AddressNotHere(_) | Self::PortInUse { .. } => Kind::FailedPrecondition,
+            Self::SubnetsExhausted | Self::AddressesExhausted { .. } => Kind::ResourceExhausted,
+            Self::Kernel { .. } | Self::File { .. } | Self::Reserve { .. } | Self::TaskLost => {
+                Kind::Internal
+            }
+        }
+    }
+
+    fn reason(&self) -> Option<&'static str> {
+        match self {
+            Self::PortInUse { .. } => Some(reason::PORT_IN_USE),
+            Self::AddressNotHere(_) => Some(reason::CANNOT_START),
+            _ => None,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::PortInUse { address, .. } => Some(format!(
+                "publish another port of the host, or find who has it: ss -lntup 'sport = :{}'",
+                address.port()
+            )),
+            _ => None,
+        }
+    }
+}

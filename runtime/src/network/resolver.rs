@@ -1,0 +1,243 @@
+//! `/etc/resolv.conf` and `/etc/hosts` of a container. Everything from a request is parsed and written
+//! anew, so no line of a caller's gets in by a newline (C9).
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::error::{NetworkError, Result};
+use super::request::{EndpointInfo, NetworkKind};
+
+const HOST_FILE: &str = "/etc/resolv.conf";
+/// What systemd-resolved asks itself: the host's file names its stub on a loopback address, which a
+/// container has not.
+const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
+/// A host's file is a few lines; more than this is no resolv.conf.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+const SERVERS_MAX: usize = 16;
+const EXTRA_HOSTS_MAX: usize = 1024;
+/// RFC 1123, section 2.1.
+const HOSTNAME_BYTES_MAX: usize = 253;
+/// What may stand for the host's address on the bridge in an extra host.
+const HOST_GATEWAY: &str = "host-gateway";
+
+const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+                     fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\n\
+                     ff02::2\tip6-allrouters\n";
+
+/// A container's `/etc/resolv.conf`: the host's, with `dns` in place of its name servers if there are
+/// any, and without those that only the host itself can reach unless the container shares its network.
+pub(crate) fn resolv_conf(kind: NetworkKind, dns: &[String]) -> Result<String> {
+    if dns.len() > SERVERS_MAX {
+        return Err(NetworkError::TooMany {
+            what: "name servers",
+            most: SERVERS_MAX,
+        });
+    }
+    let parsed: Result<Vec<IpAddr>> = dns
+        .iter()
+        .map(|text| {
+            text.parse()
+                .map_err(|_| NetworkError::InvalidDns(text.clone()))
+        })
+        .collect();
+    let host = read(Path::new(HOST_FILE)).map_err(NetworkError::file(HOST_FILE))?;
+    let upstream = || read(Path::new(UPSTREAM_FILE)).unwrap_or_default();
+    Ok(merge(kind, &parsed?, &host, upstream))
+}
+
+/// A missing file is an empty one.
+fn read(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error),
+    };
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn merge(
+    kind: NetworkKind,
+    dns: &[IpAddr],
+    host: &str,
+    upstream: impl FnOnce() -> String,
+) -> String {
+    let mut text = String::new();
+    let mut put = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    for line in host.lines().filter(|line| is_other_option(line)) {
+        put(line);
+    }
+    let reachable = |address: &IpAddr| kind == NetworkKind::Host || !address.is_loopback();
+    let mut servers = dns.to_vec();
+    if servers.is_empty() {
+        servers = name_servers(host);
+        servers.retain(&reachable);
+    }
+    if servers.is_empty() {
+        servers = name_servers(&upstream());
+        servers.retain(reachable);
+    }
+    if servers.is_empty() {
+        tracing::warn!("the host has no name server that a container can reach; use --dns");
+    }
+    for server in servers {
+        put(&format!("nameserver {server}"));
+    }
+    text
+}
+
+fn name_servers(text: &str) -> Vec<IpAddr> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("nameserver"))
+        .filter_map(|rest| rest.split_whitespace().next()?.parse().ok())
+        .take(SERVERS_MAX)
+        .collect()
+}
+
+/// Search domains and options.
+fn is_other_option(line: &str) -> bool {
+    let word = line.split_whitespace().next();
+    matches!(word, Some("search" | "domain" | "options" | "sortlist"))
+}
+
+/// A container's `/etc/hosts`: the usual, then the extra hosts, then its own name. An extra host is
+/// `name:address`; the address may be `host-gateway`.
+pub(crate) fn hosts(
+    hostname: &str,
+    endpoint: Option<&EndpointInfo>,
+    extra: &[String],
+) -> Result<String> {
+    if extra.len() > EXTRA_HOSTS_MAX {
+        return Err(NetworkError::TooMany {
+            what: "extra hosts",
+            most: EXTRA_HOSTS_MAX,
+        });
+    }
+    let mut text = HOSTS.to_owned();
+    for entry in extra {
+        let (name, address) = extra_host(entry, endpoint)?;
+        writeln!(text, "{address}\t{name}").ok();
+    }
+    check_hostname(hostname)?;
+    if let Some(endpoint) = endpoint.filter(|_| !hostname.is_empty()) {
+        writeln!(text, "{}\t{hostname}", endpoint.address).ok();
+    }
+    Ok(text)
+}
+
+fn extra_host<'a>(entry: &'a str, endpoint: Option<&EndpointInfo>) -> Result<(&'a str, IpAddr)> {
+    let invalid = || NetworkError::InvalidExtraHost(entry.to_owned());
+    let (name, address) = entry.split_once([':', '=']).ok_or_else(invalid)?;
+    if name.is_empty() {
+        return Err(invalid());
+    }
+    check_hostname(name)?;
+    if address == HOST_GATEWAY {
+        let gateway = endpoint.map(|endpoint| IpAddr::V4(endpoint.gateway));
+        return Ok((
+            name,
+            gateway.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
+        ));
+    }
+    let address = address.trim_start_matches('[').trim_end_matches(']');
+    Ok((name, address.parse().map_err(|_| invalid())?))
+}
+
+/// An empty name is allowed: it is left out.
+fn check_hostname(name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if name.len() <= HOSTNAME_BYTES_MAX && name.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(NetworkError::InvalidHostname(name.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    const STUB: &str = "# systemd\nnameserver 127.0.0.53\noptions edns0\nsearch example.org\n";
+
+    fn endpoint() -> EndpointInfo {
+        EndpointInfo {
+            address: Ipv4Addr::new(172, 18, 0, 5),
+            prefix: 16,
+            gateway: Ipv4Addr::new(172, 18, 0, 1),
+            mac: "02:42:ac:12:00:05".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_stub_on_loopback_is_replaced_by_what_it_asks() {
+        let upstream = || "nameserver 192.0.2.53\nnameserver ::1\n".to_owned();
+        let text = merge(NetworkKind::Bridge, &[], STUB, upstream);
+        assert_eq!(
+            text,
+            "options edns0\nsearch example.org\nnameserver 192.0.2.53\n"
+        );
+    }
+
+    #[test]
+    fn with_the_hosts_network_the_stub_is_reachable() {
+        let text = merge(NetworkKind::Host, &[], STUB, String::new);
+        assert!(text.contains("nameserver 127.0.0.53"));
+    }
+
+    #[test]
+    fn servers_of_the_request_replace_the_hosts() {
+        let dns = [IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))];
+        let text = merge(
+            NetworkKind::Bridge,
+            &dns,
+            "nameserver 192.0.2.1\n",
+            String::new,
+        );
+        assert_eq!(text, "nameserver 9.9.9.9\n");
+    }
+
+    #[test]
+    fn c9_a_newline_in_a_name_server_is_refused() {
+        let dns = ["9.9.9.9\nnameserver 6.6.6.6".to_owned()];
+        assert!(resolv_conf(NetworkKind::Bridge, &dns).is_err());
+        let many = vec!["9.9.9.9".to_owned(); 17];
+        assert!(resolv_conf(NetworkKind::Bridge, &many).is_err());
+    }
+
+    #[test]
+    fn c9_a_newline_in_an_extra_host_or_a_host_name_is_refused() {
+        let refused = |entry: &str| hosts("h", None, &[entry.to_owned()]).is_err();
+        assert!(refused("a:1.2.3.4\n6.6.6.6 bank"));
+        assert!(refused("a b:1.2.3.4"));
+        assert!(refused("a\nb:1.2.3.4"));
+        assert!(refused(":1.2.3.4"));
+        assert!(refused("a"));
+        assert!(hosts("h\n6.6.6.6 bank", None, &[]).is_err());
+    }
+
+    #[test]
+    fn hosts_have_the_extra_ones_and_the_container_itself() {
+        let extra = [
+            "db:10.0.0.9".to_owned(),
+            "gw:host-gateway".to_owned(),
+            "six:::1".to_owned(),
+        ];
+        let text = hosts("web", Some(&endpoint()), &extra).unwrap();
+        let lines: Vec<_> = text.lines().skip(6).collect();
+        assert_eq!(
+            lines,
+            [
+                "10.0.0.9\tdb",
+                "172.18.0.1\tgw",
+                "::1\tsix",
+                "172.18.0.5\tweb"
+            ]
+        );
+    }
+}

@@ -1,0 +1,275 @@
+//! Links, addresses and routes: the part of rtnetlink(7) that containers need.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+use super::netlink::{Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket};
+use super::subnet::Subnet;
+
+// linux/rtnetlink.h
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_STATIC: u8 = 4;
+const RTN_UNICAST: u8 = 1;
+const RTMSG_BYTES: usize = 12;
+// linux/if_link.h, if_addr.h, veth.h
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const IFINFOMSG_BYTES: usize = 16;
+const IFADDRMSG_BYTES: usize = 8;
+const IFF_UP: u32 = 1;
+const AF_UNSPEC: u8 = 0;
+const AF_INET: u8 = 2;
+
+/// A hardware address.
+pub(crate) type Mac = [u8; 6];
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// Index of the bridge that it is a port of; 0: none.
+    pub(crate) master: u32,
+}
+
+/// A veth pair: `host` is a port of `bridge` in this namespace, `eth0` is in the other one.
+#[derive(Debug)]
+pub(crate) struct Veth<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) bridge: u32,
+    pub(crate) inside: &'a str,
+    pub(crate) inside_mac: Mac,
+    pub(crate) namespace: BorrowedFd<'a>,
+}
+
+/// The routing side of one network namespace.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    socket: Socket,
+}
+
+impl Routes {
+    /// Of the network namespace of this thread.
+    pub(crate) fn open() -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::open(None)?,
+        })
+    }
+
+    /// All interfaces.
+    pub(crate) fn links(&mut self) -> io::Result<Vec<Link>> {
+        let message = Message::new(RTM_GETLINK, NLM_F_DUMP).fixed(&ifinfo(0, 0, 0));
+        let answers = self.socket.dump(message)?;
+        Ok(answers.iter().filter_map(link_of).collect())
+    }
+
+    /// The interface of this name.
+    pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
+        Ok(self.links()?.into_iter().find(|link| link.name == name))
+    }
+
+    /// Makes a bridge that is down.
+    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac) -> io::Result<()> {
+        let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+            .fixed(&ifinfo(0, 0, 0))
+            .text(IFLA_IFNAME, name)
+            .attribute(IFLA_ADDRESS, &mac)
+            .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "bridge"));
+        self.socket.request(vec![message])
+    }
+
+    /// Makes a veth pair: the host's end up and in its bridge, the other end still down.
+    pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<()> {
+        let namespace = u32::try_from(veth.namespace.as_raw_fd()).unwrap_or(u32::MAX);
+        let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+            .fixed(&ifinfo(0, IFF_UP, IFF_UP))
+            .text(IFLA_IFNAME, veth.host)
+            .ne32(IFLA_MASTER, veth.bridge)
+            .nest(IFLA_LINKINFO, |m| {
+                m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                    m.nest(VETH_INFO_PEER, |m| {
+                        m.fixed(&ifinfo(0, 0, 0))
+                            .text(IFLA_IFNAME, veth.inside)
+                            .attribute(IFLA_ADDRESS, &veth.inside_mac)
+                            .ne32(IFLA_NET_NS_FD, namespace)
+                    })
+                })
+            });
+        self.socket.request(vec![message])
+    }
+
+    /// Brings an interface up.
+    pub(crate) fn set_up(&mut self, index: u32) -> io::Result<()> {
+        let message = Message::new(RTM_NEWLINK, NLM_F_ACK).fixed(&ifinfo(index, IFF_UP, IFF_UP));
+        self.socket.request(vec![message])
+    }
+
+    /// Makes an interface a port of a bridge.
+    pub(crate) fn set_master(&mut self, index: u32, bridge: u32) -> io::Result<()> {
+        let message = Message::new(RTM_NEWLINK, NLM_F_ACK)
+            .fixed(&ifinfo(index, 0, 0))
+            .ne32(IFLA_MASTER, bridge);
+        self.socket.request(vec![message])
+    }
+
+    /// Removes an interface by name; one that is not there is no error. Of a veth pair both ends go.
+    pub(crate) fn delete(&mut self, name: &str) -> io::Result<()> {
+        let message = Message::new(RTM_DELLINK, NLM_F_ACK)
+            .fixed(&ifinfo(0, 0, 0))
+            .text(IFLA_IFNAME, name);
+        match self.socket.request(vec![message]) {
+            Err(error) if is_gone(&error) => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Gives an interface an address and brings it up, in one exchange.
+    pub(crate) fn add_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        subnet: Subnet,
+    ) -> io::Result<()> {
+        self.socket.request(vec![
+            address_message(RTM_NEWADDR, index, address, subnet),
+            Message::new(RTM_NEWLINK, NLM_F_ACK).fixed(&ifinfo(index, IFF_UP, IFF_UP)),
+        ])
+    }
+
+    /// Takes an address from an interface.
+    pub(crate) fn delete_address(
+        &mut self,
+        index: u32,
+        address: Ipv4Addr,
+        subnet: Subnet,
+    ) -> io::Result<()> {
+        let message = address_message(RTM_DELADDR, index, address, subnet);
+        self.socket.request(vec![message])
+    }
+
+    /// The default route.
+    pub(crate) fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+        let mut fixed = [0; RTMSG_BYTES];
+        fixed[0] = AF_INET;
+        fixed[4] = RT_TABLE_MAIN;
+        fixed[5] = RTPROT_STATIC;
+        fixed[7] = RTN_UNICAST;
+        let message = Message::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE)
+            .fixed(&fixed)
+            .attribute(RTA_GATEWAY, &gateway.octets())
+            .ne32(RTA_OIF, index);
+        self.socket.request(vec![message])
+    }
+
+    /// Every IPv4 subnet that an interface other than `except` has an address in or a route to. The
+    /// default route is none.
+    pub(crate) fn subnets(&mut self, except: u32) -> io::Result<Vec<Subnet>> {
+        let mut family = [0; IFADDRMSG_BYTES];
+        family[0] = AF_INET;
+        let addresses = Message::new(RTM_GETADDR, NLM_F_DUMP).fixed(&family);
+        let mut found: Vec<(u32, Subnet)> = Vec::new();
+        found.extend(
+            self.socket
+                .dump(addresses)?
+                .iter()
+                .filter_map(subnet_of_address),
+        );
+        let mut family = [0; RTMSG_BYTES];
+        family[0] = AF_INET;
+        let routes = Message::new(RTM_GETROUTE, NLM_F_DUMP).fixed(&family);
+        found.extend(self.socket.dump(routes)?.iter().filter_map(subnet_of_route));
+        let others = found.into_iter().filter(|(index, _)| *index != except);
+        Ok(others.map(|(_, subnet)| subnet).collect())
+    }
+}
+
+/// Whether the kernel says that there is no such interface.
+fn is_gone(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::NODEV | Errno::NOENT | Errno::NXIO)
+    )
+}
+
+/// `struct ifinfomsg`.
+fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_BYTES] {
+    let mut bytes = [0; IFINFOMSG_BYTES];
+    bytes[0] = AF_UNSPEC;
+    bytes[4..8].copy_from_slice(&index.to_ne_bytes());
+    bytes[8..12].copy_from_slice(&flags.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&change.to_ne_bytes());
+    bytes
+}
+
+fn address_message(kind: u16, index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {
+    let mut fixed = [0; IFADDRMSG_BYTES];
+    fixed[0] = AF_INET;
+    fixed[1] = subnet.prefix();
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    Message::new(kind, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+        .fixed(&fixed)
+        .attribute(IFA_LOCAL, &address.octets())
+        .attribute(IFA_ADDRESS, &address.octets())
+        .attribute(IFA_BROADCAST, &subnet.broadcast().octets())
+}
+
+fn link_of(answer: &Answer) -> Option<Link> {
+    let name = answer.attribute(IFINFOMSG_BYTES, IFLA_IFNAME)?;
+    let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+    Some(Link {
+        index: u32_of(answer.payload.get(4..8)?)?,
+        name: String::from_utf8_lossy(name).into_owned(),
+        master: answer
+            .attribute(IFINFOMSG_BYTES, IFLA_MASTER)
+            .and_then(u32_of)
+            .unwrap_or(0),
+    })
+}
+
+fn subnet_of_address(answer: &Answer) -> Option<(u32, Subnet)> {
+    let prefix = *answer.payload.get(1)?;
+    let index = u32_of(answer.payload.get(4..8)?)?;
+    let address = answer
+        .attribute(IFADDRMSG_BYTES, IFA_LOCAL)
+        .or_else(|| answer.attribute(IFADDRMSG_BYTES, IFA_ADDRESS))?;
+    Some((index, Subnet::new(address_of(address)?, prefix)?))
+}
+
+/// Routes without a device (blackhole, several next hops) count as another interface's.
+fn subnet_of_route(answer: &Answer) -> Option<(u32, Subnet)> {
+    let prefix = *answer.payload.get(1)?;
+    let destination = answer.attribute(RTMSG_BYTES, RTA_DST)?;
+    let index = answer.attribute(RTMSG_BYTES, RTA_OIF).and_then(u32_of);
+    let subnet = Subnet::new(address_of(destination)?, prefix)?;
+    (prefix > 0).then_some((index.unwrap_or(0), subnet))
+}
+
+fn u32_of(bytes: &[u8]) -> Option<u32> {
+    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+}
+
+fn address_of(bytes: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
+}

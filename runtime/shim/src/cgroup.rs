@@ -1,0 +1,149 @@
+//! The container's cgroup: joining it, the devices it may open, who is in it, and what the kernel
+//! killed in it. The runtime makes the directories, sets their limits and removes them.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use oci_spec::runtime::LinuxDeviceCgroup;
+use orlop_shim::config::Cgroup;
+use rustix::process::{Pid, Signal};
+
+use crate::device_program;
+use crate::error::{Error, Result};
+
+/// How long processes may take to die of SIGKILL before the shim stops looking.
+const KILL_PATIENCE: Duration = Duration::from_secs(5);
+
+fn fail(cgroup: &Cgroup) -> impl Fn(io::Error) -> Error + use<> {
+    let path = cgroup.path.clone();
+    move |source| Error::Cgroup {
+        path: path.clone(),
+        source,
+    }
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .write_all(text.as_bytes())
+}
+
+/// The v2 cgroup, into which a child is cloned.
+pub(crate) fn unified(cgroups: &[Cgroup]) -> Result<Option<OwnedFd>> {
+    let Some(cgroup) = cgroups.iter().find(|cgroup| cgroup.controllers.is_none()) else {
+        return Ok(None);
+    };
+    let directory = File::open(&cgroup.path).map_err(fail(cgroup))?;
+    Ok(Some(directory.into()))
+}
+
+/// Puts a process of one thread into the v1 hierarchies. `tasks` moves that thread only, which costs
+/// the kernel far less than `cgroup.procs` does.
+pub(crate) fn join(cgroups: &[Cgroup], pid: i32) -> Result<()> {
+    for cgroup in cgroups.iter().filter(|cgroup| cgroup.controllers.is_some()) {
+        write(&cgroup.path.join("tasks"), &pid.to_string()).map_err(fail(cgroup))?;
+    }
+    Ok(())
+}
+
+/// Puts the device rules of the specification into force.
+pub(crate) fn restrict_devices(cgroups: &[Cgroup], rules: &[LinuxDeviceCgroup]) -> Result<()> {
+    if rules.is_empty() {
+        return Ok(());
+    }
+    for cgroup in cgroups {
+        match &cgroup.controllers {
+            Some(names) if names.split(',').any(|name| name == "devices") => {
+                write_rules(&cgroup.path, rules).map_err(fail(cgroup))?;
+            }
+            Some(_) => {}
+            None if cgroups.iter().any(has_devices) => {}
+            None => device_program::attach(&cgroup.path, rules).map_err(fail(cgroup))?,
+        }
+    }
+    Ok(())
+}
+
+fn has_devices(cgroup: &Cgroup) -> bool {
+    let names = cgroup.controllers.as_deref().unwrap_or_default();
+    names.split(',').any(|name| name == "devices")
+}
+
+fn write_rules(path: &Path, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
+    let (allow, deny) = (path.join("devices.allow"), path.join("devices.deny"));
+    for rule in rules {
+        let file = if rule.allow() { &allow } else { &deny };
+        write(file, &device_program::line(rule))?;
+    }
+    Ok(())
+}
+
+/// Whether the kernel killed anything in the cgroup for want of memory.
+pub(crate) fn oom_killed(cgroups: &[Cgroup]) -> bool {
+    cgroups.iter().any(|cgroup| {
+        let file = match &cgroup.controllers {
+            Some(names) if names.split(',').any(|name| name == "memory") => "memory.oom_control",
+            Some(_) => return false,
+            None => "memory.events",
+        };
+        let text = fs::read_to_string(cgroup.path.join(file)).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        count
+            .and_then(|count| count.trim().parse().ok())
+            .is_some_and(|count: u64| count > 0)
+    })
+}
+
+/// The processes in the cgroup.
+pub(crate) fn members(cgroups: &[Cgroup]) -> Vec<i32> {
+    let own = |cgroup: &&Cgroup| match &cgroup.controllers {
+        Some(names) => names
+            .split(',')
+            .any(|name| name == "pids" || name == "freezer"),
+        None => true,
+    };
+    let Some(cgroup) = cgroups.iter().find(own).or(cgroups.first()) else {
+        return Vec::new();
+    };
+    let text = fs::read_to_string(cgroup.path.join("cgroup.procs")).unwrap_or_default();
+    text.lines()
+        .filter_map(|line| line.parse().ok())
+        .filter(|&pid| pid > 0)
+        .collect()
+}
+
+/// Sends a signal to every process in the cgroup.
+pub(crate) fn signal_all(cgroups: &[Cgroup], signal: Signal) {
+    for pid in members(cgroups).into_iter().filter_map(Pid::from_raw) {
+        // One that is gone by now needs no signal.
+        rustix::process::kill_process(pid, signal).ok();
+    }
+}
+
+/// Kills what is in the cgroup, frozen or not, until it is empty.
+pub(crate) fn kill_all(cgroups: &[Cgroup]) {
+    let began = Instant::now();
+    while !members(cgroups).is_empty() && began.elapsed() < KILL_PATIENCE {
+        let killed = cgroups.iter().filter(|cgroup| cgroup.controllers.is_none());
+        if killed
+            .map(|cgroup| write(&cgroup.path.join("cgroup.kill"), "1"))
+            .all(|r| r.is_err())
+        {
+            signal_all(cgroups, Signal::KILL);
+        }
+        for cgroup in cgroups {
+            // Frozen processes die only when thawed; where nothing is frozen this changes nothing.
+            let (file, text) = match cgroup.controllers.as_deref() {
+                Some("freezer") => ("freezer.state", "THAWED"),
+                None => ("cgroup.freeze", "0"),
+                Some(_) => continue,
+            };
+            drop(write(&cgroup.path.join(file), text));
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}

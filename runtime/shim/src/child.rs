@@ -1,0 +1,142 @@
+//! A child of the shim, from its fork to its exec.
+
+use std::convert::Infallible;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use orlop_shim::config::Cgroup;
+use orlop_sys::process::{self as sys, Fork};
+
+use crate::cgroup;
+use crate::channel::{Channel, Report};
+use crate::error::{ChildFailure, Error, Result, note};
+
+/// A process that did not `exec` yet.
+#[derive(Debug)]
+pub(crate) struct Child {
+    pub(crate) pid: i32,
+    pub(crate) pidfd: OwnedFd,
+    channel: Channel,
+}
+
+impl Child {
+    /// Forks into the namespaces of `flags` and the cgroup, and runs `steps` there.
+    pub(crate) fn spawn(
+        flags: u64,
+        cgroups: &[Cgroup],
+        oom_score: Option<i32>,
+        steps: impl FnOnce(&Channel) -> Result<Infallible>,
+    ) -> Result<Self> {
+        let (ours, theirs) = Channel::pair().map_err(|source| Error::Setup {
+            step: "channel",
+            source,
+        })?;
+        let unified = cgroup::unified(cgroups)?;
+        let fork =
+            sys::fork(flags, unified.as_ref().map(AsFd::as_fd)).map_err(Error::Namespaces)?;
+        let Fork::Parent { pid, pidfd } = fork else {
+            drop(ours);
+            live(&theirs, steps);
+        };
+        drop(theirs);
+        let child = Self {
+            pid,
+            pidfd,
+            channel: ours,
+        };
+        if let Err(error) = child.place(cgroups, oom_score) {
+            child.abandon();
+            return Err(error);
+        }
+        Ok(child)
+    }
+
+    /// Into the cgroup, before it takes its first step.
+    fn place(&self, cgroups: &[Cgroup], oom_score: Option<i32>) -> Result<()> {
+        cgroup::join(cgroups, self.pid)?;
+        if let Some(score) = oom_score {
+            let written = fs::write(
+                format!("/proc/{}/oom_score_adj", self.pid),
+                score.to_string(),
+            );
+            // Lowering it takes CAP_SYS_RESOURCE, which not every host lets us have.
+            if let Err(error) = written {
+                note(&format!("cannot set oom_score_adj to {score}: {error}"));
+            }
+        }
+        self.channel.go().map_err(Error::Silent)
+    }
+
+    /// Waits until it is prepared; its terminal's master, if it made one.
+    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>> {
+        match self.channel.wait().map_err(Error::Silent) {
+            Ok(Some((Report::Ready, master))) => Ok(master),
+            Ok(Some((Report::Failed { failure, message }, _))) => {
+                self.abandon();
+                Err(Error::Child(ChildFailure { failure, message }))
+            }
+            Ok(None) => Err(Error::Vanished(self.abandon())),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Lets it go on to its command; returns when that runs.
+    pub(crate) fn begin(&self) -> Result<()> {
+        if self.channel.go().is_err() {
+            return Err(Error::Vanished(self.abandon()));
+        }
+        match self.channel.wait().map_err(Error::Silent) {
+            Ok(None) => Ok(()),
+            Ok(Some((Report::Failed { failure, message }, _))) => {
+                self.abandon();
+                Err(Error::Child(ChildFailure { failure, message }))
+            }
+            Ok(Some((Report::Ready, _))) => Err(Error::Vanished(self.abandon())),
+            Err(error) => {
+                self.abandon();
+                Err(error)
+            }
+        }
+    }
+
+    /// Kills and reaps it; its exit status.
+    pub(crate) fn abandon(&self) -> i32 {
+        drop(sys::send_signal(self.pidfd.as_fd(), 9));
+        match waitpid(Pid::from_raw(self.pid), None) {
+            Ok(WaitStatus::Exited(_, code)) => code,
+            Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,
+            _ => -1,
+        }
+    }
+}
+
+/// The child's side: never returns into the shim's code.
+fn live(channel: &Channel, steps: impl FnOnce(&Channel) -> Result<Infallible>) -> ! {
+    if channel.wait_go() {
+        let Err(error) = steps(channel);
+        let report = Report::Failed {
+            failure: error.failure(),
+            message: error.message(),
+        };
+        drop(channel.report(&report, None));
+    }
+    sys::exit_now(1)
+}
+
+/// Clock ticks since boot at which a process began.
+pub(crate) fn start_time(pid: i32) -> io::Result<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name in field 2 may hold anything; what follows its last parenthesis is well formed.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    let time = fields
+        .split_whitespace()
+        .nth(19)
+        .and_then(|time| time.parse().ok());
+    time.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "malformed stat"))
+}

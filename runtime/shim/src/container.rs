@@ -1,0 +1,309 @@
+//! The container's first process: what is opened on the host, and the ordered list of steps inside.
+
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
+use orlop_shim::config::ShimConfig;
+use orlop_sys::mount::{self, attributes};
+use orlop_sys::process::{self as sys, namespaces};
+use rustix::fs::{Mode, OFlags};
+
+use crate::capabilities::Sets;
+use crate::channel::{Channel, Report};
+use crate::child::Child;
+use crate::error::{Error, Result};
+use crate::mounts::PROC_MAGIC;
+use crate::process::{Steps, adopt_streams, adopt_terminal};
+use crate::seccomp;
+use crate::stdio::{Ends, Streams};
+use crate::{copy_up, devices, mounts, rootfs};
+
+/// A namespace that exists already.
+struct Join {
+    path: PathBuf,
+    file: File,
+}
+
+/// The namespaces of the specification.
+#[derive(Default)]
+struct Namespaces {
+    new: u64,
+    join: Vec<Join>,
+    cgroup: bool,
+}
+
+/// What a container is made of, opened on the host.
+pub(crate) struct Plan<'a> {
+    directory: &'a Path,
+    spec: &'a Spec,
+    config: &'a ShimConfig,
+    linux: &'a Linux,
+    namespaces: Namespaces,
+    root: OwnedFd,
+    trees: Vec<Option<OwnedFd>>,
+    steps: Steps<'a>,
+}
+
+/// The container's process before its command, and its streams.
+pub(crate) struct Created {
+    pub(crate) child: Child,
+    pub(crate) streams: Streams,
+}
+
+/// The process of the specification.
+pub(crate) fn process(spec: &Spec) -> Result<&oci_spec::runtime::Process> {
+    spec.process().as_ref().ok_or(Error::Missing("a process"))
+}
+
+/// Capabilities and filter of the specification, which later processes get as well.
+pub(crate) fn confinement(
+    spec: &Spec,
+) -> Result<(Sets, Option<Vec<orlop_sys::seccomp::Instruction>>)> {
+    let sets = Sets::from_spec(process(spec)?.capabilities().as_ref());
+    let filter = seccomp::filter(spec, &sets)?;
+    Ok((sets, filter))
+}
+
+impl<'a> Plan<'a> {
+    /// Opens everything that a path of the host leads to.
+    pub(crate) fn open(
+        directory: &'a Path,
+        spec: &'a Spec,
+        config: &'a ShimConfig,
+        steps: Steps<'a>,
+    ) -> Result<Self> {
+        let linux = spec
+            .linux()
+            .as_ref()
+            .ok_or(Error::Missing("a section for linux"))?;
+        let namespaces = Namespaces::open(linux)?;
+        let root = rootfs::assemble(&config.root)?;
+        for (volume, target) in &config.copy_up {
+            copy_up::fill(volume, root.as_fd(), target)?;
+        }
+        let sources = spec.mounts().iter().flatten().map(mounts::open_source);
+        let trees = sources.collect::<Result<_>>()?;
+        Ok(Self {
+            directory,
+            spec,
+            config,
+            linux,
+            namespaces,
+            root,
+            trees,
+            steps,
+        })
+    }
+
+    /// Makes the container, up to the step before its command.
+    pub(crate) fn create(&self) -> Result<Created> {
+        let tty = self.steps.process.terminal().unwrap_or(false);
+        let (streams, ends) = match tty {
+            true => (Streams::default(), None),
+            false => Streams::pipes(self.config.open_stdin, true)
+                .map(|(streams, ends)| (streams, Some(ends)))?,
+        };
+        let oom_score = self.steps.process.oom_score_adj();
+        let flags = self.namespaces.new;
+        let child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
+            self.live(channel, ends.as_ref())
+        })?;
+        drop(ends);
+        let streams = match child.ready()? {
+            Some(master) => Streams::terminal(master)?,
+            None => streams,
+        };
+        Ok(Created { child, streams })
+    }
+
+    /// The container's side, in order.
+    fn live(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
+        let setup = |step| {
+            move |errno: rustix::io::Errno| Error::Setup {
+                step,
+                source: errno.into(),
+            }
+        };
+        self.namespaces.enter()?;
+        rustix::process::setsid().map_err(setup("session"))?;
+        rustix::process::umask(Mode::empty());
+        rootfs::enter(self.root.as_fd(), self.directory)?;
+        let root = rootfs::root_handle()?;
+        self.mount(root.as_fd())?;
+        devices::populate(
+            root.as_fd(),
+            self.linux.devices().as_deref().unwrap_or_default(),
+        )?;
+        self.name()?;
+        self.set_parameters()?;
+        let identity = self.steps.identity(root.as_fd())?;
+        rustix::process::umask(Mode::from_raw_mode(0o022));
+        let cwd = self.steps.open_cwd(root.as_fd())?;
+        let terminal = match ends {
+            Some(_) => None,
+            None => {
+                let uid = identity.uid;
+                let terminal = devices::open_terminal(root.as_fd(), uid, self.config.window)?;
+                devices::bind_console(root.as_fd(), terminal.slave.as_fd())?;
+                Some(terminal)
+            }
+        };
+        self.hide(root.as_fd())?;
+        self.steps.limit();
+        let master = terminal.as_ref().map(|terminal| &terminal.master);
+        channel
+            .report(&Report::Ready, master)
+            .map_err(Error::Silent)?;
+        if !channel.wait_go() {
+            sys::exit_now(1);
+        }
+        if let Some(ends) = ends {
+            adopt_streams([ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()])?;
+        } else if let Some(terminal) = &terminal {
+            adopt_terminal(&terminal.slave)?;
+        }
+        self.steps.run(cwd.as_fd(), &identity)
+    }
+
+    fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
+        let mounts = self.spec.mounts().as_deref().unwrap_or_default();
+        for (mount, tree) in mounts.iter().zip(&self.trees) {
+            mounts::attach(root, mount, tree.as_ref(), &self.config.cgroups)?;
+        }
+        if mounts.iter().any(is_procfs) {
+            mounts::open_checked(root, "/proc", PROC_MAGIC, "the proc file system")?;
+        }
+        Ok(())
+    }
+
+    fn name(&self) -> Result<()> {
+        match self.spec.hostname() {
+            Some(name) if self.namespaces.new & namespaces::UTS != 0 => {
+                nix::unistd::sethostname(name).map_err(|errno| Error::Hostname(errno.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Kernel parameters, through a proc file system that nobody else has a path to.
+    fn set_parameters(&self) -> Result<()> {
+        let Some(parameters) = self.linux.sysctl().as_ref().filter(|all| !all.is_empty()) else {
+            return Ok(());
+        };
+        let private = rustix::mount::MountAttrFlags::MOUNT_ATTR_NOSUID;
+        let proc = rootfs::new_filesystem("proc", Path::new("proc"), &[], private);
+        let proc = proc.map_err(|errno| Error::Sysctl {
+            name: "".to_owned(),
+            source: errno.into(),
+        })?;
+        for (name, value) in parameters {
+            let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
+            if !name.bytes().all(known) || name.split(['.', '/']).any(str::is_empty) {
+                return Err(Error::SysctlName(name.clone()));
+            }
+            let fail = |source| Error::Sysctl {
+                name: name.clone(),
+                source,
+            };
+            let path = PathBuf::from(format!("sys/{}", name.replace('.', "/")));
+            let file = rootfs::open_plain(&proc, &path, OFlags::WRONLY).map_err(fail)?;
+            File::from(file).write_all(value.as_bytes()).map_err(fail)?;
+        }
+        Ok(())
+    }
+
+    fn hide(&self, root: BorrowedFd<'_>) -> Result<()> {
+        devices::mask(
+            root,
+            self.linux.masked_paths().as_deref().unwrap_or_default(),
+        )?;
+        devices::make_read_only(
+            root,
+            self.linux.readonly_paths().as_deref().unwrap_or_default(),
+        )?;
+        let read_only = self.spec.root().as_ref().and_then(|root| root.readonly());
+        if read_only.unwrap_or(false) {
+            mount::set(root, attributes::READ_ONLY, 0, None, false).map_err(|source| {
+                Error::Root {
+                    step: "make it read-only",
+                    source,
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn is_procfs(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("proc") && mount.destination() == Path::new("/proc")
+}
+
+impl Namespaces {
+    fn open(linux: &Linux) -> Result<Self> {
+        let mut all = Self::default();
+        for namespace in linux.namespaces().iter().flatten() {
+            let kind = namespace.typ();
+            let flag = flag(kind)?;
+            let Some(path) = namespace.path() else {
+                if kind == LinuxNamespaceType::Cgroup {
+                    all.cgroup = true;
+                } else {
+                    all.new |= flag;
+                }
+                continue;
+            };
+            if matches!(kind, LinuxNamespaceType::Mount | LinuxNamespaceType::Pid) {
+                return Err(Error::Unsupported(format!(
+                    "joining another {kind} namespace"
+                )));
+            }
+            let fail = |source| Error::Join {
+                path: path.clone(),
+                source,
+            };
+            let file = File::open(path).map_err(fail)?;
+            all.join.push(Join {
+                path: path.clone(),
+                file,
+            });
+        }
+        if all.new & namespaces::MOUNT == 0 {
+            return Err(Error::Missing("a mount namespace"));
+        }
+        Ok(all)
+    }
+
+    fn enter(&self) -> Result<()> {
+        for join in &self.join {
+            let fail = |source| Error::Join {
+                path: join.path.clone(),
+                source,
+            };
+            sys::join_namespaces(join.file.as_fd(), 0).map_err(fail)?;
+        }
+        if self.cgroup {
+            // Now that it is in its cgroup, which becomes what it sees as the root.
+            sys::unshare(namespaces::CGROUP).map_err(Error::Namespaces)?;
+        }
+        Ok(())
+    }
+}
+
+fn flag(kind: LinuxNamespaceType) -> Result<u64> {
+    Ok(match kind {
+        LinuxNamespaceType::Mount => namespaces::MOUNT,
+        LinuxNamespaceType::Cgroup => namespaces::CGROUP,
+        LinuxNamespaceType::Uts => namespaces::UTS,
+        LinuxNamespaceType::Ipc => namespaces::IPC,
+        LinuxNamespaceType::Pid => namespaces::PID,
+        LinuxNamespaceType::Network => namespaces::NETWORK,
+        LinuxNamespaceType::Time => namespaces::TIME,
+        LinuxNamespaceType::User => {
+            return Err(Error::Unsupported("a user namespace".to_owned()));
+        }
+    })
+}

@@ -1,0 +1,17 @@
+//! The record of the exit: on disk before anyone is told.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use orlop_shim::config::{EXIT_FILE, ExitStatus};
+
+/// Writes `exit.json` so that it survives a power cut: complete or not at all.
+pub(crate) fn record(directory: &Path, status: &ExitStatus) -> io::Result<()> {
+    let temporary = directory.join(format!("{EXIT_FILE}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(&serde_json::to_vec(status)?)?;
+    file.sync_data()?;
+    fs::rename(&temporary, directory.join(EXIT_FILE))?;
+    File::open(directory)?.sync_all()
+}

@@ -1,0 +1,275 @@
+//! The mounts of the specification: opened on the host's side before the container exists, attached
+//! on the container's side by handle, in order.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use oci_spec::runtime::Mount;
+use orlop_shim::config::Cgroup;
+use orlop_sys::mount::{self, Propagation, attributes};
+use rustix::fs::{CWD, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
+
+use crate::error::{Error, Result};
+use crate::rootfs::{self, Kind};
+
+/// `PROC_SUPER_MAGIC`.
+pub(crate) const PROC_MAGIC: u64 = 0x9fa0;
+/// `TMPFS_MAGIC`.
+pub(crate) const TMPFS_MAGIC: u64 = 0x0102_1994;
+/// `DEVPTS_SUPER_MAGIC`.
+pub(crate) const DEVPTS_MAGIC: u64 = 0x1cd1;
+
+/// The options of one mount, sorted.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Options {
+    set: u64,
+    clear: u64,
+    bind: bool,
+    recursive: bool,
+    propagation: Option<(Propagation, bool)>,
+    data: Vec<(String, Option<String>)>,
+}
+
+impl Options {
+    /// Sorts the words of the OCI specification and of mount(8).
+    pub(crate) fn parse(words: &[String]) -> Self {
+        let mut options = Self::default();
+        for word in words {
+            if !options.attribute(word) && !options.tree(word) {
+                let (key, value) = match word.split_once('=') {
+                    Some((key, value)) => (key, Some(value.to_owned())),
+                    None => (word.as_str(), None),
+                };
+                options.data.push((key.to_owned(), value));
+            }
+        }
+        options
+    }
+
+    fn attribute(&mut self, word: &str) -> bool {
+        let (set, clear) = match word {
+            "defaults" => (0, 0),
+            "ro" | "rro" => (attributes::READ_ONLY, 0),
+            "rw" => (0, attributes::READ_ONLY),
+            "nosuid" => (attributes::NO_SUID, 0),
+            "suid" => (0, attributes::NO_SUID),
+            "nodev" => (attributes::NO_DEV, 0),
+            "dev" => (0, attributes::NO_DEV),
+            "noexec" => (attributes::NO_EXEC, 0),
+            "exec" => (0, attributes::NO_EXEC),
+            "noatime" => (attributes::NO_ATIME, attributes::ATIME_MASK),
+            "relatime" => (0, attributes::ATIME_MASK),
+            "strictatime" => (attributes::STRICT_ATIME, attributes::ATIME_MASK),
+            "nodiratime" => (attributes::NO_DIR_ATIME, 0),
+            "nosymfollow" => (attributes::NO_SYMLINK_FOLLOW, 0),
+            _ => return false,
+        };
+        self.set = self.set & !clear | set;
+        self.clear = self.clear & !set | clear;
+        true
+    }
+
+    fn tree(&mut self, word: &str) -> bool {
+        let (name, recursive) = match word.strip_prefix('r') {
+            Some(name) if !matches!(word, "rw" | "ro") => (name, true),
+            _ => (word, false),
+        };
+        let propagation = match name {
+            "bind" => {
+                self.bind = true;
+                self.recursive |= recursive;
+                return true;
+            }
+            "private" => Propagation::Private,
+            "slave" => Propagation::Slave,
+            "shared" => Propagation::Shared,
+            "unbindable" => Propagation::Unbindable,
+            _ => return false,
+        };
+        self.propagation = Some((propagation, recursive));
+        true
+    }
+}
+
+/// Clones the tree that a bind mount shows, with its attributes set. `None` for other mounts.
+///
+/// On the host's side: the source is a path of the host, given by the operator.
+pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    if !options.bind && mount.typ().as_deref() != Some("bind") {
+        return Ok(None);
+    }
+    let destination = mount.destination();
+    if let Some((option, _)) = options.data.first() {
+        let (destination, option) = (destination.clone(), option.clone());
+        return Err(Error::Option {
+            destination,
+            option,
+        });
+    }
+    let path = mount
+        .source()
+        .as_deref()
+        .ok_or(Error::Missing("the source of a bind mount"))?;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, options.recursive);
+    let tree = open_tree(CWD, path, flags).map_err(|source| Error::Source {
+        path: path.into(),
+        destination: destination.clone(),
+        source: source.into(),
+    })?;
+    dress(&tree, &options).map_err(|source| Error::Mount {
+        destination: destination.clone(),
+        step: "attributes of the bind mount",
+        source,
+    })?;
+    Ok(Some(tree))
+}
+
+/// Attributes and propagation of a bind mount. Private, unless asked for otherwise: nothing that
+/// happens in the container shows on the host, and the other way round.
+fn dress(tree: &OwnedFd, options: &Options) -> std::io::Result<()> {
+    let recursive = options.recursive;
+    mount::set(tree.as_fd(), options.set, options.clear, None, recursive)?;
+    let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
+    mount::set(tree.as_fd(), 0, 0, Some(propagation), deep)
+}
+
+/// Attaches one mount below `root`, in the container.
+pub(crate) fn attach(
+    root: BorrowedFd<'_>,
+    mount: &Mount,
+    tree: Option<&OwnedFd>,
+    cgroups: &[Cgroup],
+) -> Result<()> {
+    let destination = mount.destination().as_path();
+    let kind = match tree {
+        Some(tree) if !rootfs::is_directory(tree.as_fd()) => Kind::File,
+        _ => Kind::Directory,
+    };
+    let target = rootfs::ensure(root, destination, kind)?;
+    let fail = |step| {
+        move |errno: Errno| Error::Mount {
+            destination: destination.into(),
+            step,
+            source: errno.into(),
+        }
+    };
+    if let Some(tree) = tree {
+        return rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"));
+    }
+    let kind = mount
+        .typ()
+        .as_deref()
+        .ok_or(Error::Missing("the type of a mount"))?;
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    match kind {
+        "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, cgroups),
+        "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
+            let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+            let bits = MountAttrFlags::from_bits_retain(bits(options.set));
+            let tree = rootfs::new_filesystem(kind, source, &options.data, bits)
+                .map_err(fail("make the file system"))?;
+            rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"))
+        }
+        other => Err(Error::Unsupported(format!("a mount of type {other:?}"))),
+    }
+}
+
+/// Mount attributes that `fsmount` takes.
+fn bits(set: u64) -> u32 {
+    u32::try_from(set).unwrap_or_default()
+}
+
+/// The container's own cgroup: the unified hierarchy as such, v1 as a directory of hierarchies.
+fn attach_cgroups(
+    root: BorrowedFd<'_>,
+    destination: &Path,
+    target: &OwnedFd,
+    options: &Options,
+    cgroups: &[Cgroup],
+) -> Result<()> {
+    let fail = |step| {
+        move |errno: Errno| Error::Mount {
+            destination: destination.into(),
+            step,
+            source: errno.into(),
+        }
+    };
+    let bits = MountAttrFlags::from_bits_retain(bits(options.set));
+    if cgroups.iter().all(|cgroup| cgroup.controllers.is_none()) {
+        let tree = rootfs::new_filesystem("cgroup2", Path::new("cgroup"), &[], bits)
+            .map_err(fail("make the cgroup2 file system"))?;
+        return rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"));
+    }
+    let writable = bits - MountAttrFlags::MOUNT_ATTR_RDONLY;
+    let mode = [("mode".to_owned(), Some("755".to_owned()))];
+    let base = rootfs::new_filesystem("tmpfs", Path::new("tmpfs"), &mode, writable)
+        .map_err(fail("make the directory of cgroups"))?;
+    rootfs::attach(base.as_fd(), target.as_fd()).map_err(fail("attach"))?;
+    for controllers in cgroups
+        .iter()
+        .filter_map(|cgroup| cgroup.controllers.as_deref())
+    {
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let target = rootfs::ensure(root, &destination.join(name), Kind::Directory)?;
+        let words: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        let words = Options::parse(&words).data;
+        let tree = rootfs::new_filesystem("cgroup", Path::new("cgroup"), &words, bits)
+            .map_err(fail("make the cgroup file system"))?;
+        rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"))?;
+    }
+    mount::set(base.as_fd(), options.set, 0, None, false).map_err(|source| Error::Mount {
+        destination: destination.into(),
+        step: "attributes",
+        source,
+    })
+}
+
+/// A handle of `path`, checked to be a directory of the file system with the number `magic`.
+pub(crate) fn open_checked(
+    root: BorrowedFd<'_>,
+    path: &'static str,
+    magic: u64,
+    expected: &'static str,
+) -> Result<OwnedFd> {
+    let wrong = Error::WrongFilesystem { path, expected };
+    let flags = OFlags::PATH | OFlags::DIRECTORY;
+    let Ok(handle) = rootfs::open_plain(root, Path::new(path), flags) else {
+        return Err(wrong);
+    };
+    match rustix::fs::fstatfs(&handle) {
+        Ok(stat) if u64::try_from(stat.f_type).is_ok_and(|number| number == magic) => Ok(handle),
+        _ => Err(wrong),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Options {
+        Options::parse(&words.split(',').map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn options_are_sorted_into_attributes_tree_and_data() {
+        let options = parse("rbind,ro,nosuid,rslave");
+        assert!(options.bind && options.recursive);
+        assert_eq!(options.set, attributes::READ_ONLY | attributes::NO_SUID);
+        assert_eq!(options.propagation, Some((Propagation::Slave, true)));
+        let options = parse("nosuid,strictatime,mode=755,size=65536k,newinstance");
+        assert_eq!(options.set, attributes::NO_SUID | attributes::STRICT_ATIME);
+        assert_eq!(options.data.len(), 3);
+        assert_eq!(options.data[2], ("newinstance".to_owned(), None));
+    }
+
+    #[test]
+    fn the_last_of_two_opposite_words_counts() {
+        assert_eq!(parse("ro,rw").set, 0);
+        assert_eq!(parse("rw,ro").set, attributes::READ_ONLY);
+        assert_eq!(parse("rw,ro").clear, 0);
+    }
+}

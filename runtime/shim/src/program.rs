@@ -1,0 +1,48 @@
+//! Keeps the shim's own program file out of the container's reach.
+//!
+//! Until its `exec`, a process of a container runs this program, and a hostile image can make that
+//! `exec` lead back to `/proc/self/exe`, a handle of our file on the host (CVE-2019-5736). So the shim
+//! runs from a read-only clone of the mount its file is on: a write through any such handle fails,
+//! and the clone belongs to no mount namespace in which it could be made writable again. A copy in a
+//! sealed memory file would cost the copying of a megabyte for every container; this costs one more
+//! `exec`, and none at all if the runtime starts the shim from such a clone in the first place.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStringExt;
+
+use nix::fcntl::AtFlags;
+use orlop_sys::mount::{self, attributes};
+use rustix::fs::{CWD, StatVfsMountFlags};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::process::DumpableBehavior;
+
+use crate::error::{Error, Result};
+
+const SELF: &str = "/proc/self/exe";
+
+/// Returns in a process that cannot be traced, dumped or read by others, and whose program file
+/// cannot be written through it.
+pub(crate) fn protect() -> Result<()> {
+    let undumpable = DumpableBehavior::NotDumpable;
+    let set = |behavior| rustix::process::set_dumpable_behavior(behavior);
+    set(undumpable).map_err(|errno| Error::Program(errno.into()))?;
+    let mounted = rustix::fs::statvfs(SELF).map_err(|errno| Error::Program(errno.into()))?;
+    if mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
+        return Ok(());
+    }
+    run_from_clone().map_err(Error::Program)
+}
+
+fn run_from_clone() -> io::Result<()> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = open_tree(CWD, SELF, flags)?;
+    mount::set(clone.as_fd(), attributes::READ_ONLY, 0, None, false)?;
+    let args: Vec<CString> = std::env::args_os()
+        .map(|arg| CString::new(arg.into_vec()))
+        .collect::<std::result::Result<_, _>>()?;
+    let empty: [CString; 0] = [];
+    nix::unistd::execveat(clone.as_fd(), c"", &args, &empty, AtFlags::AT_EMPTY_PATH)?;
+    Ok(())
+}

@@ -1,0 +1,38 @@
+//! Seccomp: which system calls the container may make.
+
+mod compile;
+mod profile;
+
+use oci_spec::runtime::Spec;
+use orlop_sys::seccomp::Instruction;
+
+use crate::capabilities::Sets;
+use crate::error::{Error, Result};
+
+/// The annotation by which the runtime chooses between our profile and none, where the
+/// specification brings no profile of its own.
+const ANNOTATION: &str = "org.orlop.seccomp";
+
+/// Compiles the filter for a process with `capabilities`; `None` where the operator wants none.
+///
+/// Fails closed: an unknown word is an error, and no word at all means the default profile.
+pub(crate) fn filter(spec: &Spec, capabilities: &Sets) -> Result<Option<Vec<Instruction>>> {
+    if let Some(seccomp) = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())
+    {
+        return Ok(Some(compile::compile(&profile::from_spec(seccomp)?)?));
+    }
+    let word = spec
+        .annotations()
+        .as_ref()
+        .and_then(|all| all.get(ANNOTATION));
+    match word.map(String::as_str) {
+        None | Some("default") => Ok(Some(compile::compile(&profile::built_in(capabilities))?)),
+        Some("unconfined") => Ok(None),
+        Some(other) => Err(Error::SeccompProfile(format!(
+            "{other:?} is neither default nor unconfined"
+        ))),
+    }
+}

@@ -1,0 +1,149 @@
+//! From the start of the shim to the container that waits for its command.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oci_spec::runtime::Spec;
+use orlop_shim::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
+use orlop_shim::protocol::{Kind, Reply, VERSION, encode, write_frame};
+use rustix::fs::{CWD, Mode, OFlags};
+
+use crate::container::{Plan, confinement, process};
+use crate::error::{Error, Result, note};
+use crate::process::Steps;
+use crate::supervise::{Given, Supervisor, listen};
+use crate::{cgroup, stdio};
+
+/// Name of the shim's own log.
+const OWN_LOG: &str = "shim.log";
+/// The largest document that is read.
+const DOCUMENT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Starts the container of `directory` and stays until its end.
+pub(crate) fn run(directory: &Path) -> Result<()> {
+    let setup = |step| move |source: io::Error| Error::Setup { step, source };
+    let start = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(setup("start socket"))?;
+    detach(directory).map_err(setup("detach"))?;
+    let mut start = UnixStream::from(start);
+    let result = start_container(directory, &start);
+    if let Err(error) = &result {
+        note(&error.message());
+        let reply = Reply::Failed {
+            failure: error.failure(),
+            message: error.message(),
+        };
+        // The service may be gone; then the log has it.
+        drop(encode(&reply).and_then(|payload| write_frame(&mut start, Kind::Message, &payload)));
+    }
+    result
+}
+
+/// Out of the service's session, directory and streams.
+fn detach(directory: &Path) -> io::Result<()> {
+    // Fails only for the leader of a group, which then has a session of its own already.
+    rustix::process::setsid().ok();
+    orlop_sys::process::ignore_hangups();
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;
+    let path = directory.join(OWN_LOG);
+    let log = rustix::fs::openat(CWD, &path, flags, Mode::from_raw_mode(0o600))?;
+    stdio::detach(&log)?;
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::chdir("/")?;
+    Ok(())
+}
+
+fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
+    let config: ShimConfig = read(&directory.join(SHIM_FILE))?;
+    if config.version != VERSION {
+        return Err(Error::Version(config.version));
+    }
+    let spec: Spec = read(&directory.join(SPEC_FILE))?;
+    let (sets, filter) = confinement(&spec)?;
+    let setup = |step| move |source: io::Error| Error::Setup { step, source };
+    let given = Given {
+        directory,
+        spec: &spec,
+        config: &config,
+        sets,
+        filter: filter.as_deref(),
+        listener: listen(&config.socket).map_err(setup("socket"))?,
+        signals: signals().map_err(setup("signals"))?,
+        home: File::open("/proc/self/ns/pid").map_err(setup("pid namespace"))?,
+    };
+    let result = create_and_run(given, start);
+    drop(std::fs::remove_file(&config.socket));
+    if result.is_err() {
+        cgroup::kill_all(&config.cgroups);
+    }
+    result
+}
+
+fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
+    let steps = Steps {
+        process: process(given.spec)?,
+        user: &given.config.user,
+        create_cwd: given.config.create_cwd,
+        sets: given.sets,
+        filter: given.filter,
+    };
+    let plan = Plan::open(given.directory, given.spec, given.config, steps)?;
+    let created = plan.create()?;
+    drop(plan);
+    let resources = given
+        .spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.resources().as_ref());
+    let rules = resources
+        .and_then(|resources| resources.devices().as_deref())
+        .unwrap_or_default();
+    if let Err(error) = cgroup::restrict_devices(&given.config.cgroups, rules) {
+        created.child.abandon();
+        return Err(error);
+    }
+    let start = start.try_clone().map_err(|source| Error::Setup {
+        step: "start socket",
+        source,
+    })?;
+    Supervisor::new(given, created, start)?.run();
+    Ok(())
+}
+
+/// Ends of children come as readable bytes; a request to end is not the host's to make here.
+fn signals() -> io::Result<SignalFd> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(SignalFd::with_flags(
+        &set,
+        SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK,
+    )?)
+}
+
+fn read<T: for<'a> serde::Deserialize<'a>>(path: &Path) -> Result<T> {
+    use std::io::Read as _;
+    let file = File::open(path).map_err(|source| Error::Read {
+        path: path.into(),
+        source,
+    })?;
+    let reader = BufReader::new(file.take(DOCUMENT_BYTES_MAX));
+    serde_json::from_reader(reader).map_err(|source| Error::Parse {
+        path: path.into(),
+        source,
+    })
+}

@@ -1,0 +1,372 @@
+//! The shim's life beside its container: one thread, one poll loop.
+
+mod answer;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::sys::signalfd::SignalFd;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use oci_spec::runtime::Spec;
+use orlop_shim::config::{ExitStatus, LOG_FILE, ShimConfig};
+use orlop_shim::protocol::{Kind, Reply};
+use orlop_sys::seccomp::Instruction;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::capabilities::Sets;
+use crate::child::Child;
+use crate::connection::{Connection, Role};
+use crate::container::Created;
+use crate::error::{Result, note};
+use crate::log::Log;
+use crate::stdio::{Read, Streams};
+use crate::{cgroup, exit};
+
+/// How long output may still come after a process ended: what it started may hold its pipes.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
+/// How long processes started later may take to follow the first.
+const FOLLOW_PATIENCE: Duration = Duration::from_secs(2);
+/// How long peers may take to read the end.
+const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
+/// How often the loop looks at its clocks while something is ending.
+const TICK: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 5_000_000,
+};
+/// Chunks read at last from a stream that does not end.
+const LAST_CHUNKS: usize = 64;
+
+/// The end of a process.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    code: i32,
+    at: Instant,
+}
+
+/// A process and its streams.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    streams: Streams,
+    end: Option<End>,
+}
+
+impl Running {
+    /// Whether its output is complete, or is taken to be.
+    fn is_over(&self) -> bool {
+        self.end
+            .is_some_and(|end| self.streams.ended() || end.at.elapsed() > DRAIN_PATIENCE)
+    }
+}
+
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    Signal,
+    Listener,
+    Main,
+    Exec(u64),
+    Connection(u64),
+}
+
+/// What the shim was given.
+pub(crate) struct Given<'a> {
+    pub(crate) directory: &'a Path,
+    pub(crate) spec: &'a Spec,
+    pub(crate) config: &'a ShimConfig,
+    pub(crate) sets: Sets,
+    pub(crate) filter: Option<&'a [Instruction]>,
+    pub(crate) listener: UnixListener,
+    pub(crate) signals: SignalFd,
+    pub(crate) home: File,
+}
+
+/// The shim's state.
+pub(crate) struct Supervisor<'a> {
+    given: Given<'a>,
+    main: Running,
+    execs: BTreeMap<u64, Running>,
+    connections: BTreeMap<u64, Connection>,
+    next: u64,
+    log: Log,
+    start_time: u64,
+    started_at: Option<i64>,
+    /// When everyone was told of the end.
+    told: Option<Instant>,
+    /// The service went away before the start, or the start failed.
+    abandoned: bool,
+}
+
+impl<'a> Supervisor<'a> {
+    /// Takes over a created container; tells the service so.
+    pub(crate) fn new(given: Given<'a>, created: Created, start: UnixStream) -> Result<Self> {
+        let Created { child, streams } = created;
+        let setup = |source| crate::error::Error::Setup {
+            step: "start socket",
+            source,
+        };
+        let start_time = crate::child::start_time(child.pid).map_err(setup)?;
+        let mut starter = Connection::new(start, Role::Starter).map_err(setup)?;
+        starter.reply(&Reply::Created { pid: child.pid });
+        Ok(Self {
+            log: Log::open(given.directory.join(LOG_FILE), given.config.log_bytes_max),
+            given,
+            main: Running {
+                child,
+                streams,
+                end: None,
+            },
+            execs: BTreeMap::new(),
+            connections: BTreeMap::from([(0, starter)]),
+            next: 1,
+            start_time,
+            started_at: None,
+            told: None,
+            abandoned: false,
+        })
+    }
+
+    /// Until the container has ended and everyone knows.
+    pub(crate) fn run(mut self) {
+        while !self.is_over() {
+            for token in self.wait() {
+                self.handle(token);
+            }
+            self.settle();
+        }
+        if self.abandoned {
+            self.main.child.abandon();
+            cgroup::kill_all(&self.given.config.cgroups);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let flushed = !self.connections.values().any(Connection::has_output);
+        let told = self.told.or(self.abandoned.then(Instant::now));
+        told.is_some_and(|told| flushed || told.elapsed() > FAREWELL_PATIENCE)
+    }
+
+    /// Waits for something to happen.
+    fn wait(&self) -> Vec<Token> {
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.given.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.given.listener.as_fd(), PollFlags::IN),
+        ];
+        let mut tokens = vec![Token::Signal, Token::Listener];
+        for fd in self.main.streams.interests(true) {
+            fds.push(fd);
+            tokens.push(Token::Main);
+        }
+        for (&id, exec) in &self.execs {
+            let behind = self.connections.get(&id).is_some_and(Connection::is_behind);
+            for fd in exec.streams.interests(!behind) {
+                fds.push(fd);
+                tokens.push(Token::Exec(id));
+            }
+        }
+        for (&id, connection) in &self.connections {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, self.wants_input(id, connection));
+            flags.set(PollFlags::OUT, connection.has_output());
+            fds.push(PollFd::from_borrowed_fd(connection.stream.as_fd(), flags));
+            tokens.push(Token::Connection(id));
+        }
+        let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
+        if poll(&mut fds, ending.then_some(&TICK)).is_err() {
+            return Vec::new();
+        }
+        let ready = fds
+            .iter()
+            .zip(tokens)
+            .filter(|(fd, _)| !fd.revents().is_empty());
+        ready.map(|(_, token)| token).collect()
+    }
+
+    fn wants_input(&self, id: u64, connection: &Connection) -> bool {
+        match connection.role {
+            Role::Attached { stdin: true, .. } => self.main.streams.wants_input(),
+            Role::Exec => self
+                .execs
+                .get(&id)
+                .is_none_or(|exec| exec.streams.wants_input()),
+            _ => true,
+        }
+    }
+
+    fn handle(&mut self, token: Token) {
+        match token {
+            Token::Signal => self.reap(),
+            Token::Listener => self.accept(),
+            Token::Main => self.serve_main(),
+            Token::Exec(id) => self.serve_exec(id),
+            Token::Connection(id) => self.serve_connection(id),
+        }
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.given.listener.accept() {
+            let Ok(connection) = Connection::new(stream, Role::Fresh) else {
+                continue;
+            };
+            self.connections.insert(self.next, connection);
+            self.next += 1;
+        }
+    }
+
+    fn reap(&mut self) {
+        while let Ok(Some(_)) = self.given.signals.read_signal() {}
+        loop {
+            let (pid, code) = match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+                Ok(WaitStatus::Exited(pid, code)) => (pid, code),
+                Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, 128 + signal as i32),
+                Ok(WaitStatus::StillAlive) | Err(_) => return,
+                Ok(_) => continue,
+            };
+            let end = Some(End {
+                code,
+                at: Instant::now(),
+            });
+            let all = std::iter::once(&mut self.main).chain(self.execs.values_mut());
+            for running in all.filter(|running| running.child.pid == pid.as_raw()) {
+                running.end = end;
+                running.streams.look_again();
+            }
+            if self.main.child.pid == pid.as_raw() {
+                cgroup::kill_all(&self.given.config.cgroups);
+            }
+        }
+    }
+
+    /// Moves the container's output into the log and to everyone attached.
+    fn serve_main(&mut self) {
+        self.main.streams.write_input();
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            if let Read::Bytes(bytes) = self.main.streams.read(kind, self.main.end.is_some()) {
+                self.publish(kind, &bytes);
+            }
+        }
+    }
+
+    fn publish(&mut self, kind: Kind, bytes: &[u8]) {
+        self.log.push(kind, bytes);
+        for connection in self.connections.values_mut() {
+            let wanted = match (connection.role, kind) {
+                (Role::Attached { stdout, .. }, Kind::Stdout) => stdout,
+                (Role::Attached { stderr, .. }, Kind::Stderr) => stderr,
+                _ => false,
+            };
+            if wanted {
+                connection.send(kind, bytes);
+            }
+        }
+    }
+
+    fn serve_exec(&mut self, id: u64) {
+        let Some(exec) = self.execs.get_mut(&id) else {
+            return;
+        };
+        exec.streams.write_input();
+        for kind in [Kind::Stdout, Kind::Stderr] {
+            let read = exec.streams.read(kind, exec.end.is_some());
+            if let (Read::Bytes(bytes), Some(peer)) = (read, self.connections.get_mut(&id)) {
+                peer.send(kind, &bytes);
+            }
+        }
+    }
+
+    /// Ends what has ended.
+    fn settle(&mut self) {
+        if self.connections.get(&0).is_some_and(Connection::over) {
+            // The service that never said "start" is gone.
+            self.abandoned |= self.started_at.is_none();
+        }
+        self.connections.retain(|_, connection| !connection.over());
+        let over = self.execs.iter().filter(|(_, exec)| exec.is_over());
+        let over: Vec<u64> = over.map(|(&id, _)| id).collect();
+        for id in over {
+            self.finish_exec(id);
+        }
+        let Some(end) = self
+            .main
+            .end
+            .filter(|_| self.told.is_none() && self.main.is_over())
+        else {
+            return;
+        };
+        if self.execs.is_empty() || end.at.elapsed() > FOLLOW_PATIENCE {
+            self.finish(end);
+        }
+    }
+
+    fn finish_exec(&mut self, id: u64) {
+        for _ in 0..LAST_CHUNKS {
+            self.serve_exec(id);
+        }
+        let Some(exec) = self.execs.remove(&id) else {
+            return;
+        };
+        let oom_killed = cgroup::oom_killed(&self.given.config.cgroups);
+        if let (Some(end), Some(peer)) = (exec.end, self.connections.get_mut(&id)) {
+            peer.reply(&Reply::Exited {
+                code: end.code,
+                oom_killed,
+            });
+            peer.role = Role::Leaving;
+        }
+    }
+
+    /// The record first, then the news.
+    fn finish(&mut self, end: End) {
+        for _ in 0..LAST_CHUNKS {
+            self.serve_main();
+        }
+        self.log.finish();
+        let Some(started_at) = self.started_at else {
+            self.abandoned = true;
+            return;
+        };
+        let status = ExitStatus {
+            code: end.code,
+            oom_killed: cgroup::oom_killed(&self.given.config.cgroups),
+            started_at,
+            finished_at: now(),
+        };
+        if let Err(error) = exit::record(self.given.directory, &status) {
+            note(&format!("cannot record the exit: {error}"));
+        }
+        let ExitStatus {
+            code, oom_killed, ..
+        } = status;
+        for connection in self.connections.values_mut() {
+            if matches!(connection.role, Role::Attached { .. } | Role::Waiting) {
+                connection.reply(&Reply::Exited { code, oom_killed });
+            }
+            connection.role = Role::Leaving;
+        }
+        self.told = Some(Instant::now());
+    }
+}
+
+/// Nanoseconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+/// Listens on a path that an earlier shim of the same container may have left.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}

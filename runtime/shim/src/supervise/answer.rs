@@ -1,0 +1,252 @@
+//! Requests and their answers.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use oci_spec::runtime::Process;
+use orlop_shim::protocol::{Failure, Reply, Request};
+use orlop_sys::process as sys;
+
+use super::{Running, Supervisor, now};
+use crate::cgroup;
+use crate::connection::{Frame, Role};
+use crate::devices;
+use crate::error::{Error, Result};
+use crate::exec::Exec;
+use crate::process::Steps;
+use crate::stdio::Streams;
+
+impl Supervisor<'_> {
+    /// Reads from a peer, and does what it says.
+    pub(super) fn serve_connection(&mut self, id: u64) {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return;
+        };
+        connection.flush();
+        connection.fill();
+        while let Some(connection) = self.connections.get_mut(&id) {
+            let role = connection.role;
+            match connection.next_frame() {
+                None => return,
+                Some(Frame::Stdin(bytes)) => self.take_input(id, role, &bytes),
+                Some(Frame::Request(request)) => self.answer(id, role, request),
+            }
+        }
+    }
+
+    fn take_input(&mut self, id: u64, role: Role, bytes: &[u8]) {
+        match role {
+            Role::Attached { stdin: true, .. } => self.main.streams.push_input(bytes),
+            Role::Exec => {
+                if let Some(exec) = self.execs.get_mut(&id) {
+                    exec.streams.push_input(bytes);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, id: u64, role: Role, request: Request) {
+        match (role, request) {
+            (Role::Starter, Request::Start) => self.start(id),
+            (Role::Fresh, request) => self.answer_first(id, request),
+            // On a connection with streams, signals and sizes get no answer.
+            (Role::Attached { .. }, Request::Signal { signal, all }) => {
+                drop(self.signal_main(signal, all));
+            }
+            (Role::Attached { .. }, Request::Resize { rows, columns }) => {
+                drop(resize(&self.main.streams, rows, columns));
+            }
+            (Role::Exec, Request::Signal { signal, .. }) => {
+                if let Some(exec) = self.execs.get(&id) {
+                    drop(sys::send_signal(exec.child.pidfd.as_fd(), signal));
+                }
+            }
+            (Role::Exec, Request::Resize { rows, columns }) => {
+                if let Some(exec) = self.execs.get(&id) {
+                    drop(resize(&exec.streams, rows, columns));
+                }
+            }
+            _ => self.refuse(id),
+        }
+    }
+
+    /// The first request of a connection says what it is for.
+    fn answer_first(&mut self, id: u64, request: Request) {
+        match request {
+            Request::Attach {
+                stdin,
+                stdout,
+                stderr,
+            } => {
+                let (tty, pid) = (self.main.streams.tty, self.main.child.pid);
+                let role = Role::Attached {
+                    stdin,
+                    stdout,
+                    stderr,
+                };
+                self.reply(id, &Reply::Attached { tty, pid }, role);
+            }
+            Request::Wait => self.set_role(id, Role::Waiting),
+            Request::State => {
+                let state = Reply::State {
+                    pid: self.main.child.pid,
+                    start_time: self.start_time,
+                    started_at: self.started_at.unwrap_or_default(),
+                };
+                self.reply(id, &state, Role::Leaving);
+            }
+            Request::Exec {
+                process,
+                user,
+                stdin,
+                window,
+                detach,
+            } => {
+                self.exec(id, &process, &user, stdin && !detach, window, detach);
+            }
+            Request::Signal { signal, all } => {
+                let result = self.signal_main(signal, all);
+                self.conclude(id, result);
+            }
+            Request::Resize { rows, columns } => {
+                let result = resize(&self.main.streams, rows, columns);
+                self.conclude(id, result);
+            }
+            Request::Start => self.refuse(id),
+        }
+    }
+
+    fn refuse(&mut self, id: u64) {
+        self.fail(
+            id,
+            Failure::Invalid,
+            "this request has no meaning here".to_owned(),
+        );
+    }
+
+    fn reply(&mut self, id: u64, reply: &Reply, role: Role) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.role = role;
+            connection.reply(reply);
+        }
+    }
+
+    fn set_role(&mut self, id: u64, role: Role) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            connection.role = role;
+        }
+    }
+
+    fn fail(&mut self, id: u64, failure: Failure, message: String) {
+        self.reply(id, &Reply::Failed { failure, message }, Role::Leaving);
+    }
+
+    fn conclude(&mut self, id: u64, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.reply(id, &Reply::Ok, Role::Leaving),
+            Err(error) => {
+                let failure = match error.raw_os_error() {
+                    Some(3) => Failure::NotRunning, // ESRCH
+                    _ => Failure::Invalid,
+                };
+                self.fail(id, failure, error.to_string());
+            }
+        }
+    }
+
+    fn start(&mut self, id: u64) {
+        let pid = self.main.child.pid;
+        // The container's first instruction must not come before the time of its start.
+        let started_at = now();
+        match self.main.child.begin() {
+            Ok(()) => {
+                self.started_at = Some(started_at);
+                self.reply(id, &Reply::Started { pid }, Role::Leaving);
+            }
+            Err(error) => {
+                self.fail(id, error.failure(), error.message());
+                self.abandoned = true;
+            }
+        }
+    }
+
+    fn signal_main(&self, signal: i32, all: bool) -> io::Result<()> {
+        if !all {
+            return sys::send_signal(self.main.child.pidfd.as_fd(), signal);
+        }
+        for pid in cgroup::members(&self.given.config.cgroups) {
+            match sys::kill(pid, signal) {
+                // It ended by itself.
+                Err(error) if error.raw_os_error() == Some(3) => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn exec(
+        &mut self,
+        id: u64,
+        process: &Process,
+        user: &str,
+        stdin: bool,
+        window: Option<(u16, u16)>,
+        detach: bool,
+    ) {
+        match self.start_exec(process, user, stdin, window, !detach) {
+            Ok(running) => {
+                let pid = running.child.pid;
+                self.execs.insert(id, running);
+                let role = if detach { Role::Leaving } else { Role::Exec };
+                self.reply(id, &Reply::Started { pid }, role);
+            }
+            Err(error) => self.fail(id, error.failure(), error.message()),
+        }
+    }
+
+    fn start_exec(
+        &self,
+        process: &Process,
+        user: &str,
+        stdin: bool,
+        window: Option<(u16, u16)>,
+        output: bool,
+    ) -> Result<Running> {
+        if self.main.end.is_some() || self.started_at.is_none() {
+            return Err(Error::Ended);
+        }
+        let own = process.capabilities().as_ref();
+        let sets = own.map_or(self.given.sets, |own| {
+            crate::capabilities::Sets::from_spec(Some(own))
+        });
+        let steps = Steps {
+            process,
+            user,
+            create_cwd: false,
+            sets,
+            filter: self.given.filter,
+        };
+        let exec = Exec {
+            steps,
+            init: self.main.child.pidfd.as_fd(),
+            home: &self.given.home,
+            cgroups: &self.given.config.cgroups,
+            stdin,
+            output,
+            window,
+        };
+        let (child, streams) = exec.start()?;
+        Ok(Running {
+            child,
+            streams,
+            end: None,
+        })
+    }
+}
+
+fn resize(streams: &Streams, rows: u16, columns: u16) -> io::Result<()> {
+    let missing = || io::Error::new(io::ErrorKind::Unsupported, "the process has no terminal");
+    let master = streams.master().ok_or_else(missing)?;
+    Ok(devices::resize(master, rows, columns)?)
+}

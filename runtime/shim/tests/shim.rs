@@ -1,0 +1,15 @@
+//! The real shim with real containers: a root of busybox, cgroups of its own, everything cleaned up.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+
+#[path = "shim/attach.rs"]
+mod attach;
+#[path = "shim/bench.rs"]
+mod bench;
+#[path = "shim/isolation.rs"]
+mod isolation;
+#[path = "shim/lifecycle.rs"]
+mod lifecycle;
+#[path = "shim/limits.rs"]
+mod limits;
+#[path = "shim/support.rs"]
+mod support;

@@ -181,23 +181,31 @@ impl Network {
     }
 
     /// All networks, by name.
-    pub fn list(&self) -> Vec<NetworkInfo> {
-        NetworkKind::ALL.map(|kind| self.inspect(kind)).to_vec()
+    pub async fn list(&self) -> Result<Vec<NetworkInfo>> {
+        let mut all = Vec::new();
+        for kind in NetworkKind::ALL {
+            all.push(self.inspect(kind).await?);
+        }
+        Ok(all)
     }
 
     /// One network.
-    pub fn inspect(&self, kind: NetworkKind) -> NetworkInfo {
-        let bridge = kind == NetworkKind::Bridge;
-        let subnet = bridge
-            .then(|| bridge::recorded(&self.inner.instance))
-            .flatten();
-        let interface = bridge.then(|| self.inner.instance.bridge.clone());
-        NetworkInfo {
+    pub async fn inspect(&self, kind: NetworkKind) -> Result<NetworkInfo> {
+        let mut info = NetworkInfo {
             kind,
-            subnet: subnet.map(|s| s.to_string()).unwrap_or_default(),
-            gateway: subnet.map(|s| s.host(1).to_string()).unwrap_or_default(),
-            interface: interface.unwrap_or_default(),
+            subnet: String::new(),
+            gateway: String::new(),
+            interface: String::new(),
+        };
+        if kind == NetworkKind::Bridge {
+            let instance = self.inner.instance.clone();
+            info.interface.clone_from(&instance.bridge);
+            if let Some(subnet) = blocking(move || Ok(bridge::recorded(&instance))).await? {
+                info.subnet = subnet.to_string();
+                info.gateway = subnet.host(1).to_string();
+            }
         }
+        Ok(info)
     }
 
     /// Removes what waits for containers, and, if no container is attached, everything that this

@@ -1,5 +1,7 @@
 //! `Networks`.
 
+use std::sync::Arc;
+
 use orlop_proto::error::{to_status, unimplemented};
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::networks_server::Networks;
@@ -10,15 +12,13 @@ use crate::network::{Network, NetworkError, NetworkInfo, NetworkKind};
 /// The networks of this instance.
 #[derive(Debug)]
 pub(super) struct Service {
-    network: Network,
+    network: Arc<Network>,
 }
 
 impl Service {
     /// Answers for these networks.
-    pub(super) fn new(network: &Network) -> Self {
-        Self {
-            network: network.clone(),
-        }
+    pub(super) fn new(network: Arc<Network>) -> Self {
+        Self { network }
     }
 }
 
@@ -35,7 +35,9 @@ impl Networks for Service {
         &self,
         _request: Request<wire::ListNetworksRequest>,
     ) -> Result<Response<wire::ListNetworksResponse>, Status> {
-        let networks = self.network.list().into_iter().map(message).collect();
+        let networks = self.network.list().await;
+        let networks = networks.map_err(|error| to_status(&error))?;
+        let networks = networks.into_iter().map(message).collect();
         Ok(Response::new(wire::ListNetworksResponse { networks }))
     }
 
@@ -45,7 +47,9 @@ impl Networks for Service {
     ) -> Result<Response<wire::Network>, Status> {
         let name = request.into_inner().name;
         let kind = kind_of(&name).map_err(|error| to_status(&error))?;
-        Ok(Response::new(message(self.network.inspect(kind))))
+        let network = self.network.inspect(kind).await;
+        let network = network.map_err(|error| to_status(&error))?;
+        Ok(Response::new(message(network)))
     }
 
     async fn remove(

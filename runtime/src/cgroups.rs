@@ -222,7 +222,9 @@ fn remove(path: &Path) -> io::Result<()> {
     let mut attempt = 0;
     loop {
         match fs::remove_dir(path) {
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS => {
+            Err(error)
+                if error.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS =>
+            {
                 attempt += 1;
                 remove_below(path);
                 std::thread::sleep(REMOVE_PAUSE);
@@ -252,8 +254,7 @@ mod tests {
     use crate::spec::resources::limits;
     use orlop_proto::runtime::Resources;
 
-    const V2: &str =
-        "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
+    const V2: &str = "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n";
     const HYBRID: &str = "\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
 32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,relatime - cgroup cgroup rw,cpu,cpuacct

@@ -2,4 +2,4 @@
 
 mod store;
 
-pub(crate) use store::{Resolved, Store};
+pub(crate) use store::Store;

@@ -26,6 +26,10 @@ pub struct Config {
     #[arg(long)]
     pub no_new_privileges: bool,
 
+    /// Network namespaces that are prepared ahead
+    #[arg(long, value_name = "NUMBER", default_value_t = 4)]
+    pub network_pool: usize,
+
     /// Bytes of a container's log at which it is rotated; two files are kept
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
     pub log_bytes_max: u64,

@@ -184,7 +184,13 @@ impl Containers {
     /// Gives back what was prepared for containers to come, at the end of the service. Containers that
     /// run keep what they have.
     pub(crate) async fn release(&self) {
-        self.parts().network.release_pool().await;
+        if let Err(error) = self.parts().network.release_pool().await {
+            let error = orlop_proto::error::chain(&error);
+            tracing::warn!(
+                error,
+                "cannot give back what was prepared for containers to come"
+            );
+        }
         self.parts().cgroups.release();
     }
 

@@ -26,7 +26,9 @@ pub enum Error {
     #[error("several containers have an id that begins with {0}: give more of it")]
     AmbiguousPrefix(String),
     /// The container's name belongs to another one.
-    #[error("the name {name:?} is in use by container {id}: remove or rename that one, or choose another name")]
+    #[error(
+        "the name {name:?} is in use by container {id}: remove or rename that one, or choose another name"
+    )]
     NameTaken {
         /// The name.
         name: String,
@@ -148,7 +150,7 @@ pub enum Error {
     Network(#[from] NetworkError),
     /// The store refused or does not answer.
     #[error("{0}")]
-    Store(Failure),
+    Store(Box<Failure>),
     /// A blocking task was cut off, which only happens when the service ends.
     #[error("the service is shutting down")]
     ShuttingDown,

@@ -13,7 +13,7 @@ use crate::containers::record::{self, Record};
 use crate::error::{Error, Result};
 
 /// What sled says when it fails.
-pub type IndexError = sled::Error;
+pub(crate) type IndexError = sled::Error;
 
 /// Little is kept here; sled's default is 1 GiB.
 const CACHE_BYTES: u64 = 8 * 1024 * 1024;

@@ -29,4 +29,4 @@ mod volumes;
 
 pub use config::Config;
 pub use error::{Error, Result};
-pub use server::serve;
+pub use server::{serve, serve_until};

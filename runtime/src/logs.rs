@@ -206,7 +206,7 @@ fn tail_position(file: &mut File, wanted: u64, selection: &Selection) -> io::Res
         at -= step;
         file.seek(SeekFrom::Start(at))?;
         let mut block = Vec::new();
-        Read::by_ref(file).take(step).read_to_end(&mut block)?;
+        io::Read::by_ref(file).take(step).read_to_end(&mut block)?;
         block.append(&mut head);
         let mut end = block.len();
         while end > 0 {
@@ -250,7 +250,11 @@ mod tests {
             })
             .collect();
         use std::io::Write as _;
-        let mut file = File::options().create(true).append(true).open(path).unwrap();
+        let mut file = File::options()
+            .create(true)
+            .append(true)
+            .open(path)
+            .unwrap();
         file.write_all(text.as_bytes()).unwrap();
     }
 

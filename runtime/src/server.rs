@@ -42,16 +42,19 @@ async fn open(config: &Config) -> Result<Containers> {
     let sockets = paths.run_dir.join("shims");
     let store = Store::connect(&config.store_endpoint());
     let instance = instance(&paths);
-    let network = Network::open(&paths, &instance, &state.join("networks")).await?;
     let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
-    let log_bytes_max = config.log_bytes_max;
+    let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
     let parts = blocking(move || {
         recover::make_directories(&directory, &sockets)?;
         Ok(Parts {
             volumes: Volumes::open(state.join("volumes"))?,
             cgroups: Cgroups::discover(&instance)?,
             index: Index::open(&state.join("index"), directory.clone())?,
-            network: Arc::new(network),
+            network: Arc::new(Network::open(
+                &paths.root,
+                &state.join("networks"),
+                network_pool,
+            )?),
             directory,
             sockets,
             shim,

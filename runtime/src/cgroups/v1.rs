@@ -75,10 +75,20 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
         }
         // Missing where the kernel does not account for swap.
         if let Some(swap) = memory.swap() {
-            write("memory", "memory.memsw.limit_in_bytes", swap.to_string(), true);
+            write(
+                "memory",
+                "memory.memsw.limit_in_bytes",
+                swap.to_string(),
+                true,
+            );
         }
         if let Some(soft) = memory.reservation() {
-            write("memory", "memory.soft_limit_in_bytes", soft.to_string(), false);
+            write(
+                "memory",
+                "memory.soft_limit_in_bytes",
+                soft.to_string(),
+                false,
+            );
         }
     }
     if let Some(cpu) = limits.cpu() {

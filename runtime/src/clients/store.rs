@@ -68,7 +68,7 @@ impl Store {
             if failure.kind == orlop_proto::error::Kind::NotFound && failure.reason.is_empty() {
                 failure.reason = reason::IMAGE_NOT_FOUND.to_owned();
             }
-            Error::Store(failure)
+            Error::Store(Box::new(failure))
         })?;
         let image = image.into_inner();
         Ok(Resolved {
@@ -147,7 +147,7 @@ impl Store {
 }
 
 fn failed(status: tonic::Status) -> Error {
-    Error::Store(Failure::from(status))
+    Error::Store(Box::new(Failure::from(status)))
 }
 
 /// The store says NOT_FOUND for a blob or a parent as well; trying once more is harmless then.
@@ -159,7 +159,10 @@ fn root(mount: wire::SnapshotMount) -> Result<RootMount> {
     if mount.upper.is_empty() || mount.work.is_empty() {
         return Err(Error::invalid(
             "snapshot",
-            format!("{} is read-only: a container needs an active one", mount.key),
+            format!(
+                "{} is read-only: a container needs an active one",
+                mount.key
+            ),
         ));
     }
     Ok(RootMount {

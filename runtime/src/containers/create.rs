@@ -123,7 +123,10 @@ impl Containers {
                 return Ok(name);
             }
         }
-        Err(Error::invalid("container name", "no free one was found: give one"))
+        Err(Error::invalid(
+            "container name",
+            "no free one was found: give one",
+        ))
     }
 
     async fn make(
@@ -199,7 +202,11 @@ impl Containers {
         let store = &self.parts().store;
         match &plan.request.root {
             Some(Root::Snapshot(key)) => Ok((key.clone(), false, store.mount(key).await?)),
-            _ => Ok((id.to_owned(), true, store.prepare(&plan.manifest, id).await?)),
+            _ => Ok((
+                id.to_owned(),
+                true,
+                store.prepare(&plan.manifest, id).await?,
+            )),
         }
     }
 }
@@ -246,7 +253,9 @@ fn warnings(plan: &Plan) -> Vec<String> {
     let mut warnings = plan.merged.warnings.clone();
     let network = plan.request.network.as_str();
     if matches!(network, "host" | "none") && !plan.request.ports.is_empty() {
-        warnings.push(format!("published ports are discarded with --network {network}"));
+        warnings.push(format!(
+            "published ports are discarded with --network {network}"
+        ));
     }
     warnings
 }
@@ -258,7 +267,11 @@ fn publish_exposed(request: &mut wire::CreateRequest, exposed: &[String]) {
         };
         let number: u32 = number.parse().unwrap_or_default();
         let asked = request.ports.iter().any(|asked| {
-            let own = if asked.protocol.is_empty() { "tcp" } else { &asked.protocol };
+            let own = if asked.protocol.is_empty() {
+                "tcp"
+            } else {
+                &asked.protocol
+            };
             asked.container_port == number && own == protocol
         });
         if number > 0 && !asked {
@@ -300,9 +313,7 @@ fn mounts(
 fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
     let (kind, source) = match asked.kind() {
         wire::MountKind::Bind => (MountKind::Bind, bind_source(asked)?),
-        wire::MountKind::Tmpfs | wire::MountKind::Unspecified => {
-            (MountKind::Tmpfs, PathBuf::new())
-        }
+        wire::MountKind::Tmpfs | wire::MountKind::Unspecified => (MountKind::Tmpfs, PathBuf::new()),
         wire::MountKind::Volume => {
             let anonymous = asked.source.is_empty();
             let volume = volumes.create(&asked.source, Default::default(), anonymous)?;

@@ -40,7 +40,7 @@ impl Containers {
         let teardown = Arc::clone(&container.teardown).lock_owned().await;
         let before = container.record();
         if let Some(attachment) = &before.attachment {
-            self.parts().network.detach(&container.id, attachment).await;
+            self.detach(&container.id, attachment).await;
         }
         let kept = container.update(|record| apply_exit(record, exit.as_ref()));
         if let Err(error) = kept.await {
@@ -89,7 +89,11 @@ impl Containers {
                 return;
             }
             if let Err(error) = this.start_held(&container, None, count).await {
-                tracing::warn!(id = container.id, error = orlop_proto::error::chain(&error), "restart failed");
+                tracing::warn!(
+                    id = container.id,
+                    error = orlop_proto::error::chain(&error),
+                    "restart failed"
+                );
             }
         });
     }

@@ -7,19 +7,20 @@ const ID_BYTES: usize = 32;
 const NAME_LENGTH_MAX: usize = 128;
 
 const ADJECTIVES: [&str; 48] = [
-    "able", "agile", "amber", "ample", "azure", "blithe", "bold", "brave", "bright", "brisk", "calm",
-    "candid", "clear", "clever", "coral", "crisp", "daring", "deft", "eager", "early", "fair", "fleet",
-    "frank", "fresh", "gentle", "glad", "golden", "grand", "hardy", "hearty", "jolly", "keen", "kind",
-    "lively", "loyal", "lucid", "merry", "nimble", "noble", "patient", "proud", "quiet", "rapid",
-    "sober", "steady", "sunny", "swift", "wise",
+    "able", "agile", "amber", "ample", "azure", "blithe", "bold", "brave", "bright", "brisk",
+    "calm", "candid", "clear", "clever", "coral", "crisp", "daring", "deft", "eager", "early",
+    "fair", "fleet", "frank", "fresh", "gentle", "glad", "golden", "grand", "hardy", "hearty",
+    "jolly", "keen", "kind", "lively", "loyal", "lucid", "merry", "nimble", "noble", "patient",
+    "proud", "quiet", "rapid", "sober", "steady", "sunny", "swift", "wise",
 ];
 
 const NOUNS: [&str; 48] = [
-    "anchor", "ballast", "beacon", "bollard", "bosun", "bowsprit", "brig", "buoy", "capstan", "clipper",
-    "compass", "cutter", "davit", "fathom", "frigate", "galley", "gannet", "halyard", "harbour", "hawser",
-    "helm", "jib", "keel", "ketch", "lantern", "lighter", "lugger", "mast", "mizzen", "mooring", "orlop",
-    "packet", "pennant", "petrel", "pilot", "pinnace", "purser", "quay", "rudder", "schooner", "sextant",
-    "sloop", "spar", "tender", "tiller", "topsail", "trawler", "yawl",
+    "anchor", "ballast", "beacon", "bollard", "bosun", "bowsprit", "brig", "buoy", "capstan",
+    "clipper", "compass", "cutter", "davit", "fathom", "frigate", "galley", "gannet", "halyard",
+    "harbour", "hawser", "helm", "jib", "keel", "ketch", "lantern", "lighter", "lugger", "mast",
+    "mizzen", "mooring", "orlop", "packet", "pennant", "petrel", "pilot", "pinnace", "purser",
+    "quay", "rudder", "schooner", "sextant", "sloop", "spar", "tender", "tiller", "topsail",
+    "trawler", "yawl",
 ];
 
 /// A new id.
@@ -43,7 +44,7 @@ fn random<const N: usize>() -> Result<[u8; N]> {
     getrandom::fill(&mut bytes).map_err(|error| Error::File {
         action: "read random bytes from",
         path: "the kernel".into(),
-        source: error.into(),
+        source: std::io::Error::other(error.to_string()),
     })?;
     Ok(bytes)
 }
@@ -56,8 +57,9 @@ pub(crate) fn check(what: &'static str, name: &str, least: usize) -> Result<()> 
         return Ok(());
     }
     let shown: String = name.chars().take(NAME_LENGTH_MAX).collect();
-    let problem =
-        format!("{shown:?}: expected {least} to 128 of [a-zA-Z0-9_.-], the first a letter or a digit");
+    let problem = format!(
+        "{shown:?}: expected {least} to 128 of [a-zA-Z0-9_.-], the first a letter or a digit"
+    );
     Err(Error::invalid(what, problem))
 }
 

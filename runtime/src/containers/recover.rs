@@ -46,7 +46,10 @@ impl Containers {
         let index = self.parts().index.clone();
         let found = blocking(move || read_records(&directory, &index)).await?;
         for id in found.half_made {
-            tracing::info!(id, "removing a container that was never quite made, or quite removed");
+            tracing::info!(
+                id,
+                "removing a container that was never quite made, or quite removed"
+            );
             self.discard(&id, &self.parts().directory.join(&id)).await;
         }
         let mut containers = Vec::new();
@@ -138,11 +141,17 @@ fn read_records(directory: &std::path::Path, index: &crate::index::Index) -> Res
             found.half_made.push(name);
             continue;
         }
-        match index.get(&path, &name).map_or_else(|| Record::load(&path), Ok) {
+        match index
+            .get(&path, &name)
+            .map_or_else(|| Record::load(&path), Ok)
+        {
             Ok(record) if record.id == name => found.records.push(record),
             // Kept for a person to look at: it may be a container of a later version.
             Ok(_) => tracing::error!(path = %path.display(), "a record with another id"),
-            Err(error) => tracing::error!(error = orlop_proto::error::chain(&error), "unreadable record"),
+            Err(error) => tracing::error!(
+                error = orlop_proto::error::chain(&error),
+                "unreadable record"
+            ),
         }
     }
     found.records.sort_by_key(|record| record.created);
@@ -150,7 +159,10 @@ fn read_records(directory: &std::path::Path, index: &crate::index::Index) -> Res
 }
 
 /// Makes the directories that containers need.
-pub(crate) fn make_directories(directory: &std::path::Path, sockets: &std::path::Path) -> Result<()> {
+pub(crate) fn make_directories(
+    directory: &std::path::Path,
+    sockets: &std::path::Path,
+) -> Result<()> {
     for path in [directory, sockets] {
         files::make_directory(path, 0o700).map_err(Error::file("make", path))?;
     }

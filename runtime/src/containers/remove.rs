@@ -69,10 +69,8 @@ impl Containers {
             self.parts().store.remove(&record.snapshot).await?;
         }
         let directory = container.directory.clone();
-        blocking(move || {
-            files::remove_tree(&directory).map_err(Error::file("remove", directory))
-        })
-        .await
+        blocking(move || files::remove_tree(&directory).map_err(Error::file("remove", directory)))
+            .await
     }
 
     async fn remove_anonymous(&self, record: &Record) {
@@ -95,10 +93,7 @@ impl Containers {
 
     /// Removes every container that does not run and passes the filter; answers their ids and the bytes
     /// of their writable layers.
-    pub(crate) async fn prune(
-        &self,
-        fits: impl Fn(&Record) -> bool + Send,
-    ) -> (Vec<String>, u64) {
+    pub(crate) async fn prune(&self, fits: impl Fn(&Record) -> bool + Send) -> (Vec<String>, u64) {
         let mut removed = Vec::new();
         let mut bytes = 0;
         for record in self.records() {

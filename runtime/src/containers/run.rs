@@ -64,6 +64,10 @@ impl Drop for OneShot {
 async fn remove(containers: Containers, container: Arc<Container>) {
     if let Err(error) = containers.remove(&container, true, true).await {
         let error = orlop_proto::error::chain(&error);
-        tracing::warn!(id = container.id, error, "cannot remove a one-shot container");
+        tracing::warn!(
+            id = container.id,
+            error,
+            "cannot remove a one-shot container"
+        );
     }
 }

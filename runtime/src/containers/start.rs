@@ -83,18 +83,13 @@ impl Containers {
                 cgroups,
             },
             Err(error) => {
-                self.parts().network.detach(&record.id, &attachment).await;
+                self.detach(&record.id, &attachment).await;
                 return Err(error);
             }
         };
-        let result = self
-            .spawn(container, &launch, streams, restart_count)
-            .await;
+        let result = self.spawn(container, &launch, streams, restart_count).await;
         if result.is_err() {
-            self.parts()
-                .network
-                .detach(&record.id, &launch.attachment)
-                .await;
+            self.detach(&record.id, &launch.attachment).await;
             let (cgroups, groups) = (self.parts().cgroups.clone(), launch.cgroups);
             blocking(move || {
                 cgroups.remove(&groups);
@@ -120,6 +115,15 @@ impl Containers {
         Ok(self.parts().network.attach(&record.id, &request).await?)
     }
 
+    /// Gives a container's place in the network back. What cannot be given back now is found when the
+    /// service starts again.
+    pub(super) async fn detach(&self, id: &str, attachment: &Attachment) {
+        if let Err(error) = self.parts().network.detach(id, attachment).await {
+            let error = orlop_proto::error::chain(&error);
+            tracing::warn!(id, error, "cannot take a container from its network");
+        }
+    }
+
     /// Writes what the shim reads, and makes the control groups.
     #[tracing::instrument(name = "spec", skip_all)]
     async fn write_files(
@@ -134,7 +138,10 @@ impl Containers {
             let record = container.record();
             let etc = this.etc_files(&container, &record, &attachment)?;
             let spec = this.spec(&record, &attachment, etc)?;
-            let limits = spec.linux().as_ref().and_then(|linux| linux.resources().clone());
+            let limits = spec
+                .linux()
+                .as_ref()
+                .and_then(|linux| linux.resources().clone());
             let cgroups = this
                 .parts()
                 .cgroups
@@ -211,19 +218,9 @@ impl Containers {
     ) -> Result<Vec<(PathBuf, &'static str)>> {
         let network = &self.parts().network;
         let endpoint = attachment.endpoint.as_ref();
-        let gateway = endpoint.map_or_else(|| "127.0.0.1".to_owned(), |e| e.gateway.to_string());
-        let extra: Vec<String> = record
-            .config
-            .extra_hosts
-            .iter()
-            .map(|line| match line.strip_suffix(":host-gateway") {
-                Some(name) => format!("{name}:{gateway}"),
-                None => line.clone(),
-            })
-            .collect();
         let name = hostname(record);
-        let hosts = network.hosts(&name, endpoint.map(|e| e.address), &extra)?;
-        let resolv = network.resolv_conf(&record.config.dns)?;
+        let hosts = network.hosts(&name, endpoint, &record.config.extra_hosts)?;
+        let resolv = network.resolv_conf(attachment.kind, &record.config.dns)?;
         let files = [
             ("hosts", "/etc/hosts", hosts),
             ("hostname", "/etc/hostname", format!("{name}\n")),

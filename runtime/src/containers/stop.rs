@@ -137,10 +137,15 @@ impl Containers {
         rows: u16,
         columns: u16,
     ) -> Result<()> {
-        container.record().next(Action::Touch, "resize the terminal of")?;
+        container
+            .record()
+            .next(Action::Touch, "resize the terminal of")?;
         let failed = container.shim_failed("resizing");
         let request = Request::Resize { rows, columns };
-        match shim::ask(&container.socket, &request).await.map_err(&failed)? {
+        match shim::ask(&container.socket, &request)
+            .await
+            .map_err(&failed)?
+        {
             Reply::Ok => Ok(()),
             Reply::Failed { message, .. } => Err(Error::invalid("window size", message)),
             reply => Err(failed(unexpected(&reply))),

@@ -223,10 +223,7 @@ impl Rpc for Service {
         Err(unimplemented("Containers.CopyOut"))
     }
 
-    async fn export(
-        &self,
-        _: Request<wire::ExportContainerRequest>,
-    ) -> Answer<Self::ExportStream> {
+    async fn export(&self, _: Request<wire::ExportContainerRequest>) -> Answer<Self::ExportStream> {
         Err(unimplemented("Containers.Export"))
     }
 

@@ -85,4 +85,3 @@ impl Volumes for Service {
         Ok(Response::new(answer))
     }
 }
-

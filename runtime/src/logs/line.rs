@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn bytes_that_are_not_text_come_back_as_they_were() {
-        let text = br#"{"log":"?\n","stream":"stderr","time":"2026-01-01T00:00:00.5Z","bin":"/wo="}"#;
+        let text =
+            br#"{"log":"?\n","stream":"stderr","time":"2026-01-01T00:00:00.5Z","bin":"/wo="}"#;
         let line = Line::parse(text).unwrap();
         assert_eq!(line.data.as_ref(), b"\xff\n");
         assert_eq!(line.stream, Stream::Stderr);

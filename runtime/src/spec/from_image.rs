@@ -291,7 +291,10 @@ mod tests {
     fn c14_reserved_labels_of_an_image_are_dropped_with_a_warning() {
         let image = config(r#"{"Cmd":["c"],"Labels":{"org.orlop.seccomp":"unconfined","a":"b"}}"#);
         let merged = merge(&image, &ask(&[])).unwrap();
-        assert_eq!(merged.labels, HashMap::from([("a".to_owned(), "b".to_owned())]));
+        assert_eq!(
+            merged.labels,
+            HashMap::from([("a".to_owned(), "b".to_owned())])
+        );
         assert_eq!(merged.warnings.len(), 1);
     }
 
@@ -314,7 +317,12 @@ mod tests {
     #[test]
     fn signals_have_names_and_numbers() {
         for (text, number) in [
-            ("9", 9), ("KILL", 9), ("SIGTERM", 15), ("sigint", 2), ("RTMIN+3", 37), ("SIGRTMAX-1", 63),
+            ("9", 9),
+            ("KILL", 9),
+            ("SIGTERM", 15),
+            ("sigint", 2),
+            ("RTMIN+3", 37),
+            ("SIGRTMAX-1", 63),
         ] {
             assert_eq!(signal(text).unwrap(), number, "{text}");
         }

@@ -186,19 +186,50 @@ mod tests {
     fn impossible_limits_are_refused() {
         let base = Resources::default;
         for bad in [
-            Resources { memory: 4096, ..base() },
-            Resources { memory: -1, ..base() },
-            Resources { memory: 64 << 20, memory_swap: 1, ..base() },
-            Resources { memory_swap: 1 << 30, ..base() },
-            Resources { nano_cpus: -1, ..base() },
-            Resources { pids: Some(0), ..base() },
-            Resources { cpuset_cpus: "0\n1".to_owned(), ..base() },
-            Resources { cpuset_cpus: "0-".to_owned(), ..base() },
-            Resources { cpuset_mems: "../x".to_owned(), ..base() },
+            Resources {
+                memory: 4096,
+                ..base()
+            },
+            Resources {
+                memory: -1,
+                ..base()
+            },
+            Resources {
+                memory: 64 << 20,
+                memory_swap: 1,
+                ..base()
+            },
+            Resources {
+                memory_swap: 1 << 30,
+                ..base()
+            },
+            Resources {
+                nano_cpus: -1,
+                ..base()
+            },
+            Resources {
+                pids: Some(0),
+                ..base()
+            },
+            Resources {
+                cpuset_cpus: "0\n1".to_owned(),
+                ..base()
+            },
+            Resources {
+                cpuset_cpus: "0-".to_owned(),
+                ..base()
+            },
+            Resources {
+                cpuset_mems: "../x".to_owned(),
+                ..base()
+            },
         ] {
             assert!(check(&bad).is_err(), "{bad:?}");
         }
-        let good = Resources { cpuset_cpus: "0-1,3".to_owned(), ..base() };
+        let good = Resources {
+            cpuset_cpus: "0-1,3".to_owned(),
+            ..base()
+        };
         check(&good).unwrap();
     }
 }

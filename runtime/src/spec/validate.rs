@@ -154,9 +154,7 @@ fn mount(mount: &Mount) -> Result<()> {
         MountKind::Unspecified => Err(Error::invalid("mount", "it has no kind")),
         MountKind::Bind => absolute("bind mount source", &mount.source),
         MountKind::Volume if mount.source.is_empty() => Ok(()),
-        MountKind::Volume => {
-            crate::containers::names::check("volume name", &mount.source, 1)
-        }
+        MountKind::Volume => crate::containers::names::check("volume name", &mount.source, 1),
         MountKind::Tmpfs if mount.source.is_empty() => Ok(()),
         MountKind::Tmpfs => Err(Error::invalid("mount", "a tmpfs has no source")),
     }
@@ -182,7 +180,11 @@ fn absolute(what: &'static str, path: &str) -> Result<()> {
 pub fn target(path: &str) -> Result<()> {
     absolute("mount target", path)?;
     let normal = normalize(path);
-    let below = |top: &str| normal.strip_prefix(top).is_some_and(|rest| rest.starts_with('/'));
+    let below = |top: &str| {
+        normal
+            .strip_prefix(top)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
     let special = matches!(normal.as_str(), "/" | "/proc" | "/sys" | "/dev")
         || below("/sys")
         || (below("/proc") && !PROC_ALLOWED.contains(&normal.as_str()));
@@ -272,7 +274,10 @@ pub fn process(process: &crate::containers::record::Process) -> Result<()> {
         ));
     }
     if strings().any(|text| text.contains('\0')) {
-        return Err(Error::invalid("process", "a NUL in an argument or variable"));
+        return Err(Error::invalid(
+            "process",
+            "a NUL in an argument or variable",
+        ));
     }
     let home = process.env.iter().find_map(|v| v.strip_prefix("HOME="));
     if home.is_some_and(|home| home.contains(['\n', '\r', ':'])) {
@@ -300,12 +305,35 @@ mod tests {
     #[test]
     fn b4_nothing_is_mounted_over_the_systems_own_paths() {
         for bad in [
-            "/", "//", "/.", "/proc", "/proc/", "/proc/x", "/proc/sys/kernel", "//proc//1", "/sys",
-            "/sys/fs/cgroup", "/dev", "/dev/", "/a/../proc", "proc", "", "/./proc/./kcore", "/a\0b",
+            "/",
+            "//",
+            "/.",
+            "/proc",
+            "/proc/",
+            "/proc/x",
+            "/proc/sys/kernel",
+            "//proc//1",
+            "/sys",
+            "/sys/fs/cgroup",
+            "/dev",
+            "/dev/",
+            "/a/../proc",
+            "proc",
+            "",
+            "/./proc/./kcore",
+            "/a\0b",
         ] {
             assert!(target(bad).is_err(), "{bad:?}");
         }
-        for good in ["/data", "/proc/meminfo", "/dev/shm", "/devices", "/procx", "/srv/proc", "/systems"] {
+        for good in [
+            "/data",
+            "/proc/meminfo",
+            "/dev/shm",
+            "/devices",
+            "/procx",
+            "/srv/proc",
+            "/systems",
+        ] {
             target(good).unwrap();
         }
     }
@@ -315,7 +343,14 @@ mod tests {
         for bad in ["a\nb", "a\rb", "a\0b", "-a", "a b", "a:b", &"a".repeat(65)] {
             assert!(hostname(bad).is_err(), "{bad:?}");
         }
-        for bad in ["db", "db:", ":10.0.0.1", "db:10.0.0.1\nroot:1.1.1.1", "d b:10.0.0.1", "db:x"] {
+        for bad in [
+            "db",
+            "db:",
+            ":10.0.0.1",
+            "db:10.0.0.1\nroot:1.1.1.1",
+            "d b:10.0.0.1",
+            "db:x",
+        ] {
             assert!(extra_host(bad).is_err(), "{bad:?}");
         }
         for bad in ["1.1.1.1\nnameserver 2.2.2.2", "resolver", ""] {
@@ -333,11 +368,23 @@ mod tests {
     fn a_process_needs_a_command_and_an_absolute_directory() {
         process(&bare()).unwrap();
         for cwd in ["", "tmp", "/a/../../etc", "/a\0"] {
-            let bad = Process { cwd: cwd.to_owned(), ..bare() };
+            let bad = Process {
+                cwd: cwd.to_owned(),
+                ..bare()
+            };
             assert!(process(&bad).is_err(), "{cwd:?}");
         }
-        assert!(process(&Process { args: vec![], ..bare() }).is_err());
-        let nul = Process { args: vec!["a\0".to_owned()], ..bare() };
+        assert!(
+            process(&Process {
+                args: vec![],
+                ..bare()
+            })
+            .is_err()
+        );
+        let nul = Process {
+            args: vec!["a\0".to_owned()],
+            ..bare()
+        };
         assert!(process(&nul).is_err());
     }
 
@@ -355,10 +402,16 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_refused_by_name() {
-        let privileged = Security { privileged: true, ..Security::default() };
+        let privileged = Security {
+            privileged: true,
+            ..Security::default()
+        };
         assert!(matches!(security(&privileged), Err(Error::NotBuilt(_))));
         for profile in ["{}", "/etc/profile.json"] {
-            let own = Security { seccomp: profile.to_owned(), ..Security::default() };
+            let own = Security {
+                seccomp: profile.to_owned(),
+                ..Security::default()
+            };
             assert!(matches!(security(&own), Err(Error::NotBuilt(_))));
         }
     }

@@ -1,1 +1,436 @@
-//! isolation.
+//! Rows of the security checklist, each against a real container.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
+use orlop_shim::protocol::{Failure, Reply};
+use serde_json::json;
+
+use crate::support::Box;
+
+/// A file outside of the container that must stay as it is.
+fn canary(container: &Box) -> std::path::PathBuf {
+    let path = container.dir.path().join("canary");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("file"), "untouched").unwrap();
+    path
+}
+
+fn untouched(canary: &Path) {
+    assert_eq!(
+        fs::read_to_string(canary.join("file")).unwrap(),
+        "untouched"
+    );
+    assert_eq!(fs::read_dir(canary).unwrap().count(), 1);
+}
+
+#[test]
+fn b2_mount_targets_that_became_links_are_refused_or_stay_inside() {
+    for target in ["proc", "sys", "dev"] {
+        let mut container = Box::new(&["true"]);
+        let canary = canary(&container);
+        symlink(&canary, container.lower().join(target)).unwrap();
+        let Reply::Failed { failure, message } = container.start_fails() else {
+            panic!("{target}")
+        };
+        assert_eq!(failure, Failure::Invalid);
+        assert!(message.contains("symbolic link"), "{message}");
+        untouched(&canary);
+    }
+    let mut container = Box::shell("cat /etc/hosts");
+    let canary = canary(&container);
+    symlink(canary.join("file"), container.lower().join("etc/hosts")).unwrap();
+    let source = container.dir.path().join("hosts");
+    fs::write(&source, "127.0.0.1 localhost\n").unwrap();
+    container.mount(
+        json!({"destination": "/etc/hosts", "type": "bind", "source": source,
+        "options": ["bind", "ro"]}),
+    );
+    assert_eq!(container.run(), (0, "127.0.0.1 localhost\n".to_owned()));
+    untouched(&canary);
+}
+
+#[test]
+fn b3_masked_and_read_only_paths_hold() {
+    let script = "for f in /proc/kcore /proc/keys /proc/timer_list /proc/interrupts /proc/sched_debug; do \
+                  [ -e $f ] && head -c 1 $f | wc -c; done; ls /proc/scsi /proc/acpi /sys/firmware \
+                  /sys/devices/virtual/powercap 2>/dev/null | grep -v :; \
+                  for f in /proc/sys/kernel/domainname /proc/sysrq-trigger /proc/irq/default_smp_affinity; do \
+                  [ -e $f ] && (echo x > $f) 2>/dev/null && echo written; done; exit 0";
+    let (code, output) = Box::shell(script).run();
+    assert_eq!(code, 0);
+    assert!(
+        output.lines().all(|line| line.is_empty() || line == "0"),
+        "{output}"
+    );
+    assert!(output.contains('0'));
+}
+
+#[test]
+fn b5_a_joining_process_shows_no_descriptor_of_the_host() {
+    let watch = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || \
+                 ls -l $p/fd 2>/dev/null | grep -E 'shim|ns/|/work|/tmp/'; done; done";
+    let mut container = Box::shell(watch);
+    container.start();
+    for _ in 0..30 {
+        assert_eq!(container.exec("", &["true"]).0, 0);
+    }
+    let output = container.output();
+    assert_eq!(output, "");
+}
+
+#[test]
+fn b7_the_shims_program_cannot_be_reached_from_the_container() {
+    let program = env!("CARGO_BIN_EXE_orlop-shim");
+    let before = fs::read(program).unwrap();
+    let mut container = Box::new(&["/proc/self/exe"]);
+    let reply = container.start_fails_or_ends();
+    assert_eq!(fs::read(program).unwrap(), before, "{reply}");
+    let mut container = Box::new(&["/entry"]);
+    let entry = container.lower().join("entry");
+    fs::write(&entry, "#!/proc/self/exe\n").unwrap();
+    fs::set_permissions(&entry, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    container.start_fails_or_ends();
+    // A process of the container that writes through whatever /proc/PID/exe it can open.
+    let watch =
+        "while true; do for p in /proc/[0-9]*; do (echo owned > $p/exe) 2>/dev/null; done; done";
+    let mut container = Box::shell(watch);
+    container.start();
+    for _ in 0..30 {
+        assert!(
+            container
+                .exec_with("", |process| process["args"] = json!(["/proc/self/exe"]))
+                .1
+                != Reply::Ok
+        );
+        container.exec("", &["true"]);
+    }
+    assert_eq!(fs::read(program).unwrap(), before);
+}
+
+#[test]
+fn b7_the_shim_runs_from_a_read_only_mount() {
+    let mut container = Box::new(&["sleep", "100"]);
+    container.start();
+    let exe = format!("/proc/{}/exe", container.shim_pid());
+    let mounted = rustix::fs::statvfs(exe).unwrap();
+    assert!(
+        mounted
+            .f_flag
+            .contains(rustix::fs::StatVfsMountFlags::RDONLY)
+    );
+}
+
+#[test]
+fn b9_proc_that_is_a_link_or_another_file_system_is_refused() {
+    let mut container = Box::new(&["true"]);
+    symlink("/tmp", container.lower().join("proc")).unwrap();
+    assert!(matches!(
+        container.start_fails(),
+        Reply::Failed {
+            failure: Failure::Invalid,
+            ..
+        }
+    ));
+    let mut container = Box::new(&["true"]);
+    let volume = container.dir.path().join("volume");
+    container.mount(
+        json!({"destination": "/proc", "type": "bind", "source": volume,
+        "options": ["rbind"]}),
+    );
+    let Reply::Failed { failure, message } = container.start_fails() else {
+        panic!()
+    };
+    assert_eq!(failure, Failure::Invalid);
+    assert!(message.contains("/proc"), "{message}");
+}
+
+#[test]
+fn b13_no_working_directory_leads_outside() {
+    for number in [0, 3, 4, 5, 6, 7, 8, 9, 10, 12] {
+        let mut container = Box::new(&["true"]);
+        container.spec["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
+        let reply = container.start_fails();
+        assert!(
+            matches!(
+                reply,
+                Reply::Failed {
+                    failure: Failure::Invalid,
+                    ..
+                }
+            ),
+            "{reply:?}"
+        );
+    }
+    let mut container = Box::new(&["sleep", "100"]);
+    symlink("/proc/self/fd/3", container.lower().join("link")).unwrap();
+    container.start();
+    for cwd in ["/proc/self/fd/3", "/proc/1/cwd", "/link", "/proc/1/root"] {
+        let (_, reply) = container.exec_with("", |process| process["cwd"] = json!(cwd));
+        let Reply::Failed { message, .. } = reply else {
+            panic!("{cwd} {reply:?}")
+        };
+        assert!(message.contains("working directory"), "{message}");
+    }
+}
+
+#[test]
+fn b13_only_the_standard_streams_are_open() {
+    let (_, output) = Box::new(&["ls", "/proc/self/fd"]).run();
+    // The fourth is the directory that ls reads.
+    assert_eq!(output, "0\n1\n2\n3\n");
+    let mut container = Box::new(&["sleep", "100"]);
+    container.start();
+    assert_eq!(
+        container.exec("", &["ls", "/proc/self/fd"]).1,
+        "0\n1\n2\n3\n"
+    );
+}
+
+#[test]
+fn b15_the_null_device_behind_masks_is_ours() {
+    let mut container = Box::shell("wc -c < /proc/kcore; cat /dev/null | wc -c");
+    let volume = container.dir.path().join("volume");
+    symlink("/proc/sys/kernel/core_pattern", volume.join("null")).unwrap();
+    container.mount(
+        json!({"destination": "/dev", "type": "bind", "source": volume,
+        "options": ["rbind"]}),
+    );
+    let Reply::Failed { message, .. } = container.start_fails() else {
+        panic!()
+    };
+    assert!(message.contains("/dev"), "{message}");
+}
+
+#[test]
+fn b16_a_terminal_comes_from_devpts_and_from_nowhere_else() {
+    let mut container = Box::shell("true").terminal();
+    let volume = container.dir.path().join("volume");
+    fs::write(volume.join("ptmx"), "").unwrap();
+    container.mount(
+        json!({"destination": "/dev/pts", "type": "bind", "source": volume,
+        "options": ["rbind"]}),
+    );
+    let Reply::Failed { message, .. } = container.start_fails() else {
+        panic!()
+    };
+    assert!(message.contains("devpts"), "{message}");
+}
+
+#[test]
+fn b18_without_a_tmpfs_no_device_is_made() {
+    let mut container = Box::new(&["true"]);
+    let mounts = container.spec["mounts"].as_array_mut().unwrap();
+    mounts.retain(|mount| !mount["destination"].as_str().unwrap().starts_with("/dev"));
+    fs::create_dir(container.lower().join("dev")).unwrap();
+    let Reply::Failed { message, .. } = container.start_fails() else {
+        panic!()
+    };
+    assert!(message.contains("tmpfs"), "{message}");
+    assert_eq!(
+        fs::read_dir(container.dir.path().join("upper/dev")).map_or(0, Iterator::count),
+        0
+    );
+}
+
+#[test]
+fn b24_only_the_devices_of_the_list_can_be_opened() {
+    let mut container =
+        Box::shell("mknod /dev/disk b 254 0 && head -c 1 /dev/disk; head -c 1 /dev/zero | wc -c");
+    container.cgroup(&[("devices", &[])]);
+    let caps = json!(["CAP_MKNOD"]);
+    for set in ["bounding", "permitted", "effective"] {
+        container.spec["process"]["capabilities"][set] = caps.clone();
+    }
+    let allow = |minor: u32| json!({"allow": true, "type": "c", "major": 1, "minor": minor, "access": "rwm"});
+    container.spec["linux"]["resources"] = json!({"devices": [
+        {"allow": false, "access": "rwm"}, allow(3), allow(5), allow(7), allow(8), allow(9)]});
+    let (_, output) = container.run();
+    assert!(
+        output.contains("mknod: /dev/disk: Operation not permitted"),
+        "{output}"
+    );
+    assert!(output.ends_with("1\n"), "{output}");
+}
+
+#[test]
+fn b25_a_working_directory_through_a_link_is_made_inside() {
+    let mut container = Box::new(&["pwd"]);
+    let canary = canary(&container);
+    symlink(&canary, container.lower().join("link")).unwrap();
+    container.spec["process"]["cwd"] = json!("/link/a/b");
+    let (code, output) = container.run();
+    assert_eq!(code, 0);
+    assert!(output.ends_with("/a/b\n"), "{output}");
+    untouched(&canary);
+}
+
+#[test]
+fn b26_account_files_that_are_no_files_are_refused_quickly() {
+    for kind in ["directory", "fifo", "device", "huge"] {
+        let mut container = Box::new(&["true"]);
+        container.config.user = "web".to_owned();
+        let passwd = container.lower().join("etc/passwd");
+        fs::remove_file(&passwd).unwrap();
+        match kind {
+            "directory" => fs::create_dir(&passwd).unwrap(),
+            "fifo" => nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRUSR).unwrap(),
+            "device" => symlink("/dev/zero", &passwd).unwrap(),
+            _ => fs::write(&passwd, vec![b'x'; 2 << 20]).unwrap(),
+        }
+        let Reply::Failed { failure, message } = container.start_fails() else {
+            panic!("{kind}")
+        };
+        assert_eq!(failure, Failure::Invalid, "{kind}: {message}");
+        assert!(message.contains("/etc/passwd"), "{kind}: {message}");
+    }
+}
+
+#[test]
+fn c1_a_number_is_not_looked_up_as_a_name() {
+    let mut container = Box::new(&["id", "-u"]);
+    container.config.user = "1000".to_owned();
+    assert_eq!(container.run(), (0, "1000\n".to_owned()));
+}
+
+#[test]
+fn c2_a_number_out_of_range_is_refused() {
+    for user in ["4294967296", "-1", "0x0", "+0"] {
+        let mut container = Box::new(&["id"]);
+        container.config.user = user.to_owned();
+        let reply = container.start_fails();
+        assert!(
+            matches!(
+                reply,
+                Reply::Failed {
+                    failure: Failure::Invalid,
+                    ..
+                }
+            ),
+            "{reply:?}"
+        );
+    }
+}
+
+/// A line of `/proc/self/status`.
+fn status<'a>(text: &'a str, name: &str) -> &'a str {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(&format!("{name}:")));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).trim()
+}
+
+#[test]
+fn c6_nothing_is_inheritable_or_ambient() {
+    let mut container = Box::shell("cat /proc/self/status; sleep 100");
+    container.spec["process"]["capabilities"]["inheritable"] = json!(["CAP_KILL"]);
+    container.spec["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
+    container.start();
+    let (_, text) = container.exec("", &["cat", "/proc/self/status"]);
+    for text in [text, container.output()] {
+        assert_eq!(status(&text, "CapInh"), "0000000000000000");
+        assert_eq!(status(&text, "CapAmb"), "0000000000000000");
+        assert_eq!(status(&text, "CapBnd"), "00000000800405fb");
+        assert_eq!(status(&text, "CapEff"), "00000000800405fb");
+        assert_eq!(status(&text, "Seccomp"), "2");
+        assert_eq!(status(&text, "NoNewPrivs"), "0");
+    }
+}
+
+#[test]
+fn c7_a_user_that_is_not_root_has_no_capability() {
+    let mut container = Box::new(&["cat", "/proc/self/status"]);
+    container.config.user = "1000".to_owned();
+    container.spec["process"]["noNewPrivileges"] = json!(true);
+    let (_, text) = container.run();
+    for set in ["CapEff", "CapPrm", "CapAmb", "CapInh"] {
+        assert_eq!(status(&text, set), "0000000000000000", "{set}");
+    }
+    assert_eq!(status(&text, "NoNewPrivs"), "1");
+    assert_eq!(status(&text, "Seccomp"), "2");
+}
+
+#[test]
+fn c8_the_primary_group_is_a_supplementary_one() {
+    let mut container = Box::new(&["grep", "Groups", "/proc/self/status"]);
+    container.config.user = "1234:1234".to_owned();
+    assert_eq!(container.run().1.trim(), "Groups:\t1234");
+}
+
+#[test]
+fn new_namespaces_and_mounts_are_denied() {
+    let script = "unshare -m true 2>&1; mount -t tmpfs x /tmp 2>&1; unshare -U true 2>&1; exit 0";
+    let (_, output) = Box::shell(script).run();
+    assert_eq!(
+        output.matches("ot permitted").count() + output.matches("denied").count(),
+        3,
+        "{output}"
+    );
+}
+
+#[test]
+fn devices_are_exactly_those_of_the_specification() {
+    let (_, output) = Box::new(&["ls", "/dev"]).run();
+    let names: Vec<_> = output.split_whitespace().collect();
+    let expected = "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero";
+    assert_eq!(names, expected.split(' ').collect::<Vec<_>>());
+}
+
+#[test]
+fn a_read_only_root_is_read_only_and_its_volumes_are_not() {
+    let mut container =
+        Box::shell("touch /x 2>/dev/null || echo refused; touch /v/y && echo written");
+    container.spec["root"]["readonly"] = json!(true);
+    let volume = container.dir.path().join("volume");
+    container.mount(
+        json!({"destination": "/v", "type": "bind", "source": volume,
+        "options": ["rbind", "rw"]}),
+    );
+    assert_eq!(container.run().1, "refused\nwritten\n");
+    let mut container = Box::shell("touch /v/y 2>/dev/null || echo refused");
+    let volume = container.dir.path().join("volume");
+    container.mount(
+        json!({"destination": "/v", "type": "bind", "source": volume,
+        "options": ["rbind", "ro"]}),
+    );
+    assert_eq!(container.run().1, "refused\n");
+}
+
+#[test]
+fn nothing_is_mounted_on_the_host() {
+    let mut container = Box::new(&["sleep", "100"]);
+    container.start();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let dir = container.dir.path().to_str().unwrap();
+    assert!(!mounts.contains(dir), "{mounts}");
+}
+
+#[test]
+fn b32_a_parameter_is_one_parameter() {
+    let mut container = Box::new(&["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]);
+    container.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_unprivileged_port_start": "0"});
+    assert_eq!(container.run(), (0, "0\n".to_owned()));
+    for name in [
+        "net.ipv4+kernel.core_pattern",
+        "../sysrq-trigger",
+        "a=b",
+        "net..x",
+        "",
+    ] {
+        let mut container = Box::new(&["true"]);
+        container.spec["linux"]["sysctl"] = json!({name: "1"});
+        assert!(
+            matches!(container.start_fails(), Reply::Failed { .. }),
+            "{name}"
+        );
+    }
+}
+
+impl Box {
+    /// For commands of which nobody knows whether they start.
+    fn start_fails_or_ends(&mut self) -> String {
+        let reply = self.start_fails();
+        format!("{reply:?}")
+    }
+}

@@ -1,0 +1,1 @@
+//! Images and file trees as tar files.

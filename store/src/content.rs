@@ -1,0 +1,295 @@
+//! Blobs by digest. A blob is a file `blobs/<algorithm>/<hex>`, complete, verified and immutable; what
+//! is being written is elsewhere, so that a blob's name is its proof.
+//!
+//! Everything here blocks; the gRPC layer calls it from threads for that.
+
+mod hash;
+mod ingest;
+mod publish;
+mod writer;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use oci_spec::image::Digest;
+use orlop_proto::descriptor::parse_digest;
+use rustix::fs::{AtFlags, CWD, OFlags, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+
+use crate::{StoreError, files};
+pub use hash::Hasher;
+pub use ingest::{IngestInfo, IngestWriter};
+use ingest::Ingests;
+use publish::Publisher;
+pub use writer::{BlobWriter, Sealed};
+
+const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
+
+/// What is known of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// Its name.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// When its last byte was written here.
+    pub created: Timestamp,
+    /// Bytes that it takes on the disk.
+    pub allocated: u64,
+    /// Seconds since the epoch of the last time that somebody wrote it or asked whether it is here.
+    pub wanted: i64,
+}
+
+/// All blobs; clones share everything.
+#[derive(Clone, Debug)]
+pub struct Content {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    blobs: PathBuf,
+    temporary: PathBuf,
+    reserve: u64,
+    ingests: Ingests,
+    publisher: Publisher,
+}
+
+impl Content {
+    /// Opens the blobs below a state directory. What a crash left of blobs made in this process goes;
+    /// ingests stay, to be resumed. `reserve`: bytes of the disk that are kept free.
+    pub fn open_at(state: &Path, reserve: u64) -> Result<Self, StoreError> {
+        let blobs = state.join("blobs");
+        for algorithm in ALGORITHMS {
+            files::make_directory(&blobs.join(algorithm))?;
+        }
+        let temporary = state.join("tmp");
+        files::make_directory(&temporary)?;
+        files::remove_unfinished(&temporary)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                ingests: Ingests::open(&state.join("ingest"))?,
+                publisher: Publisher::start(&blobs)?,
+                blobs,
+                temporary,
+                reserve,
+            }),
+        })
+    }
+
+    /// Where a blob's file is, or would be.
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        let algorithm = digest.algorithm().as_ref();
+        self.inner.blobs.join(algorithm).join(digest.digest())
+    }
+
+    /// Facts of a blob.
+    pub fn stat(&self, digest: &Digest) -> Result<Blob, StoreError> {
+        let path = self.path(digest);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) => Ok(blob(digest.clone(), &metadata)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found(digest)),
+            Err(error) => Err(StoreError::io("examine", &path)(error)),
+        }
+    }
+
+    /// Whether a blob is here.
+    pub fn exists(&self, digest: &Digest) -> bool {
+        self.path(digest).exists()
+    }
+
+    /// Opens a blob for reading. Reading it this way does not make it look wanted.
+    pub fn open(&self, digest: &Digest) -> Result<File, StoreError> {
+        let path = self.path(digest);
+        let open = |flags: OFlags| {
+            let flags = i32::try_from((flags | OFlags::NOFOLLOW).bits()).unwrap_or_default();
+            OpenOptions::new().read(true).custom_flags(flags).open(&path)
+        };
+        // Only the owner may ask for O_NOATIME.
+        let opened = match open(OFlags::NOATIME) {
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+                open(OFlags::empty())
+            }
+            other => other,
+        };
+        match opened {
+            Ok(file) => Ok(file),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found(digest)),
+            Err(error) => Err(StoreError::io("open", &path)(error)),
+        }
+    }
+
+    /// A whole blob of at most `max` bytes, its digest verified.
+    pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
+        let file = self.open(digest)?;
+        let path = self.path(digest);
+        let size = file.metadata().map_err(StoreError::io("examine", &path))?.len();
+        if size > max {
+            return Err(StoreError::BlobTooLarge { digest: digest.to_string(), size, max });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.take(max).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        let actual = Hasher::digest_of(digest.algorithm(), &bytes)?;
+        if actual != *digest {
+            return Err(StoreError::BlobDamaged {
+                digest: digest.to_string(),
+                detail: format!("its bytes have digest {actual}"),
+            });
+        }
+        Ok(bytes)
+    }
+
+    /// Stores bytes made in this process.
+    pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let mut writer = self.writer()?;
+        writer.write_all(bytes).map_err(StoreError::io("write", &self.inner.temporary))?;
+        Ok(writer.commit(None)?.0)
+    }
+
+    /// A writer of a blob made in this process. Dropped without commit, it leaves nothing.
+    pub fn writer(&self) -> Result<BlobWriter, StoreError> {
+        self.check_reserve(0)?;
+        BlobWriter::create(self)
+    }
+
+    /// Publishes blobs that were sealed, all with one sync. Returns how many were new.
+    pub fn publish(&self, sealed: Vec<Sealed>) -> Result<usize, StoreError> {
+        let mut fresh = Vec::new();
+        for blob in sealed {
+            if self.exists(blob.digest()) {
+                self.want(blob.digest());
+            } else {
+                fresh.push(blob);
+            }
+        }
+        let count = fresh.len();
+        if count > 0 {
+            let jobs = fresh.iter().map(|blob| (blob.path().to_owned(), self.path(blob.digest())));
+            self.inner.publisher.publish(jobs.collect())?;
+        }
+        Ok(count)
+    }
+
+    /// Opens an ingest, to be written on from `offset`, which must be its durable offset.
+    pub fn ingest(
+        &self,
+        id: &str,
+        offset: i64,
+        truncate: bool,
+    ) -> Result<IngestWriter, StoreError> {
+        self.check_reserve(0)?;
+        IngestWriter::open(self, id, offset, truncate)
+    }
+
+    /// The durable state of an ingest.
+    pub fn stat_ingest(&self, id: &str) -> Result<IngestInfo, StoreError> {
+        self.inner.ingests.stat(id)
+    }
+
+    /// All ingests, in order of id.
+    pub fn list_ingests(&self) -> Result<Vec<IngestInfo>, StoreError> {
+        self.inner.ingests.list()
+    }
+
+    /// Discards an ingest; an unknown one is fine.
+    pub fn abort_ingest(&self, id: &str) -> Result<(), StoreError> {
+        self.inner.ingests.abort(id)
+    }
+
+    /// All blobs, in order of digest.
+    pub fn list(&self) -> Result<Vec<Blob>, StoreError> {
+        let mut blobs = Vec::new();
+        for algorithm in ALGORITHMS {
+            for name in files::names(&self.inner.blobs.join(algorithm))? {
+                let Ok(digest) = parse_digest(&format!("{algorithm}:{name}")) else {
+                    continue;
+                };
+                match self.stat(&digest) {
+                    Ok(blob) => blobs.push(blob),
+                    Err(StoreError::BlobNotFound { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(blobs)
+    }
+
+    /// Removes a blob; whether it was there. Who calls it has made sure that nothing needs it.
+    pub fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let path = self.path(digest);
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("remove", &path)(error)),
+        }
+    }
+
+    /// Notes that somebody wants this blob now, so that the collector leaves it for a while. Whether
+    /// it is here.
+    pub fn want(&self, digest: &Digest) -> bool {
+        self.set_wanted(digest, rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW })
+    }
+
+    /// Takes [`Self::want`] back: the name that the blob belonged to is gone.
+    pub fn unwant(&self, digest: &Digest) {
+        self.set_wanted(digest, rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 });
+    }
+
+    /// The access time keeps it: of no other use on a blob, and settable without touching the rest.
+    fn set_wanted(&self, digest: &Digest, time: rustix::fs::Timespec) -> bool {
+        let times = Timestamps {
+            last_access: time,
+            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        };
+        utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+    }
+
+    /// Refuses to fill the disk: `more` bytes are about to be written.
+    pub fn check_reserve(&self, more: u64) -> Result<(), StoreError> {
+        let path = &self.inner.blobs;
+        let disk = rustix::fs::statvfs(path).map_err(StoreError::io("examine", path))?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let reserve = self.inner.reserve;
+        if free.saturating_sub(more) < reserve {
+            return Err(StoreError::DiskReserve { free, reserve });
+        }
+        Ok(())
+    }
+
+    /// The digest of bytes that are not stored.
+    pub fn digest_of(bytes: &[u8]) -> Result<Digest, StoreError> {
+        Hasher::digest_of(&oci_spec::image::DigestAlgorithm::Sha256, bytes)
+    }
+}
+
+fn not_found(digest: &Digest) -> StoreError {
+    StoreError::BlobNotFound { digest: digest.to_string() }
+}
+
+fn blob(digest: Digest, metadata: &fs::Metadata) -> Blob {
+    let nanoseconds = i32::try_from(metadata.mtime_nsec()).unwrap_or_default();
+    Blob {
+        digest,
+        size: metadata.len(),
+        created: Timestamp::new(metadata.mtime(), nanoseconds).unwrap_or_default(),
+        allocated: metadata.blocks().saturating_mul(512),
+        wanted: metadata.atime(),
+    }
+}
+
+/// A digest from text, as every digest from outside.
+pub fn digest(text: &str) -> Result<Digest, StoreError> {
+    Ok(parse_digest(text)?)
+}
+
+/// A digest from its parts, both of which are ours.
+fn digest_from(algorithm: &str, hex: &str) -> Result<Digest, StoreError> {
+    let text = format!("{algorithm}:{hex}");
+    Digest::from_str(&text).map_err(|_| {
+        StoreError::Descriptor(orlop_proto::descriptor::DescriptorError::Digest { digest: text })
+    })
+}

@@ -1,0 +1,61 @@
+//! Digests of streams. `sha2` uses the processor's SHA instructions where it has them.
+
+use oci_spec::image::{Digest, DigestAlgorithm};
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use crate::StoreError;
+
+/// A digest being computed.
+#[derive(Clone, Debug)]
+pub enum Hasher {
+    /// The usual.
+    Sha256(Sha256),
+    /// Registered in the OCI image specification.
+    Sha384(Sha384),
+    /// Registered in the OCI image specification.
+    Sha512(Sha512),
+}
+
+impl Hasher {
+    /// A hasher of nothing yet. Errors on an algorithm that is not ours.
+    pub fn new(algorithm: &DigestAlgorithm) -> Result<Self, StoreError> {
+        match algorithm {
+            DigestAlgorithm::Sha256 => Ok(Self::sha256()),
+            DigestAlgorithm::Sha384 => Ok(Self::Sha384(Sha384::new())),
+            DigestAlgorithm::Sha512 => Ok(Self::Sha512(Sha512::new())),
+            other => Err(StoreError::Descriptor(
+                orlop_proto::descriptor::DescriptorError::Digest { digest: other.to_string() },
+            )),
+        }
+    }
+
+    /// A hasher of the usual algorithm.
+    pub fn sha256() -> Self {
+        Self::Sha256(Sha256::new())
+    }
+
+    /// The digest of bytes in memory.
+    pub fn digest_of(algorithm: &DigestAlgorithm, bytes: &[u8]) -> Result<Digest, StoreError> {
+        let mut hasher = Self::new(algorithm)?;
+        hasher.update(bytes);
+        hasher.finish()
+    }
+
+    /// Takes more bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha384(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// The digest of all that was taken in.
+    pub fn finish(self) -> Result<Digest, StoreError> {
+        match self {
+            Self::Sha256(hasher) => super::digest_from("sha256", &hex::encode(hasher.finalize())),
+            Self::Sha384(hasher) => super::digest_from("sha384", &hex::encode(hasher.finalize())),
+            Self::Sha512(hasher) => super::digest_from("sha512", &hex::encode(hasher.finalize())),
+        }
+    }
+}

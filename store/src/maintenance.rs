@@ -1,0 +1,1 @@
+//! Collection of what nothing needs, and accounts of what is on disk.

@@ -1,0 +1,92 @@
+//! Puts the parts together and serves them.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use orlop_wire::{Listener, ServeError, serve, shutdown_signal};
+use rustix::fs::{FlockOperation, flock};
+use tonic::service::Routes;
+
+use crate::config::{Config, StoreArgs};
+use crate::content::Content;
+use crate::images::Images;
+use crate::index::Index;
+use crate::leases::Leases;
+use crate::{StoreError, files, grpc};
+
+const MIB: u64 = 1024 * 1024;
+
+/// All parts of a store; clones share them.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Blobs.
+    pub content: Content,
+    /// Names.
+    pub images: Images,
+    /// What must stay.
+    pub leases: Leases,
+    /// The index of all of them.
+    pub index: Index,
+    /// Held for the lock on it: one store per state directory.
+    _lock: Arc<File>,
+}
+
+/// Why the service ended.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The socket cannot be bound.
+    #[error(transparent)]
+    Listen(#[from] orlop_wire::ListenError),
+    /// Serving failed.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+}
+
+/// The whole service, from its options to its end.
+pub async fn run(config: &Config) -> Result<(), RunError> {
+    let paths = config.service.paths.resolve();
+    let endpoint = config.service.listen.clone().unwrap_or_else(|| paths.endpoint("store"));
+    let listener = Listener::bind(&endpoint, config.service.insecure).await?;
+    let store = Store::open_with(&paths.state("store"), config.store)?;
+    serve(listener, store.routes(), &grpc::SERVICES, shutdown_signal()).await?;
+    Ok(())
+}
+
+impl Store {
+    /// Opens the store at a directory with the usual settings.
+    pub fn open(state: &Path) -> Result<Self, StoreError> {
+        Self::open_with(state, StoreArgs::default())
+    }
+
+    /// Opens the store at a directory: takes the lock, removes what a crash left unfinished, and
+    /// fills the index from files when it cannot be trusted.
+    pub fn open_with(state: &Path, args: StoreArgs) -> Result<Self, StoreError> {
+        files::make_directory(state)?;
+        let lock = lock(state)?;
+        let opened = Index::open(&state.join("index"))?;
+        let index = opened.index;
+        let leases = Leases::open(&state.join("leases"))?;
+        let content = Content::open_at(state, u64::from(args.disk_reserve_mib) * MIB)?;
+        let images = Images::open(&state.join("images"), &content, &index, opened.empty)?;
+        Ok(Self { content, images, leases, index, _lock: Arc::new(lock) })
+    }
+
+    /// The services, to be served.
+    pub fn routes(&self) -> Routes {
+        grpc::routes(self)
+    }
+}
+
+fn lock(state: &Path) -> Result<File, StoreError> {
+    let path = state.join("lock");
+    let file = File::create(&path).map_err(StoreError::io("create", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: state.to_owned() }),
+        Err(error) => Err(StoreError::io("lock", &path)(error)),
+    }
+}

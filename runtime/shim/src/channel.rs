@@ -18,11 +18,13 @@ const MESSAGE_BYTES_MAX: usize = 32 * 1024;
 /// How long a child may take for its steps; only a hostile file system takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// From a child.
+/// From a child. A descriptor may come with it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
     /// All is prepared; the terminal's master comes with it, if there is one.
     Ready,
+    /// It left its place to a process inside of the container, whose handle comes with this.
+    Replaced { pid: i32 },
     /// It did not work.
     Failed { failure: Failure, message: String },
 }
@@ -51,13 +53,13 @@ impl Channel {
         self.socket.as_fd()
     }
 
-    /// The child's report, with the terminal's master.
-    pub(crate) fn report(&self, report: &Report, master: Option<&OwnedFd>) -> io::Result<()> {
+    /// The child's report, with a descriptor: the terminal's master, or its successor's handle.
+    pub(crate) fn report(&self, report: &Report, fd: Option<&OwnedFd>) -> io::Result<()> {
         let mut message = serde_json::to_vec(report)?;
         message.truncate(MESSAGE_BYTES_MAX);
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);
-        let fds: Vec<BorrowedFd<'_>> = master.iter().map(|fd| fd.as_fd()).collect();
+        let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
         if !fds.is_empty() {
             control.push(SendAncillaryMessage::ScmRights(&fds));
         }

@@ -71,17 +71,15 @@ impl Child {
     }
 
     /// Waits until it is prepared; its terminal's master, if it made one.
-    pub(crate) fn ready(&self) -> Result<Option<OwnedFd>> {
-        match self.channel.wait().map_err(Error::Silent) {
-            Ok(Some((Report::Ready, master))) => Ok(master),
-            Ok(Some((Report::Failed { failure, message }, _))) => {
-                self.abandon();
-                Err(Error::Child(ChildFailure { failure, message }))
-            }
-            Ok(None) => Err(Error::Vanished(self.abandon())),
-            Err(error) => {
-                self.abandon();
-                Err(error)
+    pub(crate) fn ready(&mut self) -> Result<Option<OwnedFd>> {
+        loop {
+            match self.channel.wait().map_err(Error::Silent) {
+                Ok(Some((Report::Ready, master))) => return Ok(master),
+                Ok(Some((Report::Replaced { pid }, Some(pidfd)))) => {
+                    self.abandon();
+                    (self.pid, self.pidfd) = (pid, pidfd);
+                }
+                other => return Err(self.failed(other)),
             }
         }
     }
@@ -93,15 +91,19 @@ impl Child {
         }
         match self.channel.wait().map_err(Error::Silent) {
             Ok(None) => Ok(()),
+            other => Err(self.failed(other)),
+        }
+    }
+
+    /// Takes it down, after anything but what was expected of it.
+    fn failed(&self, told: Result<Option<(Report, Option<OwnedFd>)>>) -> Error {
+        let status = self.abandon();
+        match told {
             Ok(Some((Report::Failed { failure, message }, _))) => {
-                self.abandon();
-                Err(Error::Child(ChildFailure { failure, message }))
+                Error::Child(ChildFailure { failure, message })
             }
-            Ok(Some((Report::Ready, _))) => Err(Error::Vanished(self.abandon())),
-            Err(error) => {
-                self.abandon();
-                Err(error)
-            }
+            Ok(_) => Error::Vanished(status),
+            Err(error) => error,
         }
     }
 

@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
         };
         let oom_score = self.steps.process.oom_score_adj();
         let flags = self.namespaces.new;
-        let child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
+        let mut child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
             self.live(channel, ends.as_ref())
         })?;
         drop(ends);

@@ -1,17 +1,16 @@
 //! One more process in a running container.
 
 use std::convert::Infallible;
-use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use orlop_shim::config::Cgroup;
-use orlop_sys::process::{self as sys, namespaces};
+use orlop_sys::process::{self as sys, Fork, namespaces};
 use rustix::fs::Mode;
 
 use crate::channel::{Channel, Report};
 use crate::child::Child;
 use crate::devices;
-use crate::error::{Error, Result, note};
+use crate::error::{Error, Result};
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::rootfs;
 use crate::stdio::{Ends, Streams};
@@ -29,8 +28,6 @@ pub(crate) struct Exec<'a> {
     pub(crate) steps: Steps<'a>,
     /// The container's first process.
     pub(crate) init: BorrowedFd<'a>,
-    /// The shim's own pid namespace.
-    pub(crate) home: &'a File,
     pub(crate) cgroups: &'a [Cgroup],
     pub(crate) stdin: bool,
     pub(crate) output: bool,
@@ -46,7 +43,10 @@ impl Exec<'_> {
             false => Streams::pipes(self.stdin, self.output)
                 .map(|(streams, ends)| (streams, Some(ends)))?,
         };
-        let child = self.spawn(ends.as_ref())?;
+        let oom_score = self.steps.process.oom_score_adj();
+        let mut child = Child::spawn(0, self.cgroups, oom_score, |channel| {
+            self.live(channel, ends.as_ref())
+        })?;
         drop(ends);
         let streams = match child.ready()? {
             Some(master) => Streams::terminal(master)?,
@@ -56,30 +56,31 @@ impl Exec<'_> {
         Ok((child, streams))
     }
 
-    /// The pid namespace is the shim's to choose, for the child to be: joining it from within would
-    /// take one more process.
-    fn spawn(&self, ends: Option<&Ends>) -> Result<Child> {
-        sys::join_namespaces(self.init, namespaces::PID).map_err(|_| Error::Ended)?;
-        let oom_score = self.steps.process.oom_score_adj();
-        let child = Child::spawn(0, self.cgroups, oom_score, |channel| {
-            self.live(channel, ends)
-        });
-        if let Err(error) = sys::join_namespaces(self.home.as_fd(), namespaces::PID) {
-            note(&format!(
-                "cannot return to the host's pid namespace: {error}"
-            ));
-        }
-        child
-    }
-
-    /// In the child. Nothing of the host may be open any more when the container can see it.
+    /// In a child that the container cannot see. It closes what it has of the host, joins all
+    /// namespaces and leaves the rest to a sibling, the first that is visible in there: even a
+    /// container that may trace (`CAP_SYS_PTRACE`) finds no descriptor or path of the host in it.
     fn live(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
         let setup = |step| move |source| Error::Setup { step, source };
         let mut keep = vec![channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
         let fds = ends.map(|ends| [&ends.stdin, &ends.stdout, &ends.stderr]);
         keep.extend(fds.iter().flatten().map(|fd| fd.as_raw_fd()));
         sys::close_others(&mut keep).map_err(setup("descriptors"))?;
-        sys::join_namespaces(self.init, JOINED).map_err(|_| Error::Ended)?;
+        sys::join_namespaces(self.init, JOINED | namespaces::PID).map_err(|_| Error::Ended)?;
+        match sys::fork_sibling().map_err(Error::Namespaces)? {
+            Fork::Child => self.live_inside(channel, ends),
+            Fork::Parent { pid, pidfd } => {
+                let replaced = Report::Replaced { pid };
+                channel
+                    .report(&replaced, Some(&pidfd))
+                    .map_err(Error::Silent)?;
+                sys::exit_now(0)
+            }
+        }
+    }
+
+    /// In the container. The channel and the handle that led here are closed by the exec.
+    fn live_inside(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
+        let setup = |step| move |source| Error::Setup { step, source };
         rustix::process::setsid().map_err(|errno| setup("session")(errno.into()))?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let root = rootfs::root_handle()?;

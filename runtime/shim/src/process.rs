@@ -94,6 +94,10 @@ impl Steps<'_> {
             self.load_filter()?;
         }
         self.assume(identity)?;
+        // Without its shim it has no streams and nobody records its exit; a change of the user undoes
+        // this, so it comes after. A program with set-user-id bits undoes it as well.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+            .map_err(|errno| setup("death signal")(errno.into()))?;
         if locked {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|errno| setup("no new privileges")(errno.into()))?;

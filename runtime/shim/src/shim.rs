@@ -76,7 +76,6 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
         filter: filter.as_deref(),
         listener: listen(&config.socket).map_err(setup("socket"))?,
         signals: signals().map_err(setup("signals"))?,
-        home: File::open("/proc/self/ns/pid").map_err(setup("pid namespace"))?,
     };
     let result = create_and_run(given, start);
     drop(std::fs::remove_file(&config.socket));

@@ -3,7 +3,7 @@
 mod answer;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -83,7 +83,6 @@ pub(crate) struct Given<'a> {
     pub(crate) filter: Option<&'a [Instruction]>,
     pub(crate) listener: UnixListener,
     pub(crate) signals: SignalFd,
-    pub(crate) home: File,
 }
 
 /// The shim's state.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::checked;
 
@@ -54,18 +55,16 @@ struct CloneArgs {
     cgroup: u64,
 }
 
+/// Set in a process that [`fork`] made, which has one thread, and keeps to it: this program starts none.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
 /// Forks into the namespaces of `flags` and, where given, straight into a v2 cgroup.
 ///
 /// Refused with `EBUSY` in a process with more than one thread: the child of such a process may find
 /// locks held by threads that it does not have.
 pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
-    if std::fs::read_dir("/proc/self/task")?.take(2).count() != 1 {
-        return Err(io::Error::from_raw_os_error(libc::EBUSY));
-    }
-    let mut pidfd: RawFd = -1;
     let mut args = CloneArgs {
-        flags: flags | libc::CLONE_PIDFD as u64,
-        pidfd: &raw mut pidfd as u64,
+        flags,
         exit_signal: libc::SIGCHLD as u64,
         ..CloneArgs::default()
     };
@@ -73,11 +72,31 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
         args.flags |= 0x2_0000_0000; // CLONE_INTO_CGROUP
         args.cgroup = cgroup.as_raw_fd() as u64;
     }
+    clone(args)
+}
+
+/// Forks a sibling: the new process is a child of the caller's parent, which reaps it.
+pub fn fork_sibling() -> io::Result<Fork> {
+    clone(CloneArgs {
+        flags: libc::CLONE_PARENT as u64, // whose exit signal is that of the caller
+        ..CloneArgs::default()
+    })
+}
+
+fn clone(mut args: CloneArgs) -> io::Result<Fork> {
+    let forked = FORKED.load(Ordering::Relaxed);
+    if !forked && std::fs::read_dir("/proc/self/task")?.take(2).count() != 1 {
+        return Err(io::Error::from_raw_os_error(libc::EBUSY));
+    }
+    let mut pidfd: RawFd = -1;
+    args.flags |= libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
     let size = size_of::<CloneArgs>();
     // SAFETY: no CLONE_VM, hence the child has its own copy of everything; the process has one thread,
     // so no lock is held by a thread that the child lacks; `args` and `pidfd` outlive the call.
     let pid = checked(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size) })?;
     if pid == 0 {
+        FORKED.store(true, Ordering::Relaxed);
         return Ok(Fork::Child);
     }
     // SAFETY: CLONE_PIDFD stored a new descriptor that nobody else owns.

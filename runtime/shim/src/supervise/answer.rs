@@ -230,7 +230,6 @@ impl Supervisor<'_> {
         let exec = Exec {
             steps,
             init: self.main.child.pidfd.as_fd(),
-            home: &self.given.home,
             cgroups: &self.given.config.cgroups,
             stdin,
             output,

@@ -215,6 +215,21 @@ fn a_second_request_on_the_start_socket_has_no_meaning() {
     ));
 }
 
+#[test]
+fn a_container_whose_shim_was_killed_ends() {
+    for user in ["", "1000"] {
+        let mut container = Box::new(&["sleep", "100"]);
+        container.config.user = user.to_owned();
+        let pid = container.start();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(container.shim_pid()),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
+        wait_for(|| !std::path::Path::new(&format!("/proc/{pid}/root/bin")).exists());
+    }
+}
+
 /// Waits until `condition` holds.
 pub(crate) fn wait_for(condition: impl Fn() -> bool) {
     let began = Instant::now();

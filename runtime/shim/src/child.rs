@@ -78,6 +78,7 @@ impl Child {
                 Ok(Some((Report::Replaced { pid }, Some(pidfd)))) => {
                     self.abandon();
                     (self.pid, self.pidfd) = (pid, pidfd);
+                    self.channel.go().map_err(Error::Silent)?;
                 }
                 other => return Err(self.failed(other)),
             }

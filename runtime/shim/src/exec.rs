@@ -81,6 +81,9 @@ impl Exec<'_> {
     /// In the container. The channel and the handle that led here are closed by the exec.
     fn live_inside(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
         let setup = |step| move |source| Error::Setup { step, source };
+        if !channel.wait_go() {
+            sys::exit_now(1);
+        }
         rustix::process::setsid().map_err(|errno| setup("session")(errno.into()))?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let root = rootfs::root_handle()?;

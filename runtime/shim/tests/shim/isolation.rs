@@ -236,8 +236,9 @@ fn b18_without_a_tmpfs_no_device_is_made() {
 
 #[test]
 fn b24_only_the_devices_of_the_list_can_be_opened() {
-    let mut container =
-        Box::shell("mknod /dev/disk b 254 0 && head -c 1 /dev/disk; head -c 1 /dev/zero | wc -c");
+    let mut container = Box::shell(
+        "exec 2>&1; mknod /dev/disk b 254 0 && head -c 1 /dev/disk; head -c 1 /dev/zero | wc -c",
+    );
     container.cgroup(&[("devices", &[])]);
     let caps = json!(["CAP_MKNOD"]);
     for set in ["bounding", "permitted", "effective"] {

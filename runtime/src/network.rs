@@ -32,6 +32,8 @@ mod resolver;
 mod route;
 mod subnet;
 mod teardown;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -148,9 +148,6 @@ fn apply_exit(record: &mut Record, exit: Option<&ExitStatus>) {
     state.oom_killed = exit.is_some_and(|exit| exit.oom_killed);
     let finished = exit.and_then(|exit| time(exit.finished_at));
     state.finished = finished.or_else(|| Some(Timestamp::now()));
-    if let Some(started) = exit.and_then(|exit| time(exit.started_at)) {
-        state.started = Some(started);
-    }
     if exit.is_none() {
         state.error = "its shim went away and left no exit status".to_owned();
     }

@@ -5,7 +5,6 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use orlop_shim::protocol::{Reply, Request};
 
 use super::monitor::{read_exit, wants_restart};
@@ -66,18 +65,12 @@ impl Containers {
     /// service goes away before that.
     async fn adopt(&self, container: &Arc<Container>) -> bool {
         let reply = shim::ask(&container.socket, &Request::State).await;
-        let Ok(Reply::State {
-            pid, started_at, ..
-        }) = reply
-        else {
+        let Ok(Reply::State { pid, .. }) = reply else {
             return false;
         };
         let mut record = Record::clone(&container.record());
         record.state.status = Status::Running;
         record.state.pid = pid;
-        if let Ok(started) = Timestamp::from_nanosecond(started_at.into()) {
-            record.state.started = Some(started);
-        }
         tracing::info!(id = container.id, pid, "found a running container again");
         container.publish(&Arc::new(record));
         self.monitor(container);

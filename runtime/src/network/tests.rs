@@ -1,0 +1,7 @@
+//! The real thing against the real kernel. Every test has a host of its own: a network namespace, in
+//! which threads of the test (and those that they start) live.
+
+mod attach;
+mod publish;
+mod reconcile;
+mod support;

@@ -1,0 +1,253 @@
+//! Attaching and detaching: what a container gets, and that nothing stays.
+
+use std::collections::HashSet;
+use std::fs;
+use std::net::Ipv4Addr;
+
+use super::support::{Place, instance, kernel_state, on_a_host, port, wait_for_kernel_state};
+use crate::network::{Network, NetworkError, NetworkKind, NetworkRequest};
+
+fn bridge() -> NetworkRequest {
+    NetworkRequest::default()
+}
+
+/// Names of the interfaces with an IPv6 address, in the thread's namespace.
+fn interfaces_with_ipv6() -> Vec<String> {
+    let text = fs::read_to_string("/proc/thread-self/net/if_inet6").unwrap_or_default();
+    let names = text
+        .lines()
+        .filter_map(|line| line.split_whitespace().last());
+    names.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_container_gets_an_interface_an_address_and_a_route() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let attachment = network.attach("a", &bridge()).await.unwrap();
+        let endpoint = attachment.endpoint.clone().unwrap();
+        assert_eq!(endpoint.prefix, 16);
+        let place = Place::of(&attachment);
+        let routes = place.run(|| fs::read_to_string("/proc/thread-self/net/route").unwrap());
+        let gateway = format!(
+            "eth0\t00000000\t{:08X}",
+            u32::from_le_bytes(endpoint.gateway.octets())
+        );
+        assert!(routes.contains(&gateway), "{routes}");
+        let _server = Place::here().serve(4000, "host");
+        let said = place.ask(endpoint.gateway, 4000).unwrap();
+        assert_eq!(said, format!("{} host", endpoint.address));
+        network.detach("a", &attachment).await.unwrap();
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn containers_reach_each_other_and_the_outside_with_the_hosts_address() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let a = network.attach("a", &bridge()).await.unwrap();
+        let b = network.attach("b", &bridge()).await.unwrap();
+        let _in_b = Place::of(&b).serve(80, "b");
+        let _outside = outside.serve(80, "outside");
+        let address = |x: &crate::network::Attachment| x.endpoint.as_ref().unwrap().address;
+        let from_a = Place::of(&a);
+        assert_eq!(
+            from_a.ask(address(&b), 80).unwrap(),
+            format!("{} b", address(&a))
+        );
+        let said = from_a.ask(Ipv4Addr::new(198, 51, 100, 2), 80).unwrap();
+        assert_eq!(said, "198.51.100.1 outside");
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn k1_k8_no_router_is_believed_and_no_ipv6_address_is_there() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let attachment = network.attach("a", &bridge()).await.unwrap();
+        let setting = |name: &str| {
+            let path = format!("/proc/sys/net/ipv6/conf/{name}");
+            fs::read_to_string(path)
+                .unwrap_or("0".into())
+                .trim()
+                .to_owned()
+        };
+        let place = Place::of(&attachment);
+        assert_eq!(place.run(|| setting("eth0/accept_ra")), "0");
+        let interface = network
+            .inspect(NetworkKind::Bridge)
+            .await
+            .unwrap()
+            .interface;
+        assert_eq!(setting(&format!("{interface}/accept_ra")), "0");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        assert!(
+            place
+                .run(interfaces_with_ipv6)
+                .iter()
+                .all(|name| name == "lo")
+        );
+        assert!(interfaces_with_ipv6().iter().all(|name| *name != interface));
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn nothing_is_made_before_the_first_container_and_nothing_stays_after_the_last() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let network = instance(root.path());
+        assert_eq!(kernel_state(), before);
+        let request = NetworkRequest {
+            ports: vec![port(Ipv4Addr::UNSPECIFIED, 0, 80)],
+            ..bridge()
+        };
+        let attachment = network.attach("a", &request).await.unwrap();
+        assert_ne!(kernel_state(), before);
+        network.detach("a", &attachment).await.unwrap();
+        network.detach("a", &attachment).await.unwrap();
+        network.release_pool().await.unwrap();
+        wait_for_kernel_state(&before);
+    });
+}
+
+#[test]
+fn a_shutdown_leaves_running_containers_what_they_have() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let attachment = network.attach("a", &bridge()).await.unwrap();
+        let gateway = attachment.endpoint.as_ref().unwrap().gateway;
+        let _server = Place::here().serve(4000, "host");
+        network.release_pool().await.unwrap();
+        assert!(Place::of(&attachment).ask(gateway, 4000).is_ok());
+        network.detach("a", &attachment).await.unwrap();
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn none_has_a_loopback_interface_only_and_host_has_no_namespace() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let network = instance(root.path());
+        let request = |kind| NetworkRequest {
+            kind,
+            ports: vec![port(Ipv4Addr::UNSPECIFIED, 0, 80)],
+        };
+        let none = network
+            .attach("n", &request(NetworkKind::None))
+            .await
+            .unwrap();
+        let place = Place::of(&none);
+        let _server = place.serve(80, "self");
+        assert!(place.ask(Ipv4Addr::LOCALHOST, 80).is_ok());
+        let routes = place.run(|| fs::read_to_string("/proc/thread-self/net/route").unwrap());
+        assert_eq!(routes.lines().count(), 1, "{routes}");
+        let host = network
+            .attach("h", &request(NetworkKind::Host))
+            .await
+            .unwrap();
+        assert_eq!(
+            (&host.netns, host.ports.len(), none.ports.len()),
+            (&None, 0, 0)
+        );
+        assert_eq!(kernel_state(), before);
+    });
+}
+
+#[test]
+fn two_hundred_containers_at_once_have_an_address_each_and_leave_nothing() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let network = instance(root.path());
+        let attach = |number: usize| {
+            let network: Network = network.clone();
+            tokio::spawn(async move {
+                let request = NetworkRequest {
+                    ports: vec![port(Ipv4Addr::LOCALHOST, 0, 80)],
+                    ..NetworkRequest::default()
+                };
+                let id = number.to_string();
+                let attachment = network.attach(&id, &request).await.unwrap();
+                (id, attachment)
+            })
+        };
+        let tasks: Vec<_> = (0..200).map(attach).collect();
+        let mut attached = Vec::new();
+        for task in tasks {
+            attached.push(task.await.unwrap());
+        }
+        let addresses: HashSet<_> = attached
+            .iter()
+            .map(|(_, a)| a.endpoint.as_ref().unwrap().address)
+            .collect();
+        assert_eq!(addresses.len(), 200);
+        let (_, last) = attached.last().unwrap();
+        let _server = Place::of(last).serve(80, "last");
+        assert!(
+            Place::here()
+                .ask(Ipv4Addr::LOCALHOST, last.ports[0].host_port)
+                .is_ok()
+        );
+        for (id, attachment) in &attached {
+            network.detach(id, attachment).await.unwrap();
+        }
+        network.release_pool().await.unwrap();
+        wait_for_kernel_state(&before);
+    });
+}
+
+#[test]
+fn two_instances_have_different_subnets_and_do_not_meet() {
+    on_a_host(|| async {
+        let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [first, second] = roots.each_ref().map(|root| instance(root.path()));
+        let (bridge_a, bridge_b) = (bridge(), bridge());
+        let (a, b) = tokio::join!(first.attach("x", &bridge_a), second.attach("x", &bridge_b));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        let to_b = b.endpoint.as_ref().unwrap();
+        assert_ne!(a.endpoint.as_ref().unwrap().gateway, to_b.gateway);
+        let _server = Place::of(&b).serve(80, "b");
+        assert!(Place::here().ask(to_b.address, 80).is_ok());
+        assert!(Place::of(&a).ask(to_b.address, 80).is_err());
+        first.detach("x", &a).await.unwrap();
+        first.release_pool().await.unwrap();
+        assert!(Place::here().ask(to_b.address, 80).is_ok());
+        second.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn k11_a_port_of_another_instance_is_refused_and_nothing_is_left_of_the_attempt() {
+    on_a_host(|| async {
+        let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [first, second] = roots.each_ref().map(|root| instance(root.path()));
+        let request = |host_port| NetworkRequest {
+            ports: vec![port(Ipv4Addr::UNSPECIFIED, host_port, 80)],
+            ..bridge()
+        };
+        let a = first.attach("a", &request(0)).await.unwrap();
+        let taken = a.ports[0].host_port;
+        let before = kernel_state();
+        let refused = second.attach("b", &request(taken)).await.unwrap_err();
+        assert!(
+            matches!(refused, NetworkError::PortInUse { address, .. } if address.port() == taken)
+        );
+        assert_eq!(kernel_state(), before);
+        first.detach("a", &a).await.unwrap();
+        let b = second.attach("b", &request(taken)).await.unwrap();
+        assert_eq!(b.ports[0].host_port, taken);
+        first.release_pool().await.unwrap();
+        second.release_pool().await.unwrap();
+    });
+}

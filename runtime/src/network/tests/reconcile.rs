@@ -1,0 +1,137 @@
+//! Coming back after a death, and putting back what somebody took.
+
+use std::net::Ipv4Addr;
+
+use super::support::{Place, instance, kernel_state, on_a_host, port, wait_for_kernel_state};
+use crate::network::firewall::Firewall;
+use crate::network::route::Routes;
+use crate::network::{Attachment, Network, NetworkKind, NetworkRequest};
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+async fn web(network: &Network, id: &str) -> Attachment {
+    let request = NetworkRequest {
+        ports: vec![port(LOCALHOST, 0, 80)],
+        ..NetworkRequest::default()
+    };
+    network.attach(id, &request).await.unwrap()
+}
+
+async fn interface(network: &Network) -> String {
+    network
+        .inspect(NetworkKind::Bridge)
+        .await
+        .unwrap()
+        .interface
+}
+
+#[test]
+fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let first = instance(root.path());
+        let running = web(&first, "running").await;
+        let gone = web(&first, "gone").await;
+        let place = Place::of(&running);
+        let _server = place.serve(80, "running");
+        drop(first);
+
+        let second = instance(root.path());
+        let at = running.ports[0].host_port;
+        assert!(
+            Place::here().ask(LOCALHOST, at).is_ok(),
+            "the port closed when the service died"
+        );
+        second
+            .reconcile(&[("running".to_owned(), running.clone())])
+            .await
+            .unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        assert!(
+            Place::here()
+                .ask(LOCALHOST, gone.ports[0].host_port)
+                .is_err()
+        );
+        let same_port = NetworkRequest {
+            ports: vec![running.ports[0]],
+            ..NetworkRequest::default()
+        };
+        assert!(second.attach("b", &same_port).await.is_err());
+        let new = web(&second, "new").await;
+        assert_ne!(new.endpoint, running.endpoint);
+        for (id, attachment) in [("running", &running), ("new", &new)] {
+            second.detach(id, attachment).await.unwrap();
+        }
+        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        second.release_pool().await.unwrap();
+        drop(place);
+        wait_for_kernel_state(&before);
+    });
+}
+
+#[test]
+fn a_start_without_containers_removes_everything_of_an_earlier_life() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let first = instance(root.path());
+        let attachment = web(&first, "a").await;
+        let pinned = Place::of(&attachment);
+        drop(first);
+        instance(root.path()).reconcile(&[]).await.unwrap();
+        wait_for_kernel_state(&before);
+        drop(pinned);
+    });
+}
+
+#[test]
+fn k4_a_flushed_firewall_is_restored_with_its_ports() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let a = web(&network, "a").await;
+        let _server = Place::of(&a).serve(80, "a");
+        let at = a.ports[0].host_port;
+        let bridge = interface(&network).await;
+        let firewall = Firewall {
+            table: bridge.replace("orl-", "orlop-"),
+            bridge,
+        };
+        firewall.remove().unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        network
+            .reconcile(&[("a".to_owned(), a.clone())])
+            .await
+            .unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        firewall.remove().unwrap();
+        let b = web(&network, "b").await;
+        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        firewall.remove().unwrap();
+        network.detach("b", &b).await.unwrap();
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn a_deleted_bridge_is_made_anew_and_containers_are_connected_again() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let a = web(&network, "a").await;
+        let _server = Place::of(&a).serve(80, "a");
+        let at = a.ports[0].host_port;
+        let bridge = interface(&network).await;
+        Routes::open().unwrap().delete(&bridge).unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        network
+            .reconcile(&[("a".to_owned(), a.clone())])
+            .await
+            .unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        let b = web(&network, "b").await;
+        assert_ne!(a.endpoint, b.endpoint);
+        network.release_pool().await.unwrap();
+    });
+}

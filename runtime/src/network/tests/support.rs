@@ -1,0 +1,225 @@
+//! A host for each test, hosts outside of it, and servers and clients in any of them.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::net::netlink;
+
+use crate::network::netlink::{Message, NLM_F_DUMP, Socket};
+use crate::network::route::{Routes, Veth};
+use crate::network::subnet::Subnet;
+use crate::network::{Attachment, Network, PortBinding, Protocol};
+
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Runs a test in a host of its own, where `lo` is up.
+pub(super) fn on_a_host<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+    let host = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        Routes::open().unwrap().set_up(1).unwrap();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_all().build().unwrap().block_on(body());
+    });
+    if let Err(panic) = host.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// A network namespace, from outside of it.
+#[derive(Debug)]
+pub(super) struct Place(OwnedFd);
+
+impl Place {
+    /// The one that the calling thread is in.
+    pub(super) fn here() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").unwrap().into())
+    }
+
+    /// A container's.
+    pub(super) fn of(attachment: &Attachment) -> Self {
+        Self(
+            File::open(attachment.netns.as_ref().unwrap())
+                .unwrap()
+                .into(),
+        )
+    }
+
+    /// Does something in it.
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(self.0.as_fd(), CloneFlags::CLONE_NEWNET).unwrap();
+                work()
+            });
+            inside.join().unwrap()
+        })
+    }
+
+    /// A neighbour of the calling thread's host, on a cable of their own: `198.51.NET.1` is the host,
+    /// `.2` the neighbour, which sends everything to the host.
+    pub(super) fn neighbour(net: u8) -> Self {
+        let place = std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            Self::here()
+        });
+        let place = place.join().unwrap();
+        let subnet = Subnet::new(Ipv4Addr::new(198, 51, net, 0), 24).unwrap();
+        let cable = format!("wan{net}");
+        let mut host = Routes::open().unwrap();
+        host.add_veth(&Veth {
+            host: &cable,
+            bridge: 0,
+            inside: "eth0",
+            inside_mac: [2, 0, 0, 0, 1, net],
+            namespace: place.0.as_fd(),
+        })
+        .unwrap();
+        let index = host.link(&cable).unwrap().unwrap().index;
+        host.add_address(index, subnet.host(1), subnet).unwrap();
+        place.run(|| {
+            let mut routes = Routes::open().unwrap();
+            routes.set_up(1).unwrap();
+            let index = routes.link("eth0").unwrap().unwrap().index;
+            routes.add_address(index, subnet.host(2), subnet).unwrap();
+            routes.add_default_route(index, subnet.host(1)).unwrap();
+        });
+        place
+    }
+
+    /// A TCP server in it that tells every client the client's address and `name`.
+    pub(super) fn serve(&self, port: u16, name: &str) -> Server {
+        let listener = self.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        listener.set_nonblocking(true).unwrap();
+        let name = name.to_owned();
+        Server::start(move || {
+            if let Ok((mut stream, peer)) = listener.accept() {
+                write!(stream, "{} {name}", peer.ip()).ok();
+            }
+        })
+    }
+
+    /// The same by UDP.
+    pub(super) fn serve_udp(&self, address: (Ipv4Addr, u16), name: &str) -> Server {
+        let socket = self.run(|| UdpSocket::bind(address).unwrap());
+        socket.set_nonblocking(true).unwrap();
+        let name = name.to_owned();
+        Server::start(move || {
+            if let Ok((_, peer)) = socket.recv_from(&mut [0; 16]) {
+                socket
+                    .send_to(format!("{} {name}", peer.ip()).as_bytes(), peer)
+                    .ok();
+            }
+        })
+    }
+
+    /// What a TCP server says to a client in it.
+    pub(super) fn ask(&self, address: Ipv4Addr, port: u16) -> io::Result<String> {
+        self.run(|| {
+            let address = SocketAddrV4::new(address, port).into();
+            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            match text.is_empty() {
+                true => Err(io::ErrorKind::UnexpectedEof.into()),
+                false => Ok(text),
+            }
+        })
+    }
+
+    /// What a UDP server says to a client in it.
+    pub(super) fn ask_udp(&self, address: Ipv4Addr, port: u16) -> io::Result<String> {
+        self.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect((address, port))?;
+            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.send(b"?")?;
+            let mut buffer = [0; 64];
+            let length = socket.recv(&mut buffer)?;
+            Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+        })
+    }
+}
+
+/// A server that ends when it is dropped.
+#[derive(Debug)]
+pub(super) struct Server {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start(mut serve_one: impl FnMut() + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                serve_one();
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+/// An instance with a root of its own.
+pub(super) fn instance(root: &Path) -> Network {
+    Network::open(root, &root.join("networks"), 2).unwrap()
+}
+
+pub(super) fn port(host_address: Ipv4Addr, host_port: u16, container_port: u16) -> PortBinding {
+    PortBinding {
+        protocol: Protocol::Tcp,
+        container_port,
+        host_address,
+        host_port,
+    }
+}
+
+/// Everything in the host's kernel that an instance could leave: interfaces and tables.
+pub(super) fn kernel_state() -> Vec<String> {
+    const GET_TABLE: u16 = 10 << 8 | 1;
+    let links = Routes::open().unwrap().links().unwrap();
+    let mut names: Vec<_> = links.into_iter().map(|link| link.name).collect();
+    let mut socket = Socket::open(Some(netlink::NETFILTER)).unwrap();
+    let tables = Message::new(GET_TABLE, NLM_F_DUMP).fixed(&[0; 4]);
+    for table in socket.dump(tables).unwrap() {
+        let name = table.attribute(4, 1).unwrap();
+        names.push(
+            String::from_utf8_lossy(name)
+                .trim_end_matches('\0')
+                .to_owned(),
+        );
+    }
+    names.sort();
+    names
+}
+
+/// Waits until the kernel has nothing but this: it removes namespaces in its own time.
+pub(super) fn wait_for_kernel_state(expected: &[String]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while kernel_state() != expected && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(kernel_state(), expected);
+}

@@ -1,0 +1,254 @@
+//! What is known of each snapshot. In memory for answers, in `meta.json` for good.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Result, StoreError};
+use crate::layers::compress::Codec;
+use crate::layers::shelf::Shelf;
+use crate::snapshots::files::{self, Trash};
+use crate::snapshots::not_found;
+
+const META: &str = "meta.json";
+const UPPER: &str = "upper";
+const WORK: &str = "work";
+
+/// What a snapshot is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Writable, over its parent.
+    Active,
+    /// Its parent, read-only.
+    View,
+    /// Read-only, and can be a parent.
+    Committed,
+}
+
+/// A snapshot as a layer blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Packed {
+    /// Of the blob.
+    pub digest: String,
+    /// Its bytes.
+    pub size: u64,
+    /// The snapshot changed nothing.
+    pub empty: bool,
+}
+
+/// What `meta.json` says.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    /// Key of an active snapshot or a view, name of a committed one.
+    pub key: String,
+    /// Which of them.
+    pub kind: Kind,
+    /// The committed snapshot below.
+    pub parent: Option<String>,
+    /// The layer of a committed one.
+    pub layer: Option<String>,
+    /// When it was made.
+    pub created: Timestamp,
+    /// The caller's own words.
+    pub labels: HashMap<String, String>,
+    /// Digest of the plain tar of its changes, once known.
+    pub diff_id: Option<String>,
+    /// Blobs that were made of it, or that it was made of.
+    pub blobs: BTreeMap<Codec, Packed>,
+}
+
+impl Record {
+    /// A new snapshot.
+    pub fn new(
+        key: &str,
+        kind: Kind,
+        parent: Option<String>,
+        labels: HashMap<String, String>,
+    ) -> Self {
+        Self {
+            key: key.to_owned(),
+            kind,
+            parent,
+            layer: None,
+            created: Timestamp::now(),
+            labels,
+            diff_id: None,
+            blobs: BTreeMap::new(),
+        }
+    }
+
+    /// The error of an operation that needs another kind.
+    pub fn wrong_kind(&self, needed: &'static str) -> StoreError {
+        StoreError::SnapshotKind {
+            key: self.key.clone(),
+            is: match self.kind {
+                Kind::Active => "active",
+                Kind::View => "a view",
+                Kind::Committed => "committed",
+            },
+            needed,
+        }
+    }
+}
+
+/// All records.
+#[derive(Debug)]
+pub struct Records {
+    directory: PathBuf,
+    known: Mutex<BTreeMap<String, Record>>,
+}
+
+/// The directory of a key. A colon would part directories in the options of an overlay mount.
+fn place_name(key: &str) -> String {
+    key.replace(':', "%3A")
+}
+
+impl Records {
+    /// Reads all; what is not whole goes to the trash.
+    pub fn open(directory: PathBuf, shelf: &Shelf, trash: &Trash) -> Result<Self> {
+        files::make_directory(&directory)?;
+        let records = Self {
+            directory,
+            known: Mutex::default(),
+        };
+        for name in files::entries(&records.directory)? {
+            let place = records.directory.join(&name);
+            match files::read_json::<Record>(&place.join(META)) {
+                Ok(record) if name == place_name(&record.key) && whole(&record, &place, shelf) => {
+                    records.known().insert(record.key.clone(), record);
+                }
+                _ => {
+                    tracing::warn!(name, "a snapshot that was not finished is dropped");
+                    trash.throw(&place)?;
+                }
+            }
+        }
+        Ok(records)
+    }
+
+    /// One record.
+    pub fn get(&self, key: &str) -> Result<Record> {
+        self.known().get(key).cloned().ok_or_else(|| not_found(key))
+    }
+
+    /// All, in order of the key.
+    pub fn all(&self) -> Vec<Record> {
+        self.known().values().cloned().collect()
+    }
+
+    /// A committed snapshot and what it is built on, topmost first.
+    pub fn chain(&self, top: Option<&str>) -> Result<Vec<Record>> {
+        let known = self.known();
+        let mut chain: Vec<Record> = Vec::new();
+        let mut next = top.map(str::to_owned);
+        while let Some(name) = next.take() {
+            let record = known.get(&name).ok_or_else(|| not_found(&name))?;
+            next.clone_from(&record.parent);
+            chain.push(record.clone());
+        }
+        Ok(chain)
+    }
+
+    /// Something that is built on a snapshot.
+    pub fn child_of(&self, key: &str) -> Option<String> {
+        self.known()
+            .values()
+            .find(|record| record.parent.as_deref() == Some(key))
+            .map(|record| record.key.clone())
+    }
+
+    /// Whether a layer belongs to a snapshot.
+    pub fn uses_layer(&self, layer: &str) -> bool {
+        self.known()
+            .values()
+            .any(|record| record.layer.as_deref() == Some(layer))
+    }
+
+    /// `upper` and `work` of an active snapshot.
+    pub fn work_of(&self, key: &str) -> (PathBuf, PathBuf) {
+        let place = self.place(key);
+        (place.join(UPPER), place.join(WORK))
+    }
+
+    /// Where a snapshot is.
+    pub fn place(&self, key: &str) -> PathBuf {
+        self.directory.join(place_name(key))
+    }
+
+    /// The directory of all.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Refuses a key that is taken.
+    pub fn check_free(&self, key: &str) -> Result<()> {
+        if self.known().contains_key(key) {
+            return Err(StoreError::SnapshotExists {
+                key: key.to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// A place in the making; with directories to write into for an active snapshot.
+    pub fn draft(&self, record: &Record) -> Result<(PathBuf, std::fs::File)> {
+        let place = self
+            .directory
+            .join(format!(".tmp-{}", files::random_name()?));
+        files::make_directory(&place)?;
+        if record.kind == Kind::Active {
+            files::make_directory(&place.join(UPPER))?;
+            files::make_directory(&place.join(WORK))?;
+            files::set_mode(&place.join(UPPER), 0o755)?;
+        }
+        let file = files::write_json(&place.join(META), record)?;
+        Ok((place, file))
+    }
+
+    /// The upper directory of a draft.
+    pub fn upper_of_draft(draft: &Path) -> PathBuf {
+        draft.join(UPPER)
+    }
+
+    /// Gives a draft its name. The caller syncs.
+    pub fn publish(&self, draft: &Path, record: Record) -> Result<()> {
+        let mut known = self.known();
+        if known.contains_key(&record.key) {
+            return Err(StoreError::SnapshotExists { key: record.key });
+        }
+        files::rename_new(draft, &self.place(&record.key))?;
+        known.insert(record.key.clone(), record);
+        Ok(())
+    }
+
+    /// Replaces what is known of a snapshot, durably.
+    pub fn update(&self, record: Record) -> Result<()> {
+        files::replace_json(&self.place(&record.key).join(META), &record)?;
+        self.known().insert(record.key.clone(), record);
+        Ok(())
+    }
+
+    /// Forgets a snapshot and throws away what is at its place.
+    pub fn remove(&self, key: &str, trash: &Trash) -> Result<()> {
+        let mut known = self.known();
+        trash.throw(&self.place(key))?;
+        known.remove(key);
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn whole(record: &Record, place: &Path, shelf: &Shelf) -> bool {
+    match record.kind {
+        Kind::Active => place.join(UPPER).is_dir() && place.join(WORK).is_dir(),
+        Kind::View => true,
+        Kind::Committed => record.layer.as_ref().is_some_and(|id| shelf.contains(id)),
+    }
+}

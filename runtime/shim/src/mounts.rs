@@ -129,10 +129,12 @@ pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
 }
 
 /// Attributes and propagation of a bind mount. Private, unless asked for otherwise: nothing that
-/// happens in the container shows on the host, and the other way round.
+/// happens in the container shows on the host, and the other way round. What is read-only on the host
+/// stays so: "rw" asks for no more than the source has.
 fn dress(tree: &OwnedFd, options: &Options) -> std::io::Result<()> {
     let recursive = options.recursive;
-    mount::set(tree.as_fd(), options.set, options.clear, None, recursive)?;
+    let clear = options.clear & !attributes::READ_ONLY;
+    mount::set(tree.as_fd(), options.set, clear, None, recursive)?;
     let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
     mount::set(tree.as_fd(), 0, 0, Some(propagation), deep)
 }

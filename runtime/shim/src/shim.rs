@@ -48,7 +48,7 @@ pub(crate) fn run(directory: &Path) -> Result<()> {
 
 /// Out of the service's session, directory and streams.
 fn detach(directory: &Path) -> io::Result<()> {
-    // Fails only for the leader of a group, which then has a session of its own already.
+    // Fails only for the leader of a group, to which no terminal of the service's sends signals.
     rustix::process::setsid().ok();
     orlop_sys::process::ignore_hangups();
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::APPEND | OFlags::CLOEXEC;

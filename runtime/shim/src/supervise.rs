@@ -5,7 +5,7 @@ mod answer;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -38,6 +38,8 @@ const TICK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 5_000_000,
 };
+/// The longest path in a socket's address, `sun_path` without its zero.
+const SUN_PATH_MAX: usize = 107;
 /// Chunks read at last from a stream that does not end.
 const LAST_CHUNKS: usize = 64;
 
@@ -359,13 +361,21 @@ fn now() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-/// Listens on a path that an earlier shim of the same container may have left.
+/// Listens on a path that an earlier shim of the same container may have left. A path that is too
+/// long for a socket's address is reached through a handle of its directory.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if path.as_os_str().len() > SUN_PATH_MAX => {
+            let directory = fs::File::open(parent)?;
+            let handle = format!("/proc/self/fd/{}", directory.as_raw_fd());
+            UnixListener::bind(Path::new(&handle).join(name))?
+        }
+        _ => UnixListener::bind(path)?,
+    };
     listener.set_nonblocking(true)?;
     Ok(listener)
 }

@@ -399,6 +399,27 @@ fn a_read_only_root_is_read_only_and_its_volumes_are_not() {
 }
 
 #[test]
+fn a_kernel_file_system_of_another_type_is_refused() {
+    let mut container = Box::new(&["true"]);
+    container.mount(json!({"destination": "/x", "type": "debugfs", "source": "debugfs"}));
+    let Reply::Failed { failure, message } = container.start_fails() else {
+        panic!()
+    };
+    assert_eq!(failure, Failure::Invalid);
+    assert!(message.contains("debugfs"), "{message}");
+}
+
+#[test]
+fn a_socket_may_have_a_long_path() {
+    let mut container = Box::new(&["true"]);
+    let long = container.dir.path().join("x".repeat(120));
+    fs::create_dir(&long).unwrap();
+    container.config.socket = long.join("shim.sock");
+    assert_eq!(container.run().0, 0);
+    assert_eq!(fs::read_dir(long).unwrap().count(), 0);
+}
+
+#[test]
 fn nothing_is_mounted_on_the_host() {
     let mut container = Box::new(&["sleep", "100"]);
     container.start();

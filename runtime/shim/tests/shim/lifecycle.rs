@@ -185,6 +185,27 @@ fn a_volume_gets_what_the_image_has() {
 }
 
 #[test]
+fn layers_cover_each_other_and_writes_go_on_top() {
+    let mut container = Box::shell("cat /etc/name; echo new > /etc/name; cat /etc/name");
+    for (number, name) in ["second", "third"].iter().enumerate() {
+        let layer = container.dir.path().join(format!("layer{number},:\\"));
+        std::fs::create_dir_all(layer.join("etc")).unwrap();
+        std::fs::write(layer.join("etc/name"), format!("{name}\n")).unwrap();
+        container.config.root.lower.insert(0, layer);
+    }
+    assert_eq!(container.run(), (0, "third\nnew\n".to_owned()));
+    let upper = container.dir.path().join("upper/etc/name");
+    assert_eq!(std::fs::read_to_string(upper).unwrap(), "new\n");
+}
+
+#[test]
+fn a_container_can_be_started_again_and_its_log_goes_on() {
+    let mut container = Box::shell("echo $((`cat /n 2>/dev/null` + 1)) > /n; cat /n");
+    assert_eq!(container.run().1, "1\n");
+    assert_eq!(container.run().1, "1\n2\n");
+}
+
+#[test]
 fn a_wrong_document_is_refused_with_its_name() {
     let mut container = Box::new(&["true"]);
     container.config.version = 99;

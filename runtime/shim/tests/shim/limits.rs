@@ -82,3 +82,25 @@ fn a_v2_cgroup_is_entered_by_the_clone() {
     assert!(output.starts_with("0::/\n1\n"), "{output}");
     assert!(output.contains("not permitted"), "{output}");
 }
+
+#[test]
+fn b11_the_container_sees_its_own_cgroup_and_cannot_write_it() {
+    let mut container = Box::shell(
+        "ls /sys/fs/cgroup; cat /sys/fs/cgroup/memory/memory.limit_in_bytes; \
+         cat /sys/fs/cgroup/pids/cgroup.procs | head -n 1; \
+         (echo 1 > /sys/fs/cgroup/memory/memory.limit_in_bytes) 2>/dev/null && echo written; \
+         mkdir /sys/fs/cgroup/pids/x 2>/dev/null && echo made; \
+         mkdir /sys/fs/cgroup/x 2>/dev/null && echo made; exit 0",
+    );
+    container.cgroup(&[
+        ("memory", &[("memory.limit_in_bytes", "67108864")]),
+        ("pids", &[]),
+    ]);
+    container.mount(
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+    );
+    let (code, output) = container.run();
+    assert_eq!(code, 0, "{}", container.own_log());
+    assert_eq!(output, "memory\npids\n67108864\n1\n");
+}

@@ -13,7 +13,7 @@ use crate::devices;
 use crate::error::{Error, Result};
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::rootfs;
-use crate::stdio::{Ends, Streams};
+use crate::stdio::{self, Ends, Streams};
 
 /// What a process joins.
 const JOINED: u64 = namespaces::MOUNT
@@ -61,13 +61,18 @@ impl Exec<'_> {
     /// container that may trace (`CAP_SYS_PTRACE`) finds no descriptor or path of the host in it.
     fn live(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
         let setup = |step| move |source| Error::Setup { step, source };
-        let mut keep = vec![channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
-        let fds = ends.map(|ends| [&ends.stdin, &ends.stdout, &ends.stderr]);
-        keep.extend(fds.iter().flatten().map(|fd| fd.as_raw_fd()));
+        self.steps.limit();
+        match ends {
+            Some(ends) => {
+                adopt_streams([ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()])?;
+            }
+            None => stdio::silence().map_err(setup("streams"))?,
+        }
+        let mut keep = [channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
         sys::close_others(&mut keep).map_err(setup("descriptors"))?;
         sys::join_namespaces(self.init, JOINED | namespaces::PID).map_err(|_| Error::Ended)?;
         match sys::fork_sibling().map_err(Error::Namespaces)? {
-            Fork::Child => self.live_inside(channel, ends),
+            Fork::Child => self.live_inside(channel, ends.is_none()),
             Fork::Parent { pid, pidfd } => {
                 let replaced = Report::Replaced { pid };
                 channel
@@ -79,7 +84,7 @@ impl Exec<'_> {
     }
 
     /// In the container. The channel and the handle that led here are closed by the exec.
-    fn live_inside(&self, channel: &Channel, ends: Option<&Ends>) -> Result<Infallible> {
+    fn live_inside(&self, channel: &Channel, tty: bool) -> Result<Infallible> {
         let setup = |step| move |source| Error::Setup { step, source };
         if !channel.wait_go() {
             sys::exit_now(1);
@@ -89,15 +94,8 @@ impl Exec<'_> {
         let root = rootfs::root_handle()?;
         let identity = self.steps.identity(root.as_fd())?;
         let cwd = self.steps.open_cwd(root.as_fd())?;
-        let terminal = match ends {
-            Some(_) => None,
-            None => Some(devices::open_terminal(
-                root.as_fd(),
-                identity.uid,
-                self.window,
-            )?),
-        };
-        self.steps.limit();
+        let open = || devices::open_terminal(root.as_fd(), identity.uid, self.window);
+        let terminal = tty.then(open).transpose()?;
         let master = terminal.as_ref().map(|terminal| &terminal.master);
         channel
             .report(&Report::Ready, master)
@@ -105,9 +103,7 @@ impl Exec<'_> {
         if !channel.wait_go() {
             sys::exit_now(1);
         }
-        if let Some(ends) = ends {
-            adopt_streams([ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()])?;
-        } else if let Some(terminal) = &terminal {
+        if let Some(terminal) = &terminal {
             adopt_terminal(&terminal.slave)?;
         }
         self.steps.run(cwd.as_fd(), &identity)

@@ -222,8 +222,16 @@ fn null(flags: OFlags) -> rustix::io::Result<OwnedFd> {
 
 /// Replaces the shim's own streams: nothing to read, nothing to say, errors into its log.
 pub(crate) fn detach(log: &OwnedFd) -> io::Result<()> {
-    rustix::stdio::dup2_stdin(null(OFlags::RDONLY)?)?;
-    rustix::stdio::dup2_stdout(null(OFlags::WRONLY)?)?;
+    silence()?;
     rustix::stdio::dup2_stderr(log)?;
+    Ok(())
+}
+
+/// The null device for all three streams.
+pub(crate) fn silence() -> io::Result<()> {
+    let null = null(OFlags::RDWR)?;
+    rustix::stdio::dup2_stdin(&null)?;
+    rustix::stdio::dup2_stdout(&null)?;
+    rustix::stdio::dup2_stderr(&null)?;
     Ok(())
 }

@@ -14,7 +14,7 @@ use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::Spec;
 use orlop_shim::config::{ExitStatus, LOG_FILE, ShimConfig};
-use orlop_shim::protocol::{Kind, Reply};
+use orlop_shim::protocol::{Failure, Kind, Reply};
 use orlop_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -172,7 +172,7 @@ impl<'a> Supervisor<'a> {
         }
         for (&id, connection) in &self.connections {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, self.wants_input(id, connection));
+            flags.set(PollFlags::IN, self.wants_input(id));
             flags.set(PollFlags::OUT, connection.has_output());
             fds.push(PollFd::from_borrowed_fd(connection.stream.as_fd(), flags));
             tokens.push(Token::Connection(id));
@@ -188,13 +188,13 @@ impl<'a> Supervisor<'a> {
         ready.map(|(_, token)| token).collect()
     }
 
-    fn wants_input(&self, id: u64, connection: &Connection) -> bool {
-        match connection.role {
-            Role::Attached { stdin: true, .. } => self.main.streams.wants_input(),
-            Role::Exec => self
-                .execs
-                .get(&id)
-                .is_none_or(|exec| exec.streams.wants_input()),
+    fn wants_input(&self, id: u64) -> bool {
+        match self.connections.get(&id).map(|connection| connection.role) {
+            Some(Role::Attached { stdin: true, .. }) => self.main.streams.wants_input(),
+            Some(Role::Exec) => {
+                let exec = self.execs.get(&id);
+                exec.is_none_or(|exec| exec.streams.wants_input())
+            }
             _ => true,
         }
     }
@@ -328,6 +328,11 @@ impl<'a> Supervisor<'a> {
         }
         self.log.finish();
         let Some(started_at) = self.started_at else {
+            if let Some(starter) = self.connections.get_mut(&0) {
+                let message = "the container was killed before its start".to_owned();
+                let failure = Failure::NotRunning;
+                starter.reply(&Reply::Failed { failure, message });
+            }
             self.abandoned = true;
             return;
         };

@@ -9,7 +9,7 @@ use orlop_sys::process as sys;
 
 use super::{Running, Supervisor, now};
 use crate::cgroup;
-use crate::connection::{Frame, Role};
+use crate::connection::{Connection, Frame, Role};
 use crate::devices;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
@@ -22,8 +22,12 @@ impl Supervisor<'_> {
         let Some(connection) = self.connections.get_mut(&id) else {
             return;
         };
+        let had_output = connection.has_output();
         connection.flush();
-        connection.fill();
+        // Without a reason of ours to be looked at, it is the peer that hung up.
+        if self.wants_input(id) || !had_output {
+            self.connections.get_mut(&id).map(Connection::fill);
+        }
         while let Some(connection) = self.connections.get_mut(&id) {
             let role = connection.role;
             match connection.next_frame() {

@@ -70,14 +70,58 @@ fn b3_masked_and_read_only_paths_hold() {
 #[test]
 fn b5_a_joining_process_shows_no_descriptor_of_the_host() {
     let watch = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || \
-                 ls -l $p/fd 2>/dev/null | grep -E 'shim|ns/|/work|/tmp/'; done; done";
-    let mut container = Box::shell(watch);
-    container.start();
-    for _ in 0..30 {
-        assert_eq!(container.exec("", &["true"]).0, 0);
+                 ls -l $p/fd $p/cwd $p/root 2>/dev/null | grep -E 'shim|ns/|/work|/tmp/|[.]log'; done; done";
+    for capability in ["CAP_KILL", "CAP_SYS_PTRACE"] {
+        let mut container = Box::shell(watch);
+        for set in ["bounding", "permitted", "effective"] {
+            container.spec["process"]["capabilities"][set] = json!([capability]);
+        }
+        container.start();
+        for _ in 0..30 {
+            assert_eq!(container.exec("", &["true"]).0, 0);
+        }
+        assert_eq!(container.output(), "", "{capability}");
     }
-    let output = container.output();
-    assert_eq!(output, "");
+}
+
+#[test]
+fn b10_a_mount_target_that_is_swapped_for_a_link_stays_inside() {
+    let mut container = Box::new(&["true"]);
+    let canary = canary(&container);
+    let volume = container.dir.path().join("volume");
+    fs::create_dir(volume.join("a")).unwrap();
+    symlink(&canary, volume.join("b")).unwrap();
+    let source = container.dir.path().join("source");
+    fs::create_dir(&source).unwrap();
+    for (destination, source) in [("/vol", &volume), ("/vol/a/new/deep", &source)] {
+        container.mount(
+            json!({"destination": destination, "type": "bind", "source": source,
+            "options": ["rbind", "rw"]}),
+        );
+    }
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let order = std::sync::atomic::Ordering::Relaxed;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let directory = fs::File::open(&volume).unwrap();
+            let exchange = rustix::fs::RenameFlags::EXCHANGE;
+            while !stop.load(order) {
+                rustix::fs::renameat_with(&directory, "a", &directory, "b", exchange).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            let (start, reply) = container.create();
+            assert!(
+                matches!(reply, Reply::Created { .. } | Reply::Failed { .. }),
+                "{reply:?}"
+            );
+            drop(start);
+            container.ended();
+        }
+        stop.store(true, order);
+    });
+    untouched(&canary);
+    assert_eq!(fs::read_dir(&source).unwrap().count(), 0);
 }
 
 #[test]

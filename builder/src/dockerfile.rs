@@ -12,6 +12,7 @@ mod lexer;
 mod parser;
 mod span;
 
+pub(crate) use expand::expand_raw;
 pub use expand::{ExpandError, Scope, expand_word, expand_words};
 pub use heredoc::Heredoc;
 pub use instruction::{

@@ -6,5 +6,25 @@
 //! touches a file tree and never runs a process: it asks the store and the runtime through [`ports`],
 //! whose adapters to the wire are in [`clients`].
 
+pub mod clients;
+pub mod context;
 pub mod dockerfile;
+pub mod error;
+pub mod events;
+pub mod image;
+pub mod plan;
+pub mod ports;
 pub mod redact;
+
+/// A name that nobody else has: the prefix and 32 random hexadecimal digits.
+pub(crate) fn random_id(prefix: &str) -> String {
+    let mut bytes = [0u8; 16];
+    if getrandom::fill(&mut bytes).is_err() {
+        // No entropy: the address of a fresh allocation and the time still tell two builds apart.
+        let now = std::time::UNIX_EPOCH
+            .elapsed()
+            .map_or(0, |since| since.as_nanos());
+        bytes = now.to_le_bytes();
+    }
+    format!("{prefix}-{}", hex::encode(bytes))
+}

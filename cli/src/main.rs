@@ -1,3 +1,7 @@
-//! The command line.
+//! The binary `orlop`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orlop_cli::main()
+}

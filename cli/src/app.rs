@@ -1,0 +1,194 @@
+//! The root of the arguments, and the frame around a command.
+
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{CommandFactory as _, FromArgMatches as _};
+
+use crate::clients::Clients;
+use crate::commands::{self, Command};
+use crate::config::{Config, GlobalArgs};
+use crate::error::CliError;
+use crate::ui;
+
+/// Docker's exit code for arguments that cannot be understood.
+const USAGE: u8 = 125;
+
+/// Build, store, run and ship containers
+#[derive(Debug, clap::Parser)]
+#[command(
+    name = "orlop",
+    version,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Example:\n  orlop run --rm -it busybox sh"
+)]
+pub(crate) struct App {
+    #[command(flatten)]
+    global: GlobalArgs,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command gets.
+#[derive(Debug)]
+pub(crate) struct Context {
+    pub(crate) config: Config,
+    pub(crate) clients: Clients,
+}
+
+/// Parses the arguments, runs the command, reports its error; returns the exit code.
+pub fn main() -> ExitCode {
+    let app = match parse() {
+        Ok(app) => app,
+        Err(error) => return usage(&error),
+    };
+    let result = run(app).and_then(|code| ui::flush().map(|()| code));
+    result.unwrap_or_else(|error| {
+        if !error.is_silent() {
+            ui::report(&error);
+        }
+        ExitCode::from(error.exit_code())
+    })
+}
+
+/// The whole tree of commands.
+pub(crate) fn command() -> clap::Command {
+    // Flattened arguments bring descriptions of their own, so ours is set last.
+    App::command()
+        .about("Build, store, run and ship containers")
+        .version(env!("CARGO_PKG_VERSION"))
+}
+
+fn parse() -> Result<App, clap::Error> {
+    let mut matches = command().try_get_matches()?;
+    App::from_arg_matches_mut(&mut matches)
+}
+
+fn run(app: App) -> Result<ExitCode, CliError> {
+    let config = Config::load(&app.global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(crate::error::system("start the async runtime"))?;
+    let context = Context {
+        clients: Clients::new(config.clone()),
+        config,
+    };
+    let result = runtime.block_on(commands::run(app.command, &context));
+    // Nothing may hold up the end: a read of the terminal cannot be cancelled.
+    runtime.shutdown_background();
+    result
+}
+
+/// Help and version go to standard output; mistakes are told in Docker's words.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        drop(error.print());
+        return ExitCode::SUCCESS;
+    }
+    let unknown = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => Some(flag),
+        _ => None,
+    };
+    match unknown {
+        Some(flag) if flag.starts_with('-') => {
+            let name = flag.split('=').next().unwrap_or(flag);
+            ui::note(format!("orlop: unknown flag: {}", ui::text::escape(name)));
+            let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+            ui::note(usage.unwrap_or_default());
+        }
+        _ => drop(error.print()),
+    }
+    ExitCode::from(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    fn walk(command: &clap::Command, path: &str, visit: &mut dyn FnMut(&str, &clap::Command)) {
+        visit(path, command);
+        for child in command.get_subcommands() {
+            walk(child, &format!("{path} {}", child.get_name()), visit);
+        }
+    }
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_with_an_example() {
+        let mut seen = 0;
+        walk(&command(), "orlop", &mut |path, command| {
+            seen += 1;
+            assert!(command.get_about().is_some(), "{path} has no description");
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.starts_with("Example:\n  orlop "),
+                "{path} has no example: {help:?}"
+            );
+        });
+        assert!(seen > 40, "{seen}");
+    }
+
+    #[test]
+    fn every_option_has_help() {
+        walk(&command(), "orlop", &mut |path, command| {
+            for option in command.get_opts() {
+                assert!(
+                    option.get_help().is_some(),
+                    "{path} --{:?}",
+                    option.get_id()
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn flags_after_the_image_are_the_commands() {
+        let app =
+            App::try_parse_from(["orlop", "run", "--rm", "busybox", "-d", "--rm", "x"]).unwrap();
+        let Command::Run(args) = app.command else {
+            unreachable!("parsed as run");
+        };
+        assert_eq!(
+            args.create.image_and_command,
+            ["busybox", "-d", "--rm", "x"]
+        );
+        assert!(!args.detach);
+    }
+
+    #[test]
+    fn a_flag_that_is_not_built_is_refused() {
+        for flag in ["--init", "--gpus=all", "--volumes-from=x", "--userns=host"] {
+            let error = App::try_parse_from(["orlop", "run", flag, "busybox"]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{flag}");
+        }
+    }
+
+    #[test]
+    fn both_spellings_are_the_same() {
+        for (short, long) in [
+            ("ps", "ls"),
+            ("rm", "rm"),
+            ("inspect", "inspect"),
+            ("run", "run"),
+        ] {
+            let tail: &[&str] = if short == "ps" { &[] } else { &["x"] };
+            for words in [vec!["orlop", short], vec!["orlop", "container", long]] {
+                let words = words.into_iter().chain(tail.iter().copied());
+                assert!(App::try_parse_from(words).is_ok(), "{long}");
+            }
+        }
+    }
+}

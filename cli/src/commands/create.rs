@@ -1,0 +1,322 @@
+//! `orlop create`, and the options of a container that it shares with `run`.
+
+mod request;
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args};
+use orlop_proto::runtime::{CreateRequest, CreateResponse};
+
+use super::pull;
+use crate::app::Context;
+use crate::error::{CliError, file};
+use crate::ui;
+use crate::values::quantity;
+
+/// When to pull the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum PullPolicy {
+    Always,
+    Missing,
+    Never,
+}
+
+/// Make a container without starting it
+#[derive(Debug, Args)]
+#[command(
+    disable_help_flag = true,
+    override_usage = "orlop create [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    after_help = "Example:\n  orlop create --name web -p 8080:80 nginx"
+)]
+pub(crate) struct CreateArgs {
+    #[command(flatten)]
+    create: ContainerOptions,
+}
+
+// What `create` and `run` share. (No doc comment: it would become the description of both.)
+#[derive(Debug, Args)]
+pub(crate) struct ContainerOptions {
+    /// The image, and the command with its arguments in place of the image's
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        value_name = "IMAGE [COMMAND] [ARG...]"
+    )]
+    pub(crate) image_and_command: Vec<String>,
+
+    /// Print help
+    #[arg(long, action = ArgAction::Help)]
+    help: Option<bool>,
+
+    /// Name of the container
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Keep standard input open
+    #[arg(short, long)]
+    pub(crate) interactive: bool,
+
+    /// Give the process a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+
+    /// Remove the container once it exited
+    #[arg(long)]
+    pub(crate) rm: bool,
+
+    /// Set a variable: NAME=VALUE, or NAME for the caller's value
+    #[arg(short, long, value_name = "NAME[=VALUE]")]
+    env: Vec<String>,
+
+    /// Read variables from a file
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+
+    /// Mount a directory or a volume: [SOURCE:]TARGET[:ro]
+    #[arg(short, long, value_name = "VOLUME")]
+    volume: Vec<String>,
+
+    /// Mount: type=bind|volume|tmpfs,source=…,target=…[,readonly]
+    #[arg(long, value_name = "MOUNT")]
+    mount: Vec<String>,
+
+    /// Mount a tmpfs: TARGET[:size=…,mode=…]
+    #[arg(long, value_name = "TARGET")]
+    tmpfs: Vec<String>,
+
+    /// Publish a port: [[ADDRESS:]HOST_PORT:]PORT[/udp]
+    #[arg(short, long, value_name = "PORT")]
+    publish: Vec<String>,
+
+    /// Publish every port that the image exposes
+    #[arg(short = 'P', long)]
+    publish_all: bool,
+
+    /// Working directory in the container
+    #[arg(short, long, value_name = "DIR")]
+    workdir: Option<String>,
+
+    /// User (and group) of the process
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+
+    /// Most memory, for example 512m
+    #[arg(short, long, value_name = "BYTES")]
+    memory: Option<String>,
+
+    /// Most memory and swap together; -1 for unlimited swap
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    memory_swap: Option<String>,
+
+    /// Memory below which the container is not squeezed
+    #[arg(long, value_name = "BYTES")]
+    memory_reservation: Option<String>,
+
+    /// Most CPUs, for example 1.5
+    #[arg(long, value_name = "NUMBER")]
+    cpus: Option<String>,
+
+    /// Weight against other containers
+    #[arg(short, long, value_name = "NUMBER")]
+    cpu_shares: Option<u64>,
+
+    /// CPUs that may be used, for example 0-2
+    #[arg(long, value_name = "CPUS")]
+    cpuset_cpus: Option<String>,
+
+    /// Memory nodes that may be used
+    #[arg(long, value_name = "NODES")]
+    cpuset_mems: Option<String>,
+
+    /// Most processes and threads; -1 for no limit
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    pids_limit: Option<i64>,
+
+    /// Size of /dev/shm
+    #[arg(long, value_name = "BYTES")]
+    shm_size: Option<String>,
+
+    /// Program in place of the image's entrypoint; empty clears it
+    #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
+    entrypoint: Option<String>,
+
+    /// Network: bridge, none or host
+    #[arg(long, visible_alias = "net", value_name = "NETWORK")]
+    network: Option<String>,
+
+    /// Host name in the container
+    #[arg(short = 'h', long, value_name = "NAME")]
+    hostname: Option<String>,
+
+    /// Make the root file system read-only
+    #[arg(long)]
+    read_only: bool,
+
+    /// Set a label
+    #[arg(short, long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+
+    /// Add a line to /etc/hosts: NAME:ADDRESS
+    #[arg(long, value_name = "NAME:ADDRESS")]
+    add_host: Vec<String>,
+
+    /// Address of a DNS server
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+
+    /// Restart: no, on-failure[:TIMES], always, unless-stopped
+    #[arg(long, value_name = "POLICY")]
+    restart: Option<String>,
+
+    /// Signal that asks the container to stop
+    #[arg(long, value_name = "SIGNAL")]
+    stop_signal: Option<String>,
+
+    /// Seconds between that signal and the kill
+    #[arg(long, value_name = "SECONDS")]
+    stop_timeout: Option<u32>,
+
+    /// Add a Linux capability
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_add: Vec<String>,
+
+    /// Drop a Linux capability
+    #[arg(long, value_name = "CAPABILITY")]
+    cap_drop: Vec<String>,
+
+    /// no-new-privileges, seccomp=unconfined or seccomp=PROFILE.json
+    #[arg(long, value_name = "OPTION")]
+    security_opt: Vec<String>,
+
+    /// Give the container nearly all power over the host
+    #[arg(long)]
+    privileged: bool,
+
+    /// Pull the image: always, missing or never
+    #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
+    pull: PullPolicy,
+
+    /// Platform of the image, for example linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    platform: Option<String>,
+
+    /// Write the container's id to a file, which must not exist
+    #[arg(long, value_name = "FILE")]
+    cidfile: Option<PathBuf>,
+
+    /// Attach: stdin, stdout, stderr
+    #[arg(short, long, value_enum, value_name = "STREAM", ignore_case = true)]
+    pub(crate) attach: Vec<Stream>,
+
+    /// Say nothing about pulling
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Stream {
+    Stdin,
+    Stdout,
+    Stderr,
+}
+
+/// Runs the command.
+pub(super) async fn run(args: CreateArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let created = create(&args.create, context).await?;
+    ui::line(&created.id)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the container, after pulling its image where that is asked for or needed.
+pub(super) async fn create(
+    args: &ContainerOptions,
+    context: &Context,
+) -> Result<CreateResponse, CliError> {
+    let request = request::of(args)?;
+    let mut id_file = args.cidfile.as_ref().map(IdFile::open).transpose()?;
+    context.clients.need(&["store", "runtime"])?;
+    if args.pull == PullPolicy::Always {
+        pull_image(args, context).await?;
+    }
+    let created = match call(&request, context).await {
+        Err(error) if error.is_image_missing() && args.pull == PullPolicy::Missing => {
+            let shown = pull::familiar(&args.image_and_command[0])?;
+            if !args.quiet {
+                ui::note(format!("Unable to find image '{shown}' locally"));
+            }
+            pull_image(args, context).await?;
+            call(&request, context).await
+        }
+        other => other,
+    }?;
+    for warning in &created.warnings {
+        ui::note(format!("warning: {}", ui::text::escape(warning)));
+    }
+    if let Some(id_file) = &mut id_file {
+        id_file.write(&created.id)?;
+    }
+    Ok(created)
+}
+
+async fn call(request: &CreateRequest, context: &Context) -> Result<CreateResponse, CliError> {
+    let mut containers = context.clients.containers()?;
+    Ok(containers.create(request.clone()).await?.into_inner())
+}
+
+async fn pull_image(args: &ContainerOptions, context: &Context) -> Result<(), CliError> {
+    let options = pull::Options {
+        platform: args
+            .platform
+            .as_deref()
+            .map(quantity::platform)
+            .transpose()?,
+        insecure: false,
+        show: if args.quiet {
+            pull::Show::Nothing
+        } else {
+            pull::Show::OnStandardError
+        },
+    };
+    pull::pull(&args.image_and_command[0], options, context).await?;
+    Ok(())
+}
+
+/// The file of `--cidfile`, made before the container; removed if there will be none.
+struct IdFile {
+    path: PathBuf,
+    file: std::fs::File,
+    written: bool,
+}
+
+impl IdFile {
+    fn open(path: &PathBuf) -> Result<Self, CliError> {
+        let opened = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(path);
+        Ok(Self {
+            path: path.clone(),
+            file: opened.map_err(file("make the file for the container's id,", path))?,
+            written: false,
+        })
+    }
+
+    fn write(&mut self, id: &str) -> Result<(), CliError> {
+        let written = self.file.write_all(id.as_bytes());
+        self.written = written.is_ok();
+        written.map_err(file("write", &self.path))
+    }
+}
+
+impl Drop for IdFile {
+    fn drop(&mut self) {
+        if !self.written {
+            drop(std::fs::remove_file(&self.path));
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! From options to the request.
+
+use orlop_proto::runtime::create_request::Root;
+use orlop_proto::runtime::{CreateRequest, Mount, PortBinding, Process, Resources, Security};
+
+use super::ContainerOptions;
+use crate::error::CliError;
+use crate::ui::terminal;
+use crate::values::{env, mount, pair, port, quantity, security};
+
+/// The request that the options describe.
+pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
+    let (image, command) = args
+        .image_and_command
+        .split_first()
+        .ok_or_else(|| CliError::Usage("an image is needed".to_owned()))?;
+    let restart = args.restart.as_deref().map(security::restart).transpose()?;
+    if args.rm && restart.as_ref().is_some_and(|policy| policy.name != "no") {
+        return Err(CliError::Usage(
+            "--rm and --restart exclude one another".to_owned(),
+        ));
+    }
+    let entrypoint = args
+        .entrypoint
+        .clone()
+        .filter(|program| !program.is_empty());
+    Ok(CreateRequest {
+        name: args.name.clone().unwrap_or_default(),
+        root: Some(Root::Image(image.clone())),
+        process: Some(process(args)?),
+        command: command.to_vec(),
+        entrypoint: entrypoint.into_iter().collect(),
+        entrypoint_set: args.entrypoint.is_some(),
+        open_stdin: args.interactive,
+        auto_remove: args.rm,
+        read_only: args.read_only,
+        hostname: args.hostname.clone().unwrap_or_default(),
+        resources: Some(resources(args)?),
+        mounts: mounts(args)?,
+        network: args.network.clone().unwrap_or_default(),
+        ports: ports(args)?,
+        labels: args.label.iter().map(|label| pair(label)).collect(),
+        stop_signal: args.stop_signal.clone().unwrap_or_default(),
+        stop_timeout: args.stop_timeout,
+        security: Some(confinement(args)?),
+        dns: args.dns.clone(),
+        extra_hosts: args.add_host.clone(),
+        restart,
+        publish_all: args.publish_all,
+        platform: args
+            .platform
+            .as_deref()
+            .map(quantity::platform)
+            .transpose()?,
+    })
+}
+
+fn process(args: &ContainerOptions) -> Result<Process, CliError> {
+    Ok(Process {
+        args: Vec::new(),
+        env: env::collect(&args.env_file, &args.env)?,
+        cwd: args.workdir.clone().unwrap_or_default(),
+        user: args.user.clone().unwrap_or_default(),
+        tty: args.tty,
+        size: if args.tty { terminal::size() } else { None },
+    })
+}
+
+fn resources(args: &ContainerOptions) -> Result<Resources, CliError> {
+    let bytes = |option, text: &Option<String>| -> Result<i64, CliError> {
+        text.as_deref()
+            .map_or(Ok(0), |text| quantity::bytes(option, text))
+    };
+    let memory_swap = match args.memory_swap.as_deref() {
+        Some("-1") => -1,
+        _ => bytes("--memory-swap", &args.memory_swap)?,
+    };
+    Ok(Resources {
+        memory: bytes("--memory", &args.memory)?,
+        memory_swap,
+        nano_cpus: args.cpus.as_deref().map_or(Ok(0), quantity::nano_cpus)?,
+        pids: args.pids_limit,
+        cpu_shares: args.cpu_shares.unwrap_or_default(),
+        cpuset_cpus: args.cpuset_cpus.clone().unwrap_or_default(),
+        cpuset_mems: args.cpuset_mems.clone().unwrap_or_default(),
+        memory_reservation: bytes("--memory-reservation", &args.memory_reservation)?,
+        shm_size: bytes("--shm-size", &args.shm_size)?,
+    })
+}
+
+fn mounts(args: &ContainerOptions) -> Result<Vec<Mount>, CliError> {
+    let volumes = args.volume.iter().map(|text| mount::volume(text));
+    let mounts = args.mount.iter().map(|text| mount::mount(text));
+    let tmpfs = args.tmpfs.iter().map(|text| mount::tmpfs(text));
+    volumes.chain(mounts).chain(tmpfs).collect()
+}
+
+fn ports(args: &ContainerOptions) -> Result<Vec<PortBinding>, CliError> {
+    let parsed: Result<Vec<_>, _> = args.publish.iter().map(|text| port::parse(text)).collect();
+    Ok(parsed?.into_iter().flatten().collect())
+}
+
+fn confinement(args: &ContainerOptions) -> Result<Security, CliError> {
+    let mut made = Security {
+        privileged: args.privileged,
+        capabilities_add: args.cap_add.clone(),
+        capabilities_drop: args.cap_drop.clone(),
+        ..Security::default()
+    };
+    for option in &args.security_opt {
+        security::apply(&mut made, option)?;
+    }
+    Ok(made)
+}

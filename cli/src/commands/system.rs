@@ -1,0 +1,140 @@
+//! `orlop system df` and `orlop system prune`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use orlop_proto::builder::{CacheUsageRequest, PruneCacheRequest};
+use orlop_proto::runtime::{PruneContainersRequest, PruneVolumesRequest};
+use orlop_proto::store::{CollectRequest, DiskUsageRequest};
+
+use super::image_prune;
+use crate::app::Context;
+use crate::error::CliError;
+use crate::ui::table::Table;
+use crate::ui::{self, size, terminal};
+
+/// Show what is on disk
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  orlop system df")]
+pub(crate) struct DfArgs {}
+
+/// Remove stopped containers and what nothing uses
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  orlop system prune --force")]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+
+    /// Remove every image that no container uses, and the build cache
+    #[arg(short, long)]
+    all: bool,
+
+    /// Remove anonymous volumes that no container uses, too
+    #[arg(long)]
+    volumes: bool,
+}
+
+/// Shows disk usage.
+pub(super) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let usage = context
+        .clients
+        .maintenance()?
+        .disk_usage(DiskUsageRequest {})
+        .await?
+        .into_inner();
+    let cache = context
+        .clients
+        .cache()?
+        .usage(CacheUsageRequest {})
+        .await?
+        .into_inner();
+    let mut table = Table::new(["TYPE", "TOTAL", "SIZE"]);
+    let mut row = |kind: &str, total: String, bytes: u64| {
+        table.row([kind.to_owned(), total, size::human(bytes)]);
+    };
+    row("Blobs", usage.blobs.to_string(), usage.blob_bytes);
+    row("Layers", usage.layers.to_string(), usage.layer_bytes);
+    row(
+        "Snapshots",
+        usage.snapshots.to_string(),
+        usage.snapshot_bytes,
+    );
+    row("Uploads", "-".to_owned(), usage.ingest_bytes);
+    row("Build Cache", cache.records.to_string(), cache.bytes);
+    table.print()?;
+    ui::line(format!("Images: {}", usage.images))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what is not in use.
+pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode, CliError> {
+    if !args.force && !confirmed(&args)? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let containers = context
+        .clients
+        .containers()?
+        .prune(PruneContainersRequest::default())
+        .await?;
+    for id in &containers.get_ref().ids {
+        ui::line(format!("deleted container {id}"))?;
+    }
+    let mut bytes = containers.get_ref().bytes;
+    if args.volumes {
+        let request = PruneVolumesRequest { all: false };
+        let volumes = context
+            .clients
+            .volumes()?
+            .prune(request)
+            .await?
+            .into_inner();
+        for name in &volumes.names {
+            ui::line(format!("deleted volume {}", ui::text::escape(name)))?;
+        }
+        bytes += volumes.bytes;
+    }
+    if args.all {
+        for name in image_prune::remove_unused(context).await? {
+            ui::line(format!("untagged {}", ui::text::escape(&name)))?;
+        }
+        let records = context
+            .clients
+            .cache()?
+            .prune(PruneCacheRequest::default())
+            .await?;
+        ui::line(format!(
+            "deleted {} build cache records",
+            records.get_ref().records
+        ))?;
+    }
+    let request = CollectRequest { dry_run: false };
+    bytes += context
+        .clients
+        .maintenance()?
+        .collect(request)
+        .await?
+        .get_ref()
+        .bytes;
+    ui::line(format!("Total reclaimed space: {}", size::human(bytes)))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirmed(args: &PruneArgs) -> Result<bool, CliError> {
+    let mut what = String::from(
+        "This removes all stopped containers and everything in the store that nothing uses",
+    );
+    if args.all {
+        what.push_str(", all images that no container uses, and the build cache");
+    }
+    if args.volumes {
+        what.push_str(", and anonymous volumes that no container uses");
+    }
+    confirm(&what)
+}
+
+/// Asks for a yes.
+pub(super) fn confirm(what: &str) -> Result<bool, CliError> {
+    let answer = terminal::ask(&format!("{what}.\nContinue? [y/N] "))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

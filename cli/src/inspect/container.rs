@@ -1,0 +1,287 @@
+//! A container in Docker's shape (Docker Engine API, `ContainerInspect`).
+
+use orlop_proto::runtime::{
+    Container, ContainerState, ContainerStatus, CreateRequest, Mount, MountKind, PortBinding,
+    Resources, Security,
+};
+use serde_json::{Map, Value, json};
+
+use crate::ui::time;
+
+/// Docker's word for a status.
+pub(crate) fn status_word(status: ContainerStatus) -> &'static str {
+    match status {
+        ContainerStatus::Created => "created",
+        ContainerStatus::Running => "running",
+        ContainerStatus::Paused => "paused",
+        ContainerStatus::Exited => "exited",
+        ContainerStatus::Dead => "dead",
+        ContainerStatus::Unspecified => "unknown",
+    }
+}
+
+/// `80/tcp` of a binding.
+pub(crate) fn port_key(port: &PortBinding) -> String {
+    let protocol = if port.protocol.is_empty() {
+        "tcp"
+    } else {
+        &port.protocol
+    };
+    format!("{}/{protocol}", port.container_port)
+}
+
+/// The whole container.
+pub(crate) fn describe(container: &Container) -> Value {
+    let config = container.config.clone().unwrap_or_default();
+    let process = container.process.clone().unwrap_or_default();
+    let (path, args) = match process.args.split_first() {
+        Some((path, args)) => (path.clone(), args.to_vec()),
+        None => (String::new(), Vec::new()),
+    };
+    json!({
+        "Id": container.id,
+        "Created": time::rfc3339(container.created.as_ref()),
+        "Path": path,
+        "Args": args,
+        "State": state(container.state.as_ref()),
+        "Image": container.image_id,
+        "LogPath": container.log_path,
+        "Name": format!("/{}", container.name),
+        "RestartCount": container.state.as_ref().map_or(0, |state| state.restart_count),
+        "Driver": "overlay",
+        "Platform": "linux",
+        "HostConfig": host_config(&config),
+        "Mounts": container.mounts.iter().map(mount).collect::<Vec<_>>(),
+        "Config": own_config(container, &config),
+        "NetworkSettings": networks(container),
+        "Snapshot": container.snapshot,
+    })
+}
+
+fn state(state: Option<&ContainerState>) -> Value {
+    let state = state.cloned().unwrap_or_default();
+    let status = state.status();
+    json!({
+        "Status": status_word(status),
+        "Running": matches!(status, ContainerStatus::Running | ContainerStatus::Paused),
+        "Paused": status == ContainerStatus::Paused,
+        "Restarting": false,
+        "OOMKilled": state.oom_killed,
+        "Dead": status == ContainerStatus::Dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": time::rfc3339(state.started.as_ref()),
+        "FinishedAt": time::rfc3339(state.finished.as_ref()),
+    })
+}
+
+fn own_config(container: &Container, config: &CreateRequest) -> Value {
+    let process = container.process.clone().unwrap_or_default();
+    let exposed: Map<String, Value> = container
+        .exposed
+        .iter()
+        .map(|port| (port.clone(), json!({})))
+        .collect();
+    // Where nothing was given in their place, what really runs is the image's own command.
+    let cmd = if config.command.is_empty() && !config.entrypoint_set {
+        &process.args
+    } else {
+        &config.command
+    };
+    json!({
+        "Hostname": hostname(container, config),
+        "User": process.user,
+        "AttachStdin": config.open_stdin,
+        "Tty": process.tty,
+        "OpenStdin": config.open_stdin,
+        "Env": process.env,
+        "Cmd": cmd,
+        "Entrypoint": if config.entrypoint.is_empty() { Value::Null } else { json!(config.entrypoint) },
+        "Image": container.image,
+        "WorkingDir": process.cwd,
+        "ExposedPorts": exposed,
+        "Labels": config.labels,
+        "StopSignal": config.stop_signal,
+        "StopTimeout": config.stop_timeout,
+    })
+}
+
+fn hostname(container: &Container, config: &CreateRequest) -> String {
+    if config.hostname.is_empty() {
+        container.id.chars().take(12).collect()
+    } else {
+        config.hostname.clone()
+    }
+}
+
+fn host_config(config: &CreateRequest) -> Value {
+    let resources: Resources = config.resources.clone().unwrap_or_default();
+    let security: Security = config.security.clone().unwrap_or_default();
+    let restart = config.restart.clone().unwrap_or_default();
+    let mut options = Vec::new();
+    if security.no_new_privileges {
+        options.push("no-new-privileges".to_owned());
+    }
+    if !security.seccomp.is_empty() {
+        options.push(format!("seccomp={}", security.seccomp));
+    }
+    let restart_name = if restart.name.is_empty() {
+        "no"
+    } else {
+        &restart.name
+    };
+    let network = if config.network.is_empty() {
+        "bridge"
+    } else {
+        &config.network
+    };
+    json!({
+        "Binds": config.mounts.iter().filter_map(bind).collect::<Vec<_>>(),
+        "NetworkMode": network,
+        "PortBindings": bindings(&config.ports),
+        "RestartPolicy": { "Name": restart_name, "MaximumRetryCount": restart.maximum_retries },
+        "AutoRemove": config.auto_remove,
+        "Privileged": security.privileged,
+        "PublishAllPorts": config.publish_all,
+        "ReadonlyRootfs": config.read_only,
+        "CapAdd": security.capabilities_add,
+        "CapDrop": security.capabilities_drop,
+        "SecurityOpt": options,
+        "Dns": config.dns,
+        "ExtraHosts": config.extra_hosts,
+        "Memory": resources.memory,
+        "MemorySwap": resources.memory_swap,
+        "MemoryReservation": resources.memory_reservation,
+        "NanoCpus": resources.nano_cpus,
+        "CpuShares": resources.cpu_shares,
+        "CpusetCpus": resources.cpuset_cpus,
+        "CpusetMems": resources.cpuset_mems,
+        "PidsLimit": resources.pids,
+        "ShmSize": resources.shm_size,
+    })
+}
+
+/// `source:target[:ro]`, for bind mounts and named volumes.
+fn bind(mount: &Mount) -> Option<String> {
+    let named = !mount.source.is_empty();
+    let kind = matches!(mount.kind(), MountKind::Bind | MountKind::Volume);
+    let suffix = if mount.read_only { ":ro" } else { "" };
+    (named && kind).then(|| format!("{}:{}{suffix}", mount.source, mount.target))
+}
+
+fn mount(mount: &Mount) -> Value {
+    let kind = match mount.kind() {
+        MountKind::Bind => "bind",
+        MountKind::Volume => "volume",
+        MountKind::Tmpfs => "tmpfs",
+        MountKind::Unspecified => "unknown",
+    };
+    let name = if mount.kind() == MountKind::Volume {
+        mount.source.as_str()
+    } else {
+        ""
+    };
+    json!({
+        "Type": kind,
+        "Name": name,
+        "Source": mount.source,
+        "Destination": mount.target,
+        "Mode": if mount.read_only { "ro" } else { "" },
+        "RW": !mount.read_only,
+        "Propagation": mount.propagation,
+    })
+}
+
+fn bindings(ports: &[PortBinding]) -> Map<String, Value> {
+    let mut bound: Map<String, Value> = Map::new();
+    for port in ports {
+        let address = if port.host_address.is_empty() {
+            "0.0.0.0"
+        } else {
+            &port.host_address
+        };
+        let entry = json!({ "HostIp": address, "HostPort": port.host_port.to_string() });
+        match bound.entry(port_key(port)).or_insert_with(|| json!([])) {
+            Value::Array(entries) => entries.push(entry),
+            other => *other = json!([entry]),
+        }
+    }
+    bound
+}
+
+fn networks(container: &Container) -> Value {
+    let mut ports = bindings(&container.ports);
+    for exposed in &container.exposed {
+        ports.entry(exposed.clone()).or_insert(Value::Null);
+    }
+    let first = container.endpoints.first().cloned().unwrap_or_default();
+    let each: Map<String, Value> = container
+        .endpoints
+        .iter()
+        .map(|endpoint| {
+            let facts = json!({
+                "IPAddress": endpoint.address,
+                "IPPrefixLen": endpoint.prefix_length,
+                "Gateway": endpoint.gateway,
+                "MacAddress": endpoint.mac,
+            });
+            (endpoint.network.clone(), facts)
+        })
+        .collect();
+    json!({
+        "Ports": ports,
+        "IPAddress": first.address,
+        "IPPrefixLen": first.prefix_length,
+        "Gateway": first.gateway,
+        "MacAddress": first.mac,
+        "Networks": each,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use orlop_proto::runtime::Endpoint;
+
+    use super::*;
+
+    #[test]
+    fn what_scripts_ask_for_is_where_docker_has_it() {
+        let container = Container {
+            id: "0123456789abcdef".to_owned(),
+            name: "web".to_owned(),
+            state: Some(ContainerState {
+                status: ContainerStatus::Running.into(),
+                pid: 42,
+                ..ContainerState::default()
+            }),
+            endpoints: vec![Endpoint {
+                network: "bridge".to_owned(),
+                address: "172.18.0.2".to_owned(),
+                ..Endpoint::default()
+            }],
+            ports: vec![PortBinding {
+                container_port: 80,
+                host_port: 8080,
+                ..PortBinding::default()
+            }],
+            exposed: vec!["80/tcp".to_owned(), "90/udp".to_owned()],
+            ..Container::default()
+        };
+        let shown = describe(&container);
+        assert_eq!(shown["Name"], "/web");
+        assert_eq!(shown["State"]["Status"], "running");
+        assert_eq!(shown["State"]["Pid"], 42);
+        assert_eq!(shown["NetworkSettings"]["IPAddress"], "172.18.0.2");
+        assert_eq!(
+            shown["NetworkSettings"]["Networks"]["bridge"]["IPAddress"],
+            "172.18.0.2"
+        );
+        assert_eq!(
+            shown["NetworkSettings"]["Ports"]["80/tcp"][0]["HostPort"],
+            "8080"
+        );
+        assert_eq!(shown["NetworkSettings"]["Ports"]["90/udp"], Value::Null);
+        assert_eq!(shown["State"]["FinishedAt"], "0001-01-01T00:00:00Z");
+    }
+}

@@ -86,7 +86,7 @@ impl Steps<'_> {
             .map_err(setup("session keyring"))?;
         let umask = self.process.user().umask().unwrap_or(DEFAULT_UMASK);
         rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
-        let command = Command::new(self.process, identity)?;
+        let program = Program::new(self.process, identity)?;
         sys::reset_signals().map_err(setup("signals"))?;
         sys::close_on_exec_from(3).map_err(setup("descriptors"))?;
         let locked = self.process.no_new_privileges().unwrap_or(false);
@@ -103,7 +103,7 @@ impl Steps<'_> {
                 .map_err(|errno| setup("no new privileges")(errno.into()))?;
             self.load_filter()?;
         }
-        command.exec()
+        program.exec()
     }
 
     fn enter(&self, cwd: BorrowedFd<'_>) -> Result<()> {
@@ -205,14 +205,14 @@ fn resource(kind: PosixRlimitType) -> Option<Resource> {
 }
 
 /// Program, arguments and environment, as the kernel takes them.
-struct Command {
+struct Program {
     name: String,
     candidates: Vec<CString>,
     args: Vec<CString>,
     env: Vec<CString>,
 }
 
-impl Command {
+impl Program {
     fn new(process: &Process, identity: &Identity) -> Result<Self> {
         let args = process.args().as_deref().unwrap_or_default();
         let name = args

@@ -3,8 +3,8 @@
 
 #[path = "shim/attach.rs"]
 mod attach;
-#[path = "shim/bench.rs"]
-mod bench;
+#[path = "shim/identity.rs"]
+mod identity;
 #[path = "shim/isolation.rs"]
 mod isolation;
 #[path = "shim/lifecycle.rs"]

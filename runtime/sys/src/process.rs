@@ -212,3 +212,27 @@ pub fn kill(pid: i32, signal: i32) -> io::Result<()> {
     // SAFETY: no pointer is passed.
     checked(unsafe { libc::kill(pid, signal) }.into()).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_with_threads_is_not_forked() {
+        let (hold, wait) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || wait.recv().is_err());
+        let error = fork(0, None).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY));
+        drop(hold);
+        assert!(other.join().unwrap());
+    }
+
+    #[test]
+    fn no_group_of_processes_is_ever_signalled() {
+        for pid in [0, -1, -1000] {
+            assert!(kill(pid, 0).is_err(), "{pid}");
+        }
+        let own = i32::try_from(std::process::id()).unwrap();
+        kill(own, 0).unwrap();
+    }
+}

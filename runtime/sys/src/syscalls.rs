@@ -727,3 +727,24 @@ pub const SYSCALLS: &[(&str, u32)] = &[
     ("removexattrat", 466),
     ("open_tree_attr", 467),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_rise_and_are_those_of_libc() {
+        assert!(SYSCALLS.windows(2).all(|pair| pair[0].1 < pair[1].1));
+        for (name, expected) in [
+            ("read", libc::SYS_read),
+            ("clone3", libc::SYS_clone3),
+            ("newfstatat", libc::SYS_newfstatat),
+            ("fadvise64", libc::SYS_fadvise64),
+            ("futex_waitv", libc::SYS_futex_waitv),
+            ("fchmodat2", libc::SYS_fchmodat2),
+        ] {
+            assert_eq!(number(name).map(i64::from), Some(expected), "{name}");
+        }
+        assert_eq!(number("nosuch"), None);
+    }
+}

@@ -97,6 +97,11 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The streams of a process ended before the process did, or its exit code was lost with its shim.
+    #[error(
+        "lost the streams of a process in container {0}: it was read too slowly, or its shim ended"
+    )]
+    StreamsLost(String),
     /// A volume is used by a container.
     #[error("volume {name} is in use by container {container}")]
     VolumeInUse {
@@ -210,7 +215,7 @@ impl Classify for Error {
             Self::Limit { source, .. } | Self::File { source, .. } => io_kind(source),
             Self::Network(error) => error.kind(),
             Self::Store(failure) => failure.kind(),
-            Self::ShuttingDown => Kind::Unavailable,
+            Self::ShuttingDown | Self::StreamsLost(_) => Kind::Unavailable,
             Self::Shim { .. }
             | Self::Json(..)
             | Self::Spec(_)

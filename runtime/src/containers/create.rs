@@ -179,7 +179,20 @@ impl Containers {
         let (volumes, request) = (self.volumes().clone(), plan.request.clone());
         let image_volumes = plan.merged.volumes.clone();
         let mounts = blocking(move || mounts(&volumes, &request, &image_volumes)).await?;
-        let record = plan.record(id, name, hidden, mounts, (snapshot, owns_snapshot, root));
+        let anonymous = anonymous(&mounts);
+        let made =
+            self.keep(plan.record(id, name, hidden, mounts, (snapshot, owns_snapshot, root)));
+        let made = made.await;
+        if made.is_err() {
+            let volumes = self.volumes().clone();
+            blocking(move || discard_volumes(&volumes, &anonymous)).await?;
+        }
+        drop(guard);
+        made
+    }
+
+    /// Writes a record and puts its container into the map.
+    async fn keep(&self, record: Record) -> Result<Arc<Container>> {
         let container = self.container(record, true);
         let record = container.record();
         let directory = self.parts().directory.clone();
@@ -194,7 +207,6 @@ impl Containers {
         .await?;
         self.parts().index.put(&container.record());
         self.insert(&container);
-        drop(guard);
         Ok(container)
     }
 
@@ -284,30 +296,50 @@ fn publish_exposed(request: &mut wire::CreateRequest, exposed: &[String]) {
     }
 }
 
-/// The mounts that were asked for, then the image's volumes where nothing else was asked.
+/// The mounts that were asked for, then the image's volumes where nothing else was asked. On error no
+/// anonymous volume is left.
 fn mounts(
     volumes: &Volumes,
     request: &wire::CreateRequest,
     image_volumes: &[String],
 ) -> Result<Vec<Mount>> {
     let mut mounts = Vec::new();
+    let image = image_volumes.iter().map(|target| wire::Mount {
+        kind: wire::MountKind::Volume.into(),
+        target: target.clone(),
+        ..wire::Mount::default()
+    });
     let mut taken = HashSet::new();
-    for asked in &request.mounts {
-        let mount = mount(volumes, asked)?;
-        taken.insert(mount.target.clone());
-        mounts.push(mount);
-    }
-    for target in image_volumes {
-        if taken.insert(target.clone()) {
-            let asked = wire::Mount {
-                kind: wire::MountKind::Volume.into(),
-                target: target.clone(),
-                ..wire::Mount::default()
-            };
-            mounts.push(mount(volumes, &asked)?);
+    for asked in request.mounts.iter().cloned().chain(image) {
+        if !taken.insert(validate::normalize(&asked.target)) {
+            continue;
+        }
+        match mount(volumes, &asked) {
+            Ok(mount) => mounts.push(mount),
+            Err(error) => {
+                discard_volumes(volumes, &anonymous(&mounts))?;
+                return Err(error);
+            }
         }
     }
     Ok(mounts)
+}
+
+/// The names of the volumes that were made for this container alone.
+fn anonymous(mounts: &[Mount]) -> Vec<String> {
+    let name = |mount: &Mount| match &mount.kind {
+        MountKind::Volume {
+            name,
+            anonymous: true,
+            ..
+        } => Some(name.clone()),
+        _ => None,
+    };
+    mounts.iter().filter_map(name).collect()
+}
+
+fn discard_volumes(volumes: &Volumes, names: &[String]) -> Result<()> {
+    names.iter().try_for_each(|name| volumes.remove(name))
 }
 
 fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {

@@ -1,6 +1,7 @@
 //! `Attach` and `Run`: a container's streams over one call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use orlop_proto::runtime as wire;
@@ -23,6 +24,20 @@ use crate::spec::from_image;
 
 /// Messages on their way to a client that does not read.
 pub(super) const BACKLOG: usize = 32;
+
+/// How long a shim that closed its connection may take to be known as gone.
+const LOST_PATIENCE: Duration = Duration::from_secs(3);
+
+/// How the streams ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// With the container.
+    Exited,
+    /// The shim closed the connection, or went away.
+    Lost,
+    /// The client does not want more.
+    ClientGone,
+}
 
 type Sender = mpsc::Sender<Result<wire::AttachResponse, Status>>;
 
@@ -63,10 +78,8 @@ pub(super) async fn attach(
         if let Some(selection) = replay {
             replay_logs(&container, selection, &to_client).await;
         }
-        if forward_output(reader, &to_client).await {
-            let ended = containers.settled(&container, exits).await;
-            send(&to_client, exited(ended)).await;
-        }
+        let end = forward_output(reader, &to_client).await;
+        finish(&containers, &container, exits, end, &to_client).await;
         input.abort();
     });
     Ok(ReceiverStream::new(from_service).boxed())
@@ -89,14 +102,42 @@ pub(super) async fn run(
         });
         send(&to_client, attached).await;
         // A client that went away: dropping `shot` kills and removes.
-        if forward_output(reader, &to_client).await {
-            let ended = containers.settled(&shot.container, 0).await;
-            shot.finish().await;
-            send(&to_client, exited(ended)).await;
+        match forward_output(reader, &to_client).await {
+            End::ClientGone => {}
+            End::Exited => {
+                let ended = containers.settled(&shot.container, 0).await;
+                shot.finish().await;
+                send(&to_client, exited(ended)).await;
+            }
+            End::Lost => {
+                let id = shot.container.id.clone();
+                shot.finish().await;
+                let lost = Err(status(Error::StreamsLost(id)));
+                to_client.send(lost).await.ok();
+            }
         }
         drop(writer);
     });
     Ok(ReceiverStream::new(from_service).boxed())
+}
+
+/// Tells the client how it ended, once that is known to everyone.
+async fn finish(containers: &Containers, container: &Container, exits: u64, end: End, to: &Sender) {
+    let settled = containers.settled(container, exits);
+    let ended = match end {
+        End::ClientGone => return,
+        End::Exited => settled.await,
+        // A shim that died is noticed at once; one that lives has dropped this reader.
+        End::Lost => match tokio::time::timeout(LOST_PATIENCE, settled).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                let lost = status(Error::StreamsLost(container.id.clone()));
+                to.send(Err(lost)).await.ok();
+                return;
+            }
+        },
+    };
+    send(to, exited(ended)).await;
 }
 
 fn exited(ended: Ended) -> Out {
@@ -113,25 +154,26 @@ async fn send(to: &Sender, message: Out) -> bool {
     to.send(Ok(answer)).await.is_ok()
 }
 
-/// From the shim to the client, until the container ended; false when the client went away first.
-async fn forward_output(mut reader: Reader, to: &Sender) -> bool {
+/// From the shim to the client, to one end or the other.
+async fn forward_output(mut reader: Reader, to: &Sender) -> End {
     loop {
         let frame = tokio::select! {
-            () = to.closed() => return false,
+            () = to.closed() => return End::ClientGone,
             frame = reader.frame() => frame,
         };
         let message = match frame {
             Ok(Some(Frame::Stdout(bytes))) => Out::Stdout(bytes),
             Ok(Some(Frame::Stderr(bytes))) => Out::Stderr(bytes),
-            Ok(Some(Frame::Reply(Reply::Exited { .. })) | None) => return true,
+            Ok(Some(Frame::Reply(Reply::Exited { .. }))) => return End::Exited,
+            Ok(None) => return End::Lost,
             Ok(Some(Frame::Reply(_))) => continue,
             Err(error) => {
                 tracing::debug!(%error, "an attached shim went away");
-                return true;
+                return End::Lost;
             }
         };
         if !send(to, message).await {
-            return false;
+            return End::ClientGone;
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) async fn exec(
     if !start.detach {
         let input = tokio::spawn(forward_input(inbound, writer));
         tokio::spawn(async move {
-            forward_output(reader, &to_client).await;
+            forward_output(reader, &to_client, container.id.clone()).await;
             input.abort();
         });
     }
@@ -56,7 +56,7 @@ async fn send(to: &Sender, message: Out) -> bool {
 }
 
 /// From the shim to the client, until the process ended or the client went away.
-async fn forward_output(mut reader: Reader, to: &Sender) {
+async fn forward_output(mut reader: Reader, to: &Sender, id: String) {
     loop {
         let frame = tokio::select! {
             () = to.closed() => return,
@@ -71,8 +71,7 @@ async fn forward_output(mut reader: Reader, to: &Sender) {
             }
             Ok(Some(Frame::Reply(_))) => continue,
             Ok(None) | Err(_) => {
-                let lost = "the container ended, and its exit code of this process is not known";
-                to.send(Err(Status::unavailable(lost))).await.ok();
+                to.send(Err(status(Error::StreamsLost(id)))).await.ok();
                 return;
             }
         };

@@ -247,3 +247,25 @@ async fn a_failing_container_is_started_again_as_often_as_its_policy_says() {
     }
     panic!("not restarted twice: {:?}", service.state(&id).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_containers_at_once_all_run_and_all_go() {
+    let service = std::sync::Arc::new(Service::start().await);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let service = std::sync::Arc::clone(&service);
+        tasks.spawn(async move {
+            let mut request = sh(&format!("echo {n}; exit {n}"));
+            request.network = String::new();
+            let id = service.create(request).await.unwrap();
+            let output = service.run_attached(&id, b"").await.unwrap();
+            assert_eq!((output.stdout, output.code), (format!("{n}\n"), Some(n)));
+            service.remove(&id, false).await.unwrap();
+        });
+    }
+    while let Some(joined) = tasks.join_next().await {
+        joined.unwrap();
+    }
+    assert!(service.list(true, &[]).await.is_empty());
+    assert!(service.store.snapshots().is_empty());
+}

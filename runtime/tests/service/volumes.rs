@@ -75,8 +75,13 @@ async fn a_bind_mounts_source_is_made_only_when_asked() {
         source.to_str().unwrap(),
         "/mnt",
     )];
-    let refused = service.create(request.clone()).await.unwrap_err();
+    let mut with_volume = request.clone();
+    let volume = mount(wire::MountKind::Volume, "", "/first");
+    with_volume.mounts.insert(0, volume);
+    let refused = service.create(with_volume).await.unwrap_err();
     assert_eq!(refused.kind, Kind::InvalidArgument);
+    let listed = service.volumes().list(wire::ListVolumesRequest {}).await;
+    assert!(listed.unwrap().into_inner().volumes.is_empty());
     request.mounts.first_mut().unwrap().create_source = true;
     let id = service.create(request).await.unwrap();
     assert_eq!(service.run_attached(&id, b"").await.unwrap().code, Some(0));

@@ -6,15 +6,26 @@
 //! touches a file tree and never runs a process: it asks the store and the runtime through [`ports`],
 //! whose adapters to the wire are in [`clients`].
 
+pub mod build;
+pub mod cache;
 pub mod clients;
+pub mod config;
 pub mod context;
 pub mod dockerfile;
 pub mod error;
 pub mod events;
+pub mod export;
+pub mod flight;
+pub mod grpc;
 pub mod image;
+pub mod index;
+pub mod lease;
+pub mod ops;
 pub mod plan;
 pub mod ports;
 pub mod redact;
+pub mod server;
+pub mod solve;
 
 /// A name that nobody else has: the prefix and 32 random hexadecimal digits.
 pub(crate) fn random_id(prefix: &str) -> String {

@@ -3,6 +3,8 @@
 
 #[path = "shim/attach.rs"]
 mod attach;
+#[path = "shim/files.rs"]
+mod files;
 #[path = "shim/identity.rs"]
 mod identity;
 #[path = "shim/isolation.rs"]

@@ -14,6 +14,7 @@ mod uploads;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
@@ -37,6 +38,9 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 /// All headers of one request (`SECURITY` section 6.2).
 const HEADER_BYTES_MAX: usize = 16 * 1024;
+/// What is read of a request after it was refused, and for how long.
+const DRAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -58,12 +62,16 @@ impl V2 {
     }
 
     /// Answers one request.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn answer(&self, mut request: Request<Incoming>) -> Response<Body> {
         let head = request.method() == Method::HEAD;
         let answer = match self.check(&request) {
-            Ok(()) => self.dispatch(request).await,
+            Ok(()) => self.dispatch(&mut request).await,
             Err(refusal) => Err(refusal),
         };
+        let served = answer.as_ref().is_ok_and(|r| !r.status().is_client_error());
+        if !served {
+            drain(request.body_mut()).await;
+        }
         let mut response = answer.unwrap_or_else(|refusal| refusal.into_response(head));
         response
             .headers_mut()
@@ -96,7 +104,7 @@ impl V2 {
         Ok(())
     }
 
-    async fn dispatch(&self, request: Request<Incoming>) -> Answer {
+    async fn dispatch(&self, request: &mut Request<Incoming>) -> Answer {
         let route = routes::route(request.uri().path())?;
         let method = request.method().clone();
         match (route, method.as_str()) {
@@ -131,6 +139,22 @@ impl V2 {
             )),
         }
     }
+}
+
+/// Reads what a client still sends of a request that was refused, within bounds: most clients read no
+/// answer before they have sent everything.
+async fn drain(body: &mut Incoming) {
+    let reading = async {
+        let mut bytes = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            bytes += frame.data_ref().map_or(0, Bytes::len);
+            if bytes > DRAIN_BYTES_MAX {
+                return;
+            }
+        }
+    };
+    // Out of time, the client has had its chance.
+    tokio::time::timeout(DRAIN_TIME, reading).await.ok();
 }
 
 /// A response without a body.

@@ -267,7 +267,7 @@ fn usable(token: &str) -> bool {
 
 fn fingerprint(credential: Option<&Credential>) -> [u8; 32] {
     let mut hash = Sha256::new();
-    for credential in credential {
+    if let Some(credential) = credential {
         for part in [
             &credential.registry,
             &credential.username,

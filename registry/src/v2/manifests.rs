@@ -45,14 +45,14 @@ impl V2 {
         &self,
         name: &Repository,
         target: &Target,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Answer {
         let content_type = request.headers().get(CONTENT_TYPE);
         let content_type = content_type
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let bytes = body(request.into_body()).await?;
+        let bytes = body(request.body_mut()).await?;
         if let Target::Digest(digest) = target {
             let actual = manifest::digest_like(digest, &bytes);
             if actual != *digest {
@@ -94,7 +94,7 @@ impl V2 {
 }
 
 /// The whole body, unless it is larger than a manifest may be (`SECURITY` row F1).
-async fn body(body: Incoming) -> Result<Bytes, Refusal> {
+async fn body(body: &mut Incoming) -> Result<Bytes, Refusal> {
     let too_large = || {
         Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -36,7 +36,7 @@ impl V2 {
     pub(super) async fn begin_upload(
         &self,
         name: &Repository,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Answer {
         let query = request.uri().query().map(str::to_owned);
         if let Some(text) = parameter(query.as_deref(), "mount") {
@@ -64,10 +64,10 @@ impl V2 {
         &self,
         name: &Repository,
         id: &str,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Answer {
         let offset = self.offset(name, id).await?;
-        if let Some(refused) = out_of_order(name, id, offset, &request)? {
+        if let Some(refused) = out_of_order(name, id, offset, request)? {
             return Ok(refused);
         }
         let written = self.write(name, id, offset, None, request).await?;
@@ -81,14 +81,14 @@ impl V2 {
         &self,
         name: &Repository,
         id: &str,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Answer {
         let offset = self.offset(name, id).await?;
         let wanted = parameter(request.uri().query(), "digest").ok_or_else(|| {
             Refusal::bad(Code::DigestInvalid, "the parameter `digest` is missing")
         })?;
         let wanted = digest(&wanted)?;
-        if let Some(refused) = out_of_order(name, id, offset, &request)? {
+        if let Some(refused) = out_of_order(name, id, offset, request)? {
             return Ok(refused);
         }
         self.complete(name, id, offset, &wanted, request).await
@@ -126,7 +126,7 @@ impl V2 {
         id: &str,
         offset: u64,
         wanted: &str,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Answer {
         let written = self.write(name, id, offset, Some(wanted), request).await?;
         if let Some(reason) = written.broken {
@@ -143,11 +143,11 @@ impl V2 {
         id: &str,
         offset: u64,
         commit: Option<&str>,
-        request: Request<Incoming>,
+        request: &mut Request<Incoming>,
     ) -> Result<Written, Refusal> {
         let (pieces, receiver) = mpsc::channel(PIECES_WAITING);
         let writing = self.repositories.write_upload(name, id, offset, receiver);
-        let pumping = pump(request.into_body(), pieces, commit);
+        let pumping = pump(request.body_mut(), pieces, commit);
         let (offset, broken) = tokio::join!(writing, pumping);
         match offset {
             Ok(offset) => Ok(Written { offset, broken }),
@@ -176,7 +176,7 @@ impl V2 {
 /// Hands the body on as it comes; tells why it broke off, if it did. Without its end there is no
 /// commit.
 async fn pump(
-    mut body: Incoming,
+    body: &mut Incoming,
     pieces: mpsc::Sender<Piece>,
     commit: Option<&str>,
 ) -> Option<String> {

@@ -5,7 +5,7 @@
 //!
 //! - [`record`]: what is known of one snapshot, and all of them. [`files`]: how it gets to disk.
 //! - [`overlay`]: the merged tree. [`lifecycle`]: prepare, view, commit, remove.
-//! - [`images`]: the layers of an image. [`diff`]: a snapshot as a layer blob, its changes and usage.
+//! - [`images`], [`resolve`]: the layers of an image. [`diff`]: a snapshot as a layer blob, its changes and usage.
 //! - [`apply`], [`copy`], [`owner`]: file operations. [`read`]: one file, the whole tree.
 //! - [`collect`]: what nothing needs any more.
 
@@ -31,6 +31,7 @@ pub mod overlay;
 pub mod owner;
 pub mod read;
 pub mod record;
+pub mod resolve;
 
 use files::Trash;
 use overlay::Stack;

@@ -84,7 +84,7 @@ impl<R: Read> TarReader<R> {
 
     /// The next member; `None` at the end of the archive. What was not read of the last one is
     /// skipped.
-    pub fn next(&mut self) -> Result<Option<Member>> {
+    pub fn next_member(&mut self) -> Result<Option<Member>> {
         let mut extensions = Extensions::default();
         for _ in 0..EXTENSIONS_MAX {
             let Some(header) = self.next_header()? else {

@@ -273,14 +273,14 @@ mod tests {
             writer.header(&member).unwrap();
             let archive = writer.finish().unwrap();
             let mut reader = TarReader::new(archive.as_slice());
-            prop_assert_eq!(reader.next().unwrap(), Some(member));
-            prop_assert_eq!(reader.next().unwrap(), None);
+            prop_assert_eq!(reader.next_member().unwrap(), Some(member));
+            prop_assert_eq!(reader.next_member().unwrap(), None);
         }
 
         #[test]
         fn the_reader_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..4096)) {
             let mut reader = TarReader::new(bytes.as_slice());
-            while let Ok(Some(_)) = reader.next() {}
+            while let Ok(Some(_)) = reader.next_member() {}
         }
     }
 }

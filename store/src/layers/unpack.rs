@@ -83,7 +83,7 @@ fn apply(
     decide: impl Fn(Member) -> Result<Action>,
 ) -> Result<u64> {
     let mut tar = TarReader::new(pieces);
-    while let Some(member) = tar.next()? {
+    while let Some(member) = tar.next_member()? {
         applier.perform(decide(member)?, &mut tar)?;
     }
     let made = applier.finish()?;

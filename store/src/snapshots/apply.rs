@@ -16,7 +16,6 @@ use crate::layers::root::{
 };
 use crate::layers::tar::Time;
 use crate::layers::unpack::extract;
-use crate::snapshots::record::Record;
 use crate::snapshots::{Snapshots, Turn, owner};
 
 /// Symbolic links in the last place that are followed for a destination.
@@ -109,7 +108,6 @@ pub enum Operation {
 #[derive(Debug)]
 pub struct Session<'a> {
     pub(crate) snapshots: &'a Snapshots,
-    pub(crate) record: Record,
     pub(crate) root: Root,
     pub(crate) entries: u64,
     _turn: Turn<'a>,
@@ -123,7 +121,6 @@ impl Snapshots {
         let root = self.merged(&record)?;
         Ok(Session {
             snapshots: self,
-            record,
             root,
             entries: 0,
             _turn: turn,

@@ -38,7 +38,12 @@ impl Snapshots {
     pub fn export(&self, key: &str, out: impl Write) -> Result<()> {
         let record = self.inner.records.get(key)?;
         let root = self.merged(&record)?;
-        pack(root.fd(), None, out).map(drop)
+        let (mut out, _) = pack(root.fd(), None, out)?;
+        out.flush().map_err(|source| StoreError::Tree {
+            action: "send the archive of",
+            path: key.to_owned(),
+            source,
+        })
     }
 }
 

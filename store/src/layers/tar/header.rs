@@ -161,10 +161,7 @@ fn octal(field: &[u8]) -> Option<i64> {
         .position(|b| !is_padding(b))
         .unwrap_or(field.len());
     let digits = &field[start..];
-    let end = digits
-        .iter()
-        .position(|b| is_padding(b))
-        .unwrap_or(digits.len());
+    let end = digits.iter().position(is_padding).unwrap_or(digits.len());
     digits[..end].iter().try_fold(0_i64, |value, byte| {
         let digit = (b'0'..=b'7')
             .contains(byte)

@@ -149,10 +149,17 @@ impl Containers {
         result
     }
 
-    /// Removes what a failed creation left.
+    /// Removes what a failed creation left. Its directory goes last: while it is there, the next start of
+    /// the service tries again.
     pub(super) async fn discard(&self, id: &str, directory: &std::path::Path) {
         if let Err(error) = self.parts().store.remove(id).await {
-            tracing::warn!(%error, id, "cannot remove the snapshot of a container that was not made");
+            let error = orlop_proto::error::chain(&error);
+            tracing::warn!(
+                error,
+                id,
+                "cannot remove the snapshot of a container that was not made"
+            );
+            return;
         }
         let directory = directory.to_owned();
         let removed = blocking(move || {

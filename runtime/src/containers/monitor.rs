@@ -72,30 +72,44 @@ impl Containers {
         }
     }
 
-    /// Starts the container again after a pause, if its policy says so.
+    /// Starts the container again after a pause, if its policy says so; and again when that fails.
     pub(super) fn consider_restart(&self, container: &Arc<Container>, record: &Record) {
         if !wants_restart(record) {
             return;
         }
         let (this, container) = (self.clone(), Arc::clone(container));
         let exits = record.state.exits;
-        let (count, pause) = pause(record);
+        let (mut count, mut pause) = pause(record);
         tokio::spawn(async move {
-            tokio::time::sleep(pause).await;
-            let _gate = container.gate.lock().await;
-            let record = container.record();
-            let untouched = record.state.exits == exits && !record.state.stopped;
-            if container.is_removed() || record.is_running() || !untouched {
-                return;
-            }
-            if let Err(error) = this.start_held(&container, None, count).await {
-                tracing::warn!(
-                    id = container.id,
-                    error = orlop_proto::error::chain(&error),
-                    "restart failed"
-                );
+            loop {
+                tokio::time::sleep(pause).await;
+                if this.restarted(&container, exits, count).await {
+                    return;
+                }
+                count = count.saturating_add(1);
+                pause = pause.saturating_mul(2).min(RESTART_PAUSE_MAX);
             }
         });
+    }
+
+    /// Tries to start a container again; true when that was done, or is no longer wanted.
+    async fn restarted(&self, container: &Arc<Container>, exits: u64, count: u32) -> bool {
+        let _gate = container.gate.lock().await;
+        let record = container.record();
+        let touched = record.state.exits != exits || record.state.stopped;
+        let policy = record.config.restart.clone().unwrap_or_default();
+        let spent = policy.maximum_retries > 0 && count > policy.maximum_retries;
+        if container.is_removed() || record.is_running() || touched || spent {
+            return true;
+        }
+        match self.start_held(container, None, count).await {
+            Ok(_) => true,
+            Err(error) => {
+                let error = orlop_proto::error::chain(&error);
+                tracing::warn!(id = container.id, error, "cannot restart a container");
+                false
+            }
+        }
     }
 }
 

@@ -22,14 +22,15 @@ pub(crate) struct Ended {
 }
 
 impl Containers {
-    /// Joins the streams of a container, which is started with `start` once they are joined.
+    /// Joins the streams of a container, which is started with `start` once they are joined, if
+    /// it does not run.
     pub(crate) async fn attach(
         &self,
         container: &Arc<Container>,
         streams: Streams,
         start: bool,
     ) -> Result<Connection> {
-        if start {
+        if start && !container.record().is_running() {
             let joined = self.start(container, Some(streams)).await?;
             return joined.ok_or_else(|| {
                 let closed = std::io::ErrorKind::NotConnected.into();

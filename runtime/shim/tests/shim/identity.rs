@@ -3,6 +3,7 @@
 use orlop_shim::protocol::{Failure, Reply};
 use serde_json::json;
 
+use crate::lifecycle::wait_for;
 use crate::support::Box;
 
 #[test]
@@ -46,6 +47,7 @@ fn c6_nothing_is_inheritable_or_ambient() {
     container.spec["process"]["capabilities"]["ambient"] = json!(["CAP_KILL"]);
     container.start();
     let (_, text) = container.exec("", &["cat", "/proc/self/status"]);
+    wait_for(|| container.output().contains("Seccomp_filters"));
     for text in [text, container.output()] {
         assert_eq!(status(&text, "CapInh"), "0000000000000000");
         assert_eq!(status(&text, "CapAmb"), "0000000000000000");

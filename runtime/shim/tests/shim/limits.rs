@@ -30,7 +30,7 @@ fn b35_the_first_instruction_is_in_the_cgroup_and_later_processes_as_well() {
     let mut container = Box::shell("cat /proc/self/cgroup; sleep 100");
     container.cgroup(&[("memory", &[]), ("pids", &[]), ("freezer", &[])]);
     let pid = container.start().to_string();
-    wait_for(|| !container.output().is_empty());
+    wait_for(|| container.output().contains("0::/"));
     let (_, text) = container.exec("", &["cat", "/proc/self/cgroup"]);
     for text in [text, container.output()] {
         for controller in ["memory", "pids", "freezer"] {

@@ -61,6 +61,21 @@ impl Repositories {
         })
     }
 
+    /// Makes the leases of all repositories anew, for a store that may have lost them. Idempotent.
+    pub async fn hold_again(&self) -> Result<()> {
+        for name in self.list("", usize::MAX)? {
+            let repository: Repository = name.parse()?;
+            let mut digests = Vec::new();
+            for table in [Table::Blobs, Table::Manifests] {
+                let entries = self.index.list(table, &[&name], "", usize::MAX)?;
+                digests.extend(entries.into_iter().map(|(digest, _)| digest));
+            }
+            let lease = self.lease(&repository).await?;
+            self.store.leases.add(&lease, digests).await?;
+        }
+        Ok(())
+    }
+
     /// Names in order, after `last`.
     pub fn list(&self, last: &str, most: usize) -> Result<Vec<String>> {
         let entries = self.index.list(Table::Repositories, &[], last, most)?;

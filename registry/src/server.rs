@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use crate::index::Index;
 use crate::ports::Store;
+use crate::remote::delay;
 use crate::repositories::Repositories;
 use crate::transfer::Transfer;
 use crate::v2::{self, Http, V2};
@@ -35,9 +36,12 @@ pub async fn serve_with(
         let (index, rebuild) = Index::open(&opened.join("index"))?;
         let index = Arc::new(index);
         let repositories = Repositories::open(&opened, Arc::clone(&index), rebuild, for_parts)?;
-        Ok((index, Arc::new(repositories)))
+        Ok((index, Arc::new(repositories), rebuild))
     };
-    let (index, repositories) = tokio::task::spawn_blocking(open).await??;
+    let (index, repositories, rebuilt) = tokio::task::spawn_blocking(open).await??;
+    if rebuilt {
+        tokio::spawn(hold_again(Arc::clone(&repositories)));
+    }
     let transfer = Arc::new(Transfer::new(store.clone(), Arc::clone(&index)));
 
     let (stop, stopped) = watch::channel(false);
@@ -56,4 +60,18 @@ pub async fn serve_with(
     stop.send_replace(true);
     tokio::task::spawn_blocking(move || index.close()).await??;
     Ok(served?)
+}
+
+/// After a crash: what repositories have is held in the store, as soon as that answers.
+async fn hold_again(repositories: Arc<Repositories>) {
+    let mut attempt = 0;
+    while let Err(error) = repositories.hold_again().await {
+        let Some(pause) = delay(attempt) else {
+            let error = orlop_proto::error::chain(&error);
+            tracing::error!(error, "the leases of the repositories were not made anew");
+            return;
+        };
+        attempt += 1;
+        tokio::time::sleep(pause).await;
+    }
 }

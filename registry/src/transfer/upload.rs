@@ -52,7 +52,8 @@ impl Transfer {
         Ok(tally)
     }
 
-    /// Begins an upload, by way of every repository that may have the blob, or of all of them.
+    /// Begins an upload, by way of every repository that may have the blob, or of all of them. Tells the
+    /// repository of a mount, where it is known.
     async fn start(
         &self,
         remote: &Remote<'_>,
@@ -63,7 +64,7 @@ impl Transfer {
         for from in self.known.candidates(remote.host(), repository, digest) {
             match remote.start_upload(digest, Mount::From(&from)).await {
                 Ok(Started::Mounted) => {
-                    return Ok((Started::Mounted, format!("mounted from {from}")));
+                    return Ok((Started::Mounted, from));
                 }
                 Ok(started) => session = Some(started),
                 Err(error) if passes(&error) => return Err(error),
@@ -75,12 +76,13 @@ impl Transfer {
         if let Some(started) = session {
             return Ok((started, String::new()));
         }
-        let detail = "mounted from another repository".to_owned();
         match remote.start_upload(digest, Mount::Anywhere).await {
-            Ok(started) => Ok((started, detail)),
+            Ok(started) => Ok((started, String::new())),
             Err(Error::Status { .. }) => {
-                Ok((remote.start_upload(digest, Mount::No).await?, detail))
+                let started = remote.start_upload(digest, Mount::No).await?;
+                Ok((started, String::new()))
             }
+
             Err(error) => Err(error),
         }
     }

@@ -42,6 +42,22 @@ impl Memory {
         }
     }
 
+    /// Waits until a lease holds the blob.
+    pub async fn eventually_leased(&self, digest: &str) {
+        for _ in 0..500 {
+            if self
+                .state()
+                .leases
+                .values()
+                .any(|held| held.contains(digest))
+            {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        panic!("no lease holds {digest}");
+    }
+
     /// Puts a blob in; returns its digest.
     pub fn put(&self, bytes: &[u8]) -> String {
         let digest = digest_like("sha256", bytes);

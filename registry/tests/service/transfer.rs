@@ -74,7 +74,7 @@ async fn what_another_repository_has_is_mounted_and_says_so() {
     assert_eq!(pushed.result.bytes, (image.config.len() + 3) as u64);
     let mounts = pushed.progress.iter().filter(|p| p.status == "mounted");
     let details: Vec<_> = mounts.map(|p| p.detail.as_str()).collect();
-    assert_eq!(details, ["mounted from base/first"; 2]);
+    assert_eq!(details, ["base/first"; 2]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -372,9 +372,11 @@ async fn a_lost_index_is_made_again_from_the_files() {
     let image = Image::new("a");
     let digest = service.upload_image("team/app", "v1", &image).await;
     service.upload_image("team/app", "v2", &image).await;
+    service.memory.state().leases.clear();
     let service = service
         .restart(|root| std::fs::remove_dir_all(root.join("index")).unwrap())
         .await;
+    service.memory.eventually_leased(&digest).await;
     let response = service.send("GET", "/v2/team/app/manifests/v1").await;
     assert_eq!(header(&response, "docker-content-digest"), digest);
     let tags = service.send("GET", "/v2/team/app/tags/list").await;

@@ -132,6 +132,13 @@ pub(crate) fn healthy(endpoint: &Endpoint) -> bool {
 
 impl From<tonic::Status> for CliError {
     fn from(status: tonic::Status) -> Self {
-        Self::Service(Box::new(Failure::from(status)))
+        let mut failure = Failure::from(status);
+        if failure.message.is_empty() {
+            failure.message = format!(
+                "the service answered with an error of kind {:?}",
+                failure.kind
+            );
+        }
+        Self::Service(Box::new(failure))
     }
 }

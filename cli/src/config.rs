@@ -12,7 +12,7 @@ pub(crate) const SERVICES: [&str; 4] = ["store", "runtime", "registry", "builder
 
 /// Variables that a service started in the background inherits: the rest of a person's environment
 /// is no business of a process that outlives the terminal.
-const INHERITED: [&str; 18] = [
+const INHERITED: [&str; 19] = [
     "PATH",
     "HOME",
     "LANG",
@@ -21,6 +21,7 @@ const INHERITED: [&str; 18] = [
     "TMPDIR",
     "RUST_BACKTRACE",
     "ORLOP_LOG",
+    "ORLOP_REGISTRY_HTTP",
     "HTTP_PROXY",
     "HTTPS_PROXY",
     "NO_PROXY",

@@ -140,7 +140,7 @@ impl Network {
         let held = match request.kind {
             NetworkKind::Host => Held::without_ports(NetworkKind::Host, None),
             NetworkKind::None => {
-                let namespace = namespace::build(0, None).await?;
+                let namespace = namespace::build(None).await?;
                 Held::without_ports(NetworkKind::None, Some(namespace))
             }
             NetworkKind::Bridge => self.attach_to_bridge(&request.ports).await?,
@@ -296,7 +296,7 @@ impl Network {
             lease,
             gateway: addresses.gateway(),
         };
-        namespace::build(bridge.index, Some(port)).await
+        namespace::build(Some((bridge.clone(), port))).await
     }
 
     /// Fills the pool in the background.

@@ -22,6 +22,7 @@ const RECORD: &str = "bridge.json";
 /// The bridge as it is in the kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
+    pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) addresses: Addresses,
 }
@@ -59,6 +60,7 @@ pub(crate) fn ensure(instance: &Instance, fixed: Option<Subnet>) -> Result<Bridg
     }
     set("net/ipv4/ip_forward", "1")?;
     Ok(Bridge {
+        name: instance.bridge.clone(),
         index,
         addresses: Addresses::new(subnet),
     })

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 
 use super::address::{Lease, mac_of};
+use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
 use super::route::{Routes, Veth};
 
@@ -53,17 +54,17 @@ impl Namespace {
 }
 
 /// Makes a namespace, in a thread of its own.
-pub(crate) async fn build(bridge: u32, port: Option<BridgePort>) -> Result<Namespace> {
+pub(crate) async fn build(place: Option<(Bridge, BridgePort)>) -> Result<Namespace> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("netns".to_owned())
-        .spawn(move || answer.send(build_here(bridge, port)).is_ok())
+        .spawn(move || answer.send(build_here(place)).is_ok())
         .map_err(NetworkError::kernel("start a thread"))?;
     answered.await.map_err(|_| NetworkError::TaskLost)?
 }
 
 /// This thread stays in the new namespace: it must end after this.
-fn build_here(bridge: u32, port: Option<BridgePort>) -> Result<Namespace> {
+fn build_here(place: Option<(Bridge, BridgePort)>) -> Result<Namespace> {
     let mut host = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|errno| NetworkError::kernel("make a network namespace")(errno.into()))?;
@@ -76,32 +77,36 @@ fn build_here(bridge: u32, port: Option<BridgePort>) -> Result<Namespace> {
     inside
         .set_up(LOOPBACK)
         .map_err(NetworkError::kernel("bring up the loopback interface"))?;
-    if let Some(port) = &port {
+    if let Some((bridge, port)) = &place {
         plug(&mut host, &mut inside, bridge, port, &handle).map_err(NetworkError::kernel(
             format!("connect {} to the bridge", port.veth),
         ))?;
     }
+    let port = place.map(|(_, port)| port);
     Ok(Namespace { handle, port })
 }
 
 fn plug(
     host: &mut Routes,
     inside: &mut Routes,
-    bridge: u32,
+    bridge: &Bridge,
     port: &BridgePort,
     namespace: &OwnedFd,
 ) -> io::Result<()> {
     let address = port.lease.address();
     host.add_veth(&Veth {
         host: &port.veth,
-        bridge,
+        bridge: bridge.index,
         inside: INTERFACE,
         inside_mac: mac_of(address),
         namespace: namespace.as_fd(),
     })?;
     let link = inside.link(INTERFACE)?.ok_or(io::ErrorKind::NotFound)?;
     inside.add_address(link.index, address, port.lease.subnet())?;
-    inside.add_default_route(link.index, port.gateway)
+    inside.add_default_route(link.index, port.gateway)?;
+    inside.wait_until_running(INTERFACE)?;
+    host.wait_until_running(&port.veth)?;
+    host.wait_until_running(&bridge.name)
 }
 
 /// Writes a setting of the thread's network namespace, a path below `/proc/sys`. One that this kernel

@@ -158,8 +158,7 @@ fn plug_in(instance: &Instance, bridge: u32) -> Result<()> {
     let mut routes = Routes::open().map_err(failed())?;
     for link in routes.links().map_err(failed())? {
         if instance.veth_number(&link.name).is_some() && link.master != bridge {
-            routes.set_master(link.index, bridge).map_err(failed())?;
-            routes.set_up(link.index).map_err(failed())?;
+            routes.set_master(&link, bridge).map_err(failed())?;
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use super::netlink::{Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket};
 use super::subnet::Subnet;
@@ -27,10 +28,14 @@ const RTMSG_BYTES: usize = 12;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -38,6 +43,7 @@ const IFA_BROADCAST: u16 = 4;
 const IFINFOMSG_BYTES: usize = 16;
 const IFADDRMSG_BYTES: usize = 8;
 const IFF_UP: u32 = 1;
+const IF_OPER_UP: u8 = 6;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
 
@@ -51,6 +57,8 @@ pub(crate) struct Link {
     pub(crate) name: String,
     /// Index of the bridge that it is a port of; 0: none.
     pub(crate) master: u32,
+    /// Whether packets that are sent arrive.
+    pub(crate) running: bool,
 }
 
 /// A veth pair: `host` is a port of `bridge` in this namespace, `eth0` is in the other one.
@@ -86,7 +94,29 @@ impl Routes {
 
     /// The interface of this name.
     pub(crate) fn link(&mut self, name: &str) -> io::Result<Option<Link>> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        let message = Message::new(RTM_GETLINK, NLM_F_ACK)
+            .fixed(&ifinfo(0, 0, 0))
+            .text(IFLA_IFNAME, name);
+        match self.socket.dump(message) {
+            Err(error) if is_gone(&error) => Ok(None),
+            answers => Ok(answers?.first().and_then(link_of)),
+        }
+    }
+
+    /// Waits until an interface carries packets, which it does some time after it was brought up: the
+    /// kernel drops what is sent before, and an ARP request that was dropped costs a second.
+    pub(crate) fn wait_until_running(&mut self, name: &str) -> io::Result<()> {
+        const PAUSE: Duration = Duration::from_micros(500);
+        const PATIENCE: Duration = Duration::from_secs(2);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.link(name)? {
+                Some(link) if link.running => return Ok(()),
+                Some(_) if Instant::now() < deadline => std::thread::sleep(PAUSE),
+                Some(_) => return Err(io::ErrorKind::TimedOut.into()),
+                None => return Err(io::ErrorKind::NotFound.into()),
+            }
+        }
     }
 
     /// Makes a bridge that is down.
@@ -99,7 +129,9 @@ impl Routes {
         self.socket.request(vec![message])
     }
 
-    /// Makes a veth pair: the host's end up and in its bridge, the other end still down.
+    /// Makes a veth pair: the host's end up, the other end still down. With a bridge, the host's end is
+    /// a port of it, in hairpin mode: with `bridge-nf-call-iptables`, what a container sends to a
+    /// published port of its own comes back by the port that it came from.
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<()> {
         let namespace = u32::try_from(veth.namespace.as_raw_fd()).unwrap_or(u32::MAX);
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
@@ -116,7 +148,11 @@ impl Routes {
                     })
                 })
             });
-        self.socket.request(vec![message])
+        let mut messages = vec![message];
+        if veth.bridge != 0 {
+            messages.push(hairpin(veth.host));
+        }
+        self.socket.request(messages)
     }
 
     /// Brings an interface up.
@@ -125,12 +161,12 @@ impl Routes {
         self.socket.request(vec![message])
     }
 
-    /// Makes an interface a port of a bridge.
-    pub(crate) fn set_master(&mut self, index: u32, bridge: u32) -> io::Result<()> {
+    /// Makes an interface a port of a bridge, as [`Routes::add_veth`] does.
+    pub(crate) fn set_master(&mut self, link: &Link, bridge: u32) -> io::Result<()> {
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK)
-            .fixed(&ifinfo(index, 0, 0))
+            .fixed(&ifinfo(link.index, IFF_UP, IFF_UP))
             .ne32(IFLA_MASTER, bridge);
-        self.socket.request(vec![message])
+        self.socket.request(vec![message, hairpin(&link.name)])
     }
 
     /// Removes an interface by name; one that is not there is no error. Of a veth pair both ends go.
@@ -223,12 +259,30 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_BYTES] {
     bytes
 }
 
+/// A port of a bridge may send what it received.
+fn hairpin(port: &str) -> Message {
+    Message::new(RTM_NEWLINK, NLM_F_ACK)
+        .fixed(&ifinfo(0, 0, 0))
+        .text(IFLA_IFNAME, port)
+        .nest(IFLA_LINKINFO, |m| {
+            m.text(IFLA_INFO_SLAVE_KIND, "bridge")
+                .nest(IFLA_INFO_SLAVE_DATA, |m| {
+                    m.attribute(IFLA_BRPORT_MODE, &[1])
+                })
+        })
+}
+
 fn address_message(kind: u16, index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {
+    // What is EXCL for a new one is BULK when one is deleted.
+    let flags = match kind {
+        RTM_NEWADDR => NLM_F_CREATE | NLM_F_EXCL,
+        _ => 0,
+    };
     let mut fixed = [0; IFADDRMSG_BYTES];
     fixed[0] = AF_INET;
     fixed[1] = subnet.prefix();
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(kind, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+    Message::new(kind, NLM_F_ACK | flags)
         .fixed(&fixed)
         .attribute(IFA_LOCAL, &address.octets())
         .attribute(IFA_ADDRESS, &address.octets())
@@ -245,6 +299,7 @@ fn link_of(answer: &Answer) -> Option<Link> {
             .attribute(IFINFOMSG_BYTES, IFLA_MASTER)
             .and_then(u32_of)
             .unwrap_or(0),
+        running: answer.attribute(IFINFOMSG_BYTES, IFLA_OPERSTATE) == Some(&[IF_OPER_UP]),
     })
 }
 

@@ -114,7 +114,7 @@ fn nothing_is_made_before_the_first_container_and_nothing_stays_after_the_last()
         network.detach("a", &attachment).await.unwrap();
         network.detach("a", &attachment).await.unwrap();
         network.release_pool().await.unwrap();
-        wait_for_kernel_state(&before);
+        wait_for_kernel_state(&before).await;
     });
 }
 
@@ -203,7 +203,7 @@ fn two_hundred_containers_at_once_have_an_address_each_and_leave_nothing() {
             network.detach(id, attachment).await.unwrap();
         }
         network.release_pool().await.unwrap();
-        wait_for_kernel_state(&before);
+        wait_for_kernel_state(&before).await;
     });
 }
 

@@ -2,7 +2,9 @@
 
 use std::net::Ipv4Addr;
 
-use super::support::{Place, instance, kernel_state, on_a_host, port, wait_for_kernel_state};
+use super::support::{
+    Place, in_a_life_before, instance, kernel_state, on_a_host, port, wait_for_kernel_state,
+};
 use crate::network::firewall::Firewall;
 use crate::network::route::Routes;
 use crate::network::{Attachment, Network, NetworkKind, NetworkRequest};
@@ -30,12 +32,12 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
     on_a_host(|| async {
         let root = tempfile::tempdir().unwrap();
         let before = kernel_state();
-        let first = instance(root.path());
-        let running = web(&first, "running").await;
-        let gone = web(&first, "gone").await;
-        let place = Place::of(&running);
+        let (running, gone, place) = in_a_life_before(root.path(), async |first| {
+            let running = web(&first, "running").await;
+            let place = Place::of(&running);
+            (running, web(&first, "gone").await, place)
+        });
         let _server = place.serve(80, "running");
-        drop(first);
 
         let second = instance(root.path());
         let at = running.ports[0].host_port;
@@ -66,7 +68,7 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
         assert!(Place::here().ask(LOCALHOST, at).is_err());
         second.release_pool().await.unwrap();
         drop(place);
-        wait_for_kernel_state(&before);
+        wait_for_kernel_state(&before).await;
     });
 }
 
@@ -75,12 +77,11 @@ fn a_start_without_containers_removes_everything_of_an_earlier_life() {
     on_a_host(|| async {
         let root = tempfile::tempdir().unwrap();
         let before = kernel_state();
-        let first = instance(root.path());
-        let attachment = web(&first, "a").await;
-        let pinned = Place::of(&attachment);
-        drop(first);
+        let pinned = in_a_life_before(root.path(), async |first| {
+            Place::of(&web(&first, "a").await)
+        });
         instance(root.path()).reconcile(&[]).await.unwrap();
-        wait_for_kernel_state(&before);
+        wait_for_kernel_state(&before).await;
         drop(pinned);
     });
 }

@@ -182,6 +182,20 @@ impl Drop for Server {
     }
 }
 
+/// Does something in an earlier life of the service, which ends as if by SIGKILL: nothing is detached,
+/// its threads and files are gone.
+pub(super) fn in_a_life_before<T: Send>(
+    root: &Path,
+    body: impl AsyncFnOnce(Network) -> T + Send,
+) -> T {
+    let life = || {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async { body(instance(root)).await })
+    };
+    std::thread::scope(|scope| scope.spawn(life).join().unwrap())
+}
+
 /// An instance with a root of its own.
 pub(super) fn instance(root: &Path) -> Network {
     Network::open(root, &root.join("networks"), 2).unwrap()
@@ -216,10 +230,10 @@ pub(super) fn kernel_state() -> Vec<String> {
 }
 
 /// Waits until the kernel has nothing but this: it removes namespaces in its own time.
-pub(super) fn wait_for_kernel_state(expected: &[String]) {
+pub(super) async fn wait_for_kernel_state(expected: &[String]) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while kernel_state() != expected && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(20));
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert_eq!(kernel_state(), expected);
 }

@@ -176,7 +176,7 @@ fn time(nanoseconds: i64) -> Option<Timestamp> {
 }
 
 /// What the policy says of a container that just ended.
-pub(super) fn wants_restart(record: &Record) -> bool {
+fn wants_restart(record: &Record) -> bool {
     let policy = record.config.restart.clone().unwrap_or_default();
     if record.state.stopped || record.hidden || record.config.auto_remove {
         return false;

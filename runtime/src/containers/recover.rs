@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orlop_shim::protocol::{Reply, Request};
 
-use super::monitor::{read_exit, wants_restart};
+use super::monitor::read_exit;
 use super::record::{self, Record};
 use super::state::Status;
 use super::{Container, Containers};
@@ -86,15 +86,27 @@ impl Containers {
                 if let Err(error) = self.remove(&container, true, true).await {
                     tracing::warn!(%error, id = container.id, "cannot remove a leftover container");
                 }
-            } else if !record.is_running() && self.wants_start(&record) {
-                self.consider_restart(&container, &record);
+            } else if !record.is_running() && record.state.exits > 0 {
+                self.start_again(&container).await;
             }
         }
     }
 
-    /// After a reboot policies count for containers that ran.
-    fn wants_start(&self, record: &Record) -> bool {
-        record.state.exits > 0 && wants_restart(record)
+    /// Policies count for containers that ran. As with Docker, `always` holds even for one that a
+    /// person stopped, once the service is started anew; that is what `unless-stopped` is for.
+    async fn start_again(&self, container: &Arc<Container>) {
+        let record = container.record();
+        let policy = record.config.restart.clone().unwrap_or_default();
+        if record.state.stopped && policy.name == "always" {
+            let cleared = container
+                .update(|record| record.state.stopped = false)
+                .await;
+            if let Err(error) = cleared {
+                tracing::warn!(%error, id = container.id, "cannot start a container again");
+                return;
+            }
+        }
+        self.consider_restart(container, &container.record());
     }
 
     async fn remove_orphan_groups(&self) -> Result<()> {

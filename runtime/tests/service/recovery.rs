@@ -66,3 +66,27 @@ async fn a_lost_index_and_half_made_containers_do_no_harm() {
     assert_eq!(service.store.snapshots(), std::slice::from_ref(&id));
     assert_eq!(service.run_attached(&id, b"").await.unwrap().code, Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_container_comes_back_with_the_service_only_if_it_is_always_to_run() {
+    let mut service = Service::start().await;
+    let mut ids = Vec::new();
+    for policy in ["always", "unless-stopped", "no"] {
+        let mut request = sh("sleep 100");
+        request.restart = Some(wire::RestartPolicy {
+            name: policy.to_owned(),
+            maximum_retries: 0,
+        });
+        let id = service.launch(request).await;
+        service.stop(&id, 0).await;
+        ids.push(id);
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+    assert!(service.list(false, &[]).await.is_empty());
+    service.kill();
+    service.begin().await;
+    tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+    let running = service.list(false, &[]).await;
+    let running: Vec<&String> = running.iter().map(|container| &container.id).collect();
+    assert_eq!(running, [ids.first().unwrap()]);
+}

@@ -419,12 +419,12 @@ def add(t, name, data=b"", **more):
 for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT):
     with tarfile.open(f"{sys.argv[1]}/{form}.tar", "w", format=form) as t:
         add(t, "d", type=tarfile.DIRTYPE, mode=0o1777)
-        add(t, "d/" + "n" * 99, b"long")
+        add(t, "d/" + "n" * 90, b"long")
         if form != tarfile.USTAR_FORMAT:
             add(t, "d/" + "x" * 200, b"longer")
             add(t, "d/\u00fc", b"umlaut", uid=3000000, gid=4000000)
-            add(t, "l", type=tarfile.SYMTYPE, linkname="t" * 200)
-        add(t, "h", type=tarfile.LNKTYPE, linkname="d/" + "n" * 99)
+            add(t, "l", type=tarfile.SYMTYPE, mode=0o777, linkname="t" * 200)
+        add(t, "h", type=tarfile.LNKTYPE, linkname="d/" + "n" * 90)
         add(t, "p", type=tarfile.FIFOTYPE, mode=0o600)
         add(t, "c", type=tarfile.CHRTYPE, devmajor=1, devminor=3)
         if form == tarfile.PAX_FORMAT:
@@ -481,7 +481,7 @@ for i in t:
     else:
         row += [i.type, i.linkname]
     rows.append(row if not i.islnk() else row[:1] + row[-1:])
-    if i.name in ("h", "d/" + "n" * 99): rows[-1] = [i.name, row[-1]]
+    if i.name in ("h", "d/" + "n" * 90): rows[-1] = [i.name, row[-1]]
 print(sorted(map(str, rows)))
 "#;
     let out = std::process::Command::new("python3")

@@ -172,9 +172,12 @@ commands! {
     /// Networks that containers can join
     #[command(after_help = "Example:\n  orlop network ls")]
     NetworkCommand {
+        Create(network::CreateArgs) => network::create,
         Inspect(network::InspectArgs) => network::inspect,
         #[command(visible_alias = "list")]
         Ls(network::ListArgs) => network::list,
+        #[command(visible_alias = "remove")]
+        Rm(network::RemoveArgs) => network::remove,
     }
 }
 

@@ -66,32 +66,10 @@ pub(crate) fn start_missing(
         }
     }
     let deadline = Instant::now() + START_TIMEOUT;
-    let wait = |starting: Starting| {
-        let service = starting.service;
-        match wait_until_healthy(config, starting, deadline) {
-            Err(error) if service == "registry" && options.registry_http.is_none() => {
-                without_http(config, &error)
-            }
-            result => result,
-        }
-    };
-    starting.into_iter().map(wait).collect()
-}
-
-/// The registry again, without `/v2/`: the usual cause of its failure is that another program has the
-/// port, which must not keep anybody from running containers.
-fn without_http(config: &Config, error: &CliError) -> Result<&'static str, CliError> {
-    let none = StartOptions {
-        registry_http: Some("none".to_owned()),
-    };
-    let starting = spawn(config, &none, "registry")?;
-    let service = wait_until_healthy(config, starting, Instant::now() + START_TIMEOUT)?;
-    crate::ui::report(error);
-    crate::ui::note(
-        "orlop: the registry service runs without /v2/; to serve it elsewhere: \
-         orlop down && orlop up --registry-http 127.0.0.1:PORT",
-    );
-    Ok(service)
+    starting
+        .into_iter()
+        .map(|starting| wait_until_healthy(config, starting, deadline))
+        .collect()
 }
 
 /// Ends the services of this instance; containers live on. Returns the names of those that ran.

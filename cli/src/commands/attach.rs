@@ -70,7 +70,7 @@ pub(super) async fn run(args: AttachArgs, context: &Context) -> Result<ExitCode,
 fn not_running(name: &str) -> CliError {
     CliError::Service(Box::new(Failure {
         kind: Kind::FailedPrecondition,
-        message: format!("cannot attach to {name}: the container does not run"),
+        message: format!("cannot attach to {name}: the container is not running"),
         reason: reason::NOT_RUNNING.to_owned(),
         hints: vec![format!("start it first: orlop start --attach {name}")],
         metadata: std::collections::HashMap::default(),

@@ -64,8 +64,11 @@ async fn facts(context: &Context) -> Result<Value, CliError> {
         .clients
         .repositories()?
         .endpoint(EndpointRequest {})
-        .await?
-        .into_inner();
+        .await;
+    let address = endpoint.map_or_else(
+        |status| format!("not served: {}", CliError::from(status)),
+        |endpoint| endpoint.into_inner().address,
+    );
     let host = rustix::system::uname();
     let (running, paused) = (
         count(ContainerStatus::Running),
@@ -85,7 +88,7 @@ async fn facts(context: &Context) -> Result<Value, CliError> {
         "Name": host.nodename().to_string_lossy(),
         "OrlopRootDir": context.config.paths.root,
         "OrlopRunDir": context.config.paths.run_dir,
-        "RegistryAddress": endpoint.address,
+        "RegistryAddress": address,
     }))
 }
 

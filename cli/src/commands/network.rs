@@ -3,15 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use orlop_proto::runtime::{InspectNetworkRequest, ListNetworksRequest, Network};
+use orlop_proto::runtime::{
+    CreateNetworkRequest, InspectNetworkRequest, ListNetworksRequest, Network, RemoveNetworkRequest,
+};
 use serde_json::{Map, Value, json};
 
+use super::each::each;
 use super::inspect;
 use crate::app::Context;
 use crate::error::CliError;
 use crate::format::listing;
 use crate::ui;
 use crate::ui::table::Table;
+use crate::values::pair;
 
 /// Show networks
 #[derive(Debug, Args)]
@@ -37,6 +41,68 @@ pub(crate) struct InspectArgs {
     /// Template, or json
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
+}
+
+/// Make a network
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  orlop network create --subnet 10.5.0.0/24 backend")]
+pub(crate) struct CreateArgs {
+    /// Its name
+    name: String,
+
+    /// Kind of network
+    #[arg(short, long, default_value = "bridge", value_name = "DRIVER")]
+    driver: String,
+
+    /// Addresses, for example 10.5.0.0/24
+    #[arg(long, value_name = "SUBNET")]
+    subnet: Option<String>,
+
+    /// Let nothing out of it
+    #[arg(long)]
+    internal: bool,
+
+    /// Set a label
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    label: Vec<String>,
+}
+
+/// Remove networks
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  orlop network rm backend")]
+pub(crate) struct RemoveArgs {
+    /// Names
+    #[arg(required = true, value_name = "NETWORK")]
+    names: Vec<String>,
+}
+
+/// Makes a network.
+pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let request = CreateNetworkRequest {
+        name: args.name,
+        driver: args.driver,
+        subnet: args.subnet.unwrap_or_default(),
+        internal: args.internal,
+        labels: args.label.iter().map(|label| pair(label)).collect(),
+    };
+    let network = context
+        .clients
+        .networks()?
+        .create(request)
+        .await?
+        .into_inner();
+    ui::line(network.name)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes networks.
+pub(super) async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitCode, CliError> {
+    each(&args.names, async |name| {
+        let request = RemoveNetworkRequest { name: name.clone() };
+        context.clients.networks()?.remove(request).await?;
+        ui::line(&name)
+    })
+    .await
 }
 
 /// Shows networks.

@@ -4,7 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::builder::{CacheUsageRequest, PruneCacheRequest};
-use orlop_proto::runtime::{PruneContainersRequest, PruneVolumesRequest};
+use orlop_proto::runtime::{
+    ContainerStatus, ListContainersRequest, ListVolumesRequest, PruneContainersRequest,
+    PruneVolumesRequest,
+};
 use orlop_proto::store::{CollectRequest, DiskUsageRequest};
 
 use super::image_prune;
@@ -49,21 +52,58 @@ pub(super) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliErro
         .usage(CacheUsageRequest {})
         .await?
         .into_inner();
-    let mut table = Table::new(["TYPE", "TOTAL", "SIZE"]);
-    let mut row = |kind: &str, total: String, bytes: u64| {
-        table.row([kind.to_owned(), total, size::human(bytes)]);
+    let request = ListContainersRequest {
+        all: true,
+        ..ListContainersRequest::default()
     };
-    row("Blobs", usage.blobs.to_string(), usage.blob_bytes);
-    row("Layers", usage.layers.to_string(), usage.layer_bytes);
+    let containers = context.clients.containers()?.list(request).await?;
+    let containers = containers.into_inner().containers;
+    let running = containers.iter().filter(|container| {
+        let state = container.state.as_ref();
+        state.is_some_and(|state| state.status() == ContainerStatus::Running)
+    });
+    let volumes = context
+        .clients
+        .volumes()?
+        .list(ListVolumesRequest {})
+        .await?;
+    let volumes = volumes.into_inner().volumes.len();
+    let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE"]);
+    let mut row = |kind: &str, total: String, active: String, bytes: Option<u64>| {
+        let size = bytes.map_or_else(|| "-".to_owned(), size::human);
+        table.row([kind.to_owned(), total, active, size]);
+    };
+    let none = || "-".to_owned();
+    let images = usage.blob_bytes + usage.layer_bytes;
+    row("Images", usage.images.to_string(), none(), Some(images));
+    let count = containers.len().to_string();
     row(
-        "Snapshots",
-        usage.snapshots.to_string(),
-        usage.snapshot_bytes,
+        "Containers",
+        count,
+        running.count().to_string(),
+        Some(usage.snapshot_bytes),
     );
-    row("Uploads", "-".to_owned(), usage.ingest_bytes);
-    row("Build Cache", cache.records.to_string(), cache.bytes);
+    row("Local Volumes", volumes.to_string(), none(), None);
+    row(
+        "Build Cache",
+        cache.records.to_string(),
+        none(),
+        Some(cache.bytes),
+    );
+    row(
+        "Blobs",
+        usage.blobs.to_string(),
+        none(),
+        Some(usage.blob_bytes),
+    );
+    row(
+        "Layers",
+        usage.layers.to_string(),
+        none(),
+        Some(usage.layer_bytes),
+    );
+    row("Uploads", none(), none(), Some(usage.ingest_bytes));
     table.print()?;
-    ui::line(format!("Images: {}", usage.images))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -66,7 +66,7 @@ pub(super) fn architecture() -> &'static str {
 fn print(facts: &Value) -> Result<(), CliError> {
     let text = |value: &Value, name: &str| value[name].as_str().unwrap_or_default().to_owned();
     let client = &facts["Client"];
-    ui::line("Client: Orlop")?;
+    ui::line("Client: orlop")?;
     ui::line(format!(" Version:   {}", text(client, "Version")))?;
     ui::line(format!(
         " OS/Arch:   {}/{}",

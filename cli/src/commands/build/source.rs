@@ -39,9 +39,10 @@ impl Source {
             return Self::from_stdin(dockerfile);
         }
         if text.contains("://") || text.starts_with("git@") {
-            return Err(CliError::Context(format!(
-                "{text}: a context that is not a directory is not built in this version"
-            )));
+            // The address may hold a password, so it is not repeated (`SECURITY` row E11).
+            return Err(CliError::Context(
+                "a context at an address is not built in this version; give a directory".to_owned(),
+            ));
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let root = rustix::fs::openat(CWD, context, flags, Mode::empty())

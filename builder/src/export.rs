@@ -264,7 +264,7 @@ impl Documents {
 
 fn manifest(config: &[u8], layers: Vec<Descriptor>) -> Result<Bytes, BuildError> {
     let size = i64::try_from(config.len()).unwrap_or(i64::MAX);
-    let config = descriptor(&MediaType::ImageConfig.to_string(), &digest(config), size)?;
+    let config = descriptor(MediaType::ImageConfig.as_ref(), &digest(config), size)?;
     let manifest = ImageManifestBuilder::default()
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)

@@ -104,9 +104,11 @@ impl<'a> Planner<'a> {
         let (image, base) = self.begin(index);
         let mut steps = self.triggers(base)?;
         steps.extend(stage.steps.iter().cloned());
-        let changes = |step: &&Step| match &step.instruction {
-            Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_) => true,
-            _ => false,
+        let changes = |step: &&Step| {
+            matches!(
+                step.instruction,
+                Instruction::Run(_) | Instruction::Copy(_) | Instruction::Workdir(_)
+            )
         };
         let mut planned = Stage {
             index,

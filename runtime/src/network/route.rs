@@ -3,6 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::netlink::{Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket};
@@ -30,7 +31,13 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const AF_INET6: u16 = 10;
+/// There if the kernel has IPv6.
+const IPV6: &str = "/proc/sys/net/ipv6";
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -135,7 +142,7 @@ impl Routes {
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> io::Result<()> {
         let namespace = u32::try_from(veth.namespace.as_raw_fd()).unwrap_or(u32::MAX);
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
-            .fixed(&ifinfo(0, IFF_UP, IFF_UP))
+            .fixed(&ifinfo(0, 0, 0))
             .text(IFLA_IFNAME, veth.host)
             .ne32(IFLA_MASTER, veth.bridge)
             .nest(IFLA_LINKINFO, |m| {
@@ -152,6 +159,10 @@ impl Routes {
         if veth.bridge != 0 {
             messages.push(hairpin(veth.host));
         }
+        if Path::new(IPV6).exists() {
+            messages.push(without_ipv6(veth.host));
+        }
+        messages.push(up_by_name(veth.host));
         self.socket.request(messages)
     }
 
@@ -270,6 +281,24 @@ fn hairpin(port: &str) -> Message {
                     m.attribute(IFLA_BRPORT_MODE, &[1])
                 })
         })
+}
+
+/// An interface that gives itself no IPv6 address when it comes up.
+fn without_ipv6(name: &str) -> Message {
+    Message::new(RTM_NEWLINK, NLM_F_ACK)
+        .fixed(&ifinfo(0, 0, 0))
+        .text(IFLA_IFNAME, name)
+        .nest(IFLA_AF_SPEC, |m| {
+            m.nest(AF_INET6, |m| {
+                m.attribute(IFLA_INET6_ADDR_GEN_MODE, &[IN6_ADDR_GEN_MODE_NONE])
+            })
+        })
+}
+
+fn up_by_name(name: &str) -> Message {
+    Message::new(RTM_NEWLINK, NLM_F_ACK)
+        .fixed(&ifinfo(0, IFF_UP, IFF_UP))
+        .text(IFLA_IFNAME, name)
 }
 
 fn address_message(kind: u16, index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {

@@ -29,6 +29,9 @@ pub struct StoreArgs {
 
 impl Default for StoreArgs {
     fn default() -> Self {
-        Self { collect_grace_seconds: 600, disk_reserve_mib: 256 }
+        Self {
+            collect_grace_seconds: 600,
+            disk_reserve_mib: 256,
+        }
     }
 }

@@ -13,17 +13,17 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use jiff::Timestamp;
 use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
-use rustix::fs::{AtFlags, CWD, OFlags, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
+use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use crate::{StoreError, files};
 pub use hash::Hasher;
-pub use ingest::{IngestInfo, IngestWriter};
 use ingest::Ingests;
+pub use ingest::{IngestInfo, IngestWriter};
 use publish::Publisher;
 pub use writer::{BlobWriter, Sealed};
 
@@ -40,8 +40,8 @@ pub struct Blob {
     pub created: Timestamp,
     /// Bytes that it takes on the disk.
     pub allocated: u64,
-    /// Seconds since the epoch of the last time that somebody wrote it or asked whether it is here.
-    pub wanted: i64,
+    /// The last time that somebody wrote it or asked whether it is here.
+    pub wanted: Timestamp,
 }
 
 /// All blobs; clones share everything.
@@ -57,6 +57,8 @@ struct Inner {
     reserve: u64,
     ingests: Ingests,
     publisher: Publisher,
+    /// Written while a blob is swept: nobody can want it between the look and the removal.
+    sweeping: RwLock<()>,
 }
 
 impl Content {
@@ -74,6 +76,7 @@ impl Content {
             inner: Arc::new(Inner {
                 ingests: Ingests::open(&state.join("ingest"))?,
                 publisher: Publisher::start(&blobs)?,
+                sweeping: RwLock::default(),
                 blobs,
                 temporary,
                 reserve,
@@ -107,7 +110,10 @@ impl Content {
         let path = self.path(digest);
         let open = |flags: OFlags| {
             let flags = i32::try_from((flags | OFlags::NOFOLLOW).bits()).unwrap_or_default();
-            OpenOptions::new().read(true).custom_flags(flags).open(&path)
+            OpenOptions::new()
+                .read(true)
+                .custom_flags(flags)
+                .open(&path)
         };
         // Only the owner may ask for O_NOATIME.
         let opened = match open(OFlags::NOATIME) {
@@ -127,12 +133,21 @@ impl Content {
     pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
         let file = self.open(digest)?;
         let path = self.path(digest);
-        let size = file.metadata().map_err(StoreError::io("examine", &path))?.len();
+        let size = file
+            .metadata()
+            .map_err(StoreError::io("examine", &path))?
+            .len();
         if size > max {
-            return Err(StoreError::BlobTooLarge { digest: digest.to_string(), size, max });
+            return Err(StoreError::BlobTooLarge {
+                digest: digest.to_string(),
+                size,
+                max,
+            });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        file.take(max).read_to_end(&mut bytes).map_err(StoreError::io("read", &path))?;
+        file.take(max)
+            .read_to_end(&mut bytes)
+            .map_err(StoreError::io("read", &path))?;
         let actual = Hasher::digest_of(digest.algorithm(), &bytes)?;
         if actual != *digest {
             return Err(StoreError::BlobDamaged {
@@ -146,8 +161,20 @@ impl Content {
     /// Stores bytes made in this process.
     pub fn put_bytes(&self, bytes: &[u8]) -> Result<Digest, StoreError> {
         let mut writer = self.writer()?;
-        writer.write_all(bytes).map_err(StoreError::io("write", &self.inner.temporary))?;
+        writer
+            .write_all(bytes)
+            .map_err(StoreError::io("write", &self.inner.temporary))?;
         Ok(writer.commit(None)?.0)
+    }
+
+    /// Bytes that came from outside, verified and ready to be published.
+    pub fn seal_bytes(&self, bytes: &[u8], expected: &Digest) -> Result<Sealed, StoreError> {
+        let hasher = Hasher::new(expected.algorithm())?;
+        let mut writer = self.writer()?.with_hasher(hasher);
+        writer
+            .write_all(bytes)
+            .map_err(StoreError::io("write", &self.inner.temporary))?;
+        writer.seal(Some((expected, bytes.len() as u64)))
     }
 
     /// A writer of a blob made in this process. Dropped without commit, it leaves nothing.
@@ -160,15 +187,15 @@ impl Content {
     pub fn publish(&self, sealed: Vec<Sealed>) -> Result<usize, StoreError> {
         let mut fresh = Vec::new();
         for blob in sealed {
-            if self.exists(blob.digest()) {
-                self.want(blob.digest());
-            } else {
+            if !self.want(blob.digest()) {
                 fresh.push(blob);
             }
         }
         let count = fresh.len();
         if count > 0 {
-            let jobs = fresh.iter().map(|blob| (blob.path().to_owned(), self.path(blob.digest())));
+            let jobs = fresh
+                .iter()
+                .map(|blob| (blob.path().to_owned(), self.path(blob.digest())));
             self.inner.publisher.publish(jobs.collect())?;
         }
         Ok(count)
@@ -228,22 +255,51 @@ impl Content {
         }
     }
 
+    /// Removes a blob that nobody has wanted since `cutoff`; whether it is gone by this call.
+    pub fn remove_unless_wanted(
+        &self,
+        digest: &Digest,
+        cutoff: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let _sweeping = self
+            .inner
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match self.stat(digest) {
+            Ok(blob) if blob.wanted < cutoff => self.remove(digest),
+            Ok(_) | Err(StoreError::BlobNotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Notes that somebody wants this blob now, so that the collector leaves it for a while. Whether
     /// it is here.
     pub fn want(&self, digest: &Digest) -> bool {
-        self.set_wanted(digest, rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_NOW })
+        let _not_sweeping = self
+            .inner
+            .sweeping
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.set_wanted(digest, Timestamp::now())
     }
 
     /// Takes [`Self::want`] back: the name that the blob belonged to is gone.
     pub fn unwant(&self, digest: &Digest) {
-        self.set_wanted(digest, rustix::fs::Timespec { tv_sec: 1, tv_nsec: 0 });
+        self.set_wanted(digest, Timestamp::UNIX_EPOCH);
     }
 
     /// The access time keeps it: of no other use on a blob, and settable without touching the rest.
-    fn set_wanted(&self, digest: &Digest, time: rustix::fs::Timespec) -> bool {
+    fn set_wanted(&self, digest: &Digest, time: Timestamp) -> bool {
         let times = Timestamps {
-            last_access: time,
-            last_modification: rustix::fs::Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_access: Timespec {
+                tv_sec: time.as_second(),
+                tv_nsec: i64::from(time.subsec_nanosecond()),
+            },
+            last_modification: Timespec {
+                tv_sec: 0,
+                tv_nsec: UTIME_OMIT,
+            },
         };
         utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
@@ -267,18 +323,24 @@ impl Content {
 }
 
 fn not_found(digest: &Digest) -> StoreError {
-    StoreError::BlobNotFound { digest: digest.to_string() }
+    StoreError::BlobNotFound {
+        digest: digest.to_string(),
+    }
 }
 
 fn blob(digest: Digest, metadata: &fs::Metadata) -> Blob {
-    let nanoseconds = i32::try_from(metadata.mtime_nsec()).unwrap_or_default();
     Blob {
         digest,
         size: metadata.len(),
-        created: Timestamp::new(metadata.mtime(), nanoseconds).unwrap_or_default(),
+        created: time(metadata.mtime(), metadata.mtime_nsec()),
         allocated: metadata.blocks().saturating_mul(512),
-        wanted: metadata.atime(),
+        wanted: time(metadata.atime(), metadata.atime_nsec()),
     }
+}
+
+fn time(seconds: i64, nanoseconds: i64) -> Timestamp {
+    let nanoseconds = i32::try_from(nanoseconds).unwrap_or_default();
+    Timestamp::new(seconds, nanoseconds).unwrap_or_default()
 }
 
 /// A digest from text, as every digest from outside.

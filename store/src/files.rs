@@ -95,7 +95,11 @@ pub fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
 pub fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
     for entry in fs::read_dir(directory).map_err(StoreError::io("list", directory))? {
         let entry = entry.map_err(StoreError::io("list", directory))?;
-        if entry.file_name().as_encoded_bytes().starts_with(TEMPORARY.as_bytes()) {
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes())
+        {
             let path = entry.path();
             fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
         }
@@ -113,8 +117,9 @@ pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
 /// A fresh name for something unfinished.
 pub fn temporary_name() -> Result<String, StoreError> {
     let mut random = [0; 12];
-    getrandom::fill(&mut random)
-        .map_err(|error| StoreError::io("read", "the random source")(std::io::Error::other(error.to_string())))?;
+    getrandom::fill(&mut random).map_err(|error| {
+        StoreError::io("read", "the random source")(std::io::Error::other(error.to_string()))
+    })?;
     Ok(format!("{TEMPORARY}{}", hex::encode(random)))
 }
 

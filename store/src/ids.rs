@@ -29,8 +29,20 @@ mod tests {
             assert!(check("lease", good).is_ok(), "{good}");
         }
         for bad in [
-            "", ".", "..", "../x", "/x", "a/b", "-a", "_a", ":a", "a b", "a\0", "ä",
-            &"x".repeat(129), &"x".repeat(300),
+            "",
+            ".",
+            "..",
+            "../x",
+            "/x",
+            "a/b",
+            "-a",
+            "_a",
+            ":a",
+            "a b",
+            "a\0",
+            "ä",
+            &"x".repeat(129),
+            &"x".repeat(300),
         ] {
             assert!(check("lease", bad).is_err(), "{bad:?}");
         }

@@ -1,12 +1,219 @@
-//! Names that point at descriptors.
-use std::path::Path;
-use crate::StoreError;
+//! Names that point at descriptors. One file per name is the truth; the index keeps beside it the
+//! facts that a list needs, so that a list opens no blob.
+
+mod names;
+pub(crate) mod resolve;
+mod tree;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use oci_spec::image::Descriptor;
+use orlop_proto::reference::Reference;
+use serde::{Deserialize, Serialize};
+
 use crate::content::Content;
-use crate::index::Index;
-/// Names.
+use crate::index::{Index, Table};
+use crate::{StoreError, files};
+pub use resolve::{Resolved, Wanted};
+pub use tree::{Summary, Tree};
+
+/// The most names in one page of a list.
+pub const PAGE_MAX: usize = 10_000;
+
+/// A name and where it points.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// A reference in normal form.
+    pub name: String,
+    /// A manifest or an index.
+    pub target: Descriptor,
+    /// When the name was last pointed somewhere.
+    pub updated: Timestamp,
+}
+
+/// An image with the facts of a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// The image.
+    pub image: Image,
+    /// What it is.
+    pub summary: Summary,
+}
+
+/// What a name must be for a change to happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Anything.
+    Any,
+    /// Not there.
+    Absent,
+    /// Pointing at this digest.
+    Digest(String),
+}
+
+/// All names; clones share them.
 #[derive(Clone, Debug)]
-pub struct Images;
+pub struct Images {
+    directory: PathBuf,
+    content: Content,
+    index: Index,
+    /// Held while names change: compare and swap are one.
+    turn: Arc<Mutex<()>>,
+}
+
 impl Images {
-    /// Opens.
-    pub fn open(_d: &Path, _c: &Content, _i: &Index, _rebuild: bool) -> Result<Self, StoreError> { Ok(Self) }
+    /// Opens the names of a directory; `rebuild` fills the index from their files.
+    pub fn open(
+        directory: &Path,
+        content: &Content,
+        index: &Index,
+        rebuild: bool,
+    ) -> Result<Self, StoreError> {
+        files::make_directory(directory)?;
+        files::remove_unfinished(directory)?;
+        let images = Self {
+            directory: directory.to_owned(),
+            content: content.clone(),
+            index: index.clone(),
+            turn: Arc::default(),
+        };
+        if rebuild {
+            images.rebuild()?;
+        }
+        Ok(images)
+    }
+
+    /// One image by its exact name.
+    pub fn get(&self, name: &str) -> Result<Image, StoreError> {
+        self.find(name)?
+            .map(|listed| listed.image)
+            .ok_or_else(|| StoreError::ImageNotFound {
+                name: name.to_owned(),
+            })
+    }
+
+    /// Points a name at a descriptor whose whole tree is here. Atomic and durable.
+    pub fn put(
+        &self,
+        name: &str,
+        target: Descriptor,
+        expected: &Expected,
+    ) -> Result<Image, StoreError> {
+        let name = normal(name)?;
+        // First the wish, then the look: what is here then stays until the name holds it.
+        let tree = Tree::read(&self.content, &name, &target)?;
+        for digest in &tree.blobs {
+            self.content.want(digest);
+        }
+        let summary = Tree::read(&self.content, &name, &target)?.summary;
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        self.compare(&name, expected)?;
+        let image = Image {
+            name: name.clone(),
+            target,
+            updated: Timestamp::now(),
+        };
+        files::write_json(&self.directory, &names::file_name(&name), &image)?;
+        let listed = Listed { image, summary };
+        self.index.put(Table::Names, &name, &listed)?;
+        Ok(listed.image)
+    }
+
+    /// Removes a name, durably. Its blobs are not wanted any more on its behalf.
+    pub fn delete(&self, name: &str, expected: &Expected) -> Result<(), StoreError> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = self.get(name)?;
+        self.compare(name, expected)?;
+        files::remove(&self.directory, &names::file_name(name))?;
+        self.index.remove(Table::Names, name)?;
+        drop(turn);
+        if let Ok(tree) = Tree::read(&self.content, name, &image.target) {
+            tree.blobs
+                .iter()
+                .for_each(|digest| self.content.unwant(digest));
+        }
+        Ok(())
+    }
+
+    /// Images whose name begins with the prefix, in order of name, from behind `after`.
+    pub fn list(&self, prefix: &str, after: &str, limit: usize) -> Result<Vec<Listed>, StoreError> {
+        let limit = if limit == 0 {
+            PAGE_MAX
+        } else {
+            limit.min(PAGE_MAX)
+        };
+        let pairs = self.index.scan_after(Table::Names, prefix, after, limit)?;
+        Ok(pairs.into_iter().map(|(_, listed)| listed).collect())
+    }
+
+    /// All images.
+    pub fn all(&self) -> Result<Vec<Listed>, StoreError> {
+        let pairs = self.index.scan(Table::Names, "")?;
+        Ok(pairs.into_iter().map(|(_, listed)| listed).collect())
+    }
+
+    /// The number of names.
+    pub fn count(&self) -> usize {
+        self.index.count(Table::Names)
+    }
+
+    /// The blobs of an image.
+    pub(crate) fn tree(&self, image: &Image) -> Result<Tree, StoreError> {
+        Tree::read(&self.content, &image.name, &image.target)
+    }
+
+    fn find(&self, name: &str) -> Result<Option<Listed>, StoreError> {
+        Ok(self.index.get(Table::Names, name)?)
+    }
+
+    fn compare(&self, name: &str, expected: &Expected) -> Result<(), StoreError> {
+        let actual = self
+            .find(name)?
+            .map(|listed| listed.image.target.digest().to_string());
+        let (holds, wish) = match expected {
+            Expected::Any => return Ok(()),
+            Expected::Absent => (actual.is_none(), "absent"),
+            Expected::Digest(digest) => (actual.as_ref() == Some(digest), digest.as_str()),
+        };
+        if holds {
+            return Ok(());
+        }
+        Err(StoreError::ImageMoved {
+            name: name.to_owned(),
+            actual: actual.map_or_else(|| "is absent".to_owned(), |at| format!("points at {at}")),
+            expected: wish.to_owned(),
+        })
+    }
+
+    /// A name whose file or blobs are damaged stays out of the index, and its file where it is.
+    fn rebuild(&self) -> Result<(), StoreError> {
+        for file in files::names(&self.directory)? {
+            let image = match files::read_json::<Image>(&self.directory.join(&file)) {
+                Ok(Some(image)) => image,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!(file, %error, "an image's name cannot be read");
+                    continue;
+                }
+            };
+            match self.tree(&image) {
+                Ok(Tree { summary, .. }) => {
+                    let name = image.name.clone();
+                    self.index
+                        .put(Table::Names, &name, &Listed { image, summary })?;
+                }
+                Err(error) => {
+                    tracing::error!(name = image.name, %error, "an image is not complete")
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The normal form of a name; anything that is not one is refused.
+fn normal(name: &str) -> Result<String, StoreError> {
+    Ok(name.parse::<Reference>()?.to_string())
 }

@@ -23,12 +23,6 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 pub enum Table {
     /// Image name → where it points, and the facts of a list.
     Names,
-    /// Snapshot key → what is in its `meta.json`.
-    Snapshots,
-    /// Diff id → the layer's tree and size.
-    Layers,
-    /// Snapshot key or diff id → blobs made of it.
-    Diffs,
 }
 
 /// A handle; clones share the database.
@@ -40,9 +34,6 @@ pub struct Index {
 struct Inner {
     database: sled::Db,
     names: sled::Tree,
-    snapshots: sled::Tree,
-    layers: sled::Tree,
-    diffs: sled::Tree,
 }
 
 /// An index, and whether it must be filled from files.
@@ -83,7 +74,10 @@ impl Index {
     /// one; the caller must hold the lock on the state directory and fill an empty index.
     pub fn open(path: &Path) -> Result<Opened, IndexError> {
         match Self::open_trusted(path) {
-            Ok(Some(index)) => Ok(Opened { index, empty: false }),
+            Ok(Some(index)) => Ok(Opened {
+                index,
+                empty: false,
+            }),
             Ok(None) => Self::replace(path),
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the index cannot be opened");
@@ -93,7 +87,11 @@ impl Index {
     }
 
     /// The value of a key.
-    pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Result<Option<T>, IndexError> {
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        table: Table,
+        key: &str,
+    ) -> Result<Option<T>, IndexError> {
         match self.tree(table).get(key)? {
             Some(bytes) => parse(table, &bytes).map(Some),
             None => Ok(None),
@@ -102,7 +100,8 @@ impl Index {
 
     /// Sets the value of a key. It reaches the disk soon; the file it was made from is the truth.
     pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<(), IndexError> {
-        let bytes = serde_json::to_vec(value).map_err(|source| IndexError::Value { table, source })?;
+        let bytes =
+            serde_json::to_vec(value).map_err(|source| IndexError::Value { table, source })?;
         self.tree(table).insert(key, bytes)?;
         Ok(())
     }
@@ -161,9 +160,6 @@ impl Index {
     fn tree(&self, table: Table) -> &sled::Tree {
         match table {
             Table::Names => &self.inner.names,
-            Table::Snapshots => &self.inner.snapshots,
-            Table::Layers => &self.inner.layers,
-            Table::Diffs => &self.inner.diffs,
         }
     }
 
@@ -195,9 +191,6 @@ impl Index {
         Ok(Self {
             inner: Arc::new(Inner {
                 names: tree("names")?,
-                snapshots: tree("snapshots")?,
-                layers: tree("layers")?,
-                diffs: tree("diffs")?,
                 database,
             }),
         })
@@ -225,7 +218,10 @@ impl Drop for Inner {
 }
 
 fn open_database(path: &Path) -> Result<sled::Db, sled::Error> {
-    sled::Config::default().path(path).cache_capacity(CACHE_BYTES).open()
+    sled::Config::default()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .open()
 }
 
 fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, IndexError> {
@@ -235,7 +231,10 @@ fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, IndexErro
 /// One old index is kept, for whoever wants to know what happened to it.
 fn put_aside(path: &Path) -> Result<(), IndexError> {
     let aside = path.with_extension("old");
-    let failed = |source| IndexError::Aside { path: path.to_owned(), source };
+    let failed = |source| IndexError::Aside {
+        path: path.to_owned(),
+        source,
+    };
     match fs::remove_dir_all(&aside) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
         _ => {}
@@ -300,7 +299,10 @@ mod tests {
             index.put(Table::Names, key, &0).unwrap();
         }
         let keys = |pairs: Vec<(String, i32)>| pairs.into_iter().map(|p| p.0).collect::<Vec<_>>();
-        assert_eq!(keys(index.scan(Table::Names, "b/").unwrap()), ["b/1", "b/2", "b/3"]);
+        assert_eq!(
+            keys(index.scan(Table::Names, "b/").unwrap()),
+            ["b/1", "b/2", "b/3"]
+        );
         let page = index.scan_after(Table::Names, "b/", "b/1", 1).unwrap();
         assert_eq!(keys(page), ["b/2"]);
     }

@@ -90,12 +90,17 @@ impl Leases {
         let old = entries.remove(id);
         let lease = Lease {
             id: id.to_owned(),
-            created: old.as_ref().map_or_else(Timestamp::now, |old| old.lease.created),
+            created: old
+                .as_ref()
+                .map_or_else(Timestamp::now, |old| old.lease.created),
             expires,
             labels,
         };
         let resources = old.map(|old| old.resources).unwrap_or_default();
-        let entry = Entry { lease: lease.clone(), resources };
+        let entry = Entry {
+            lease: lease.clone(),
+            resources,
+        };
         let written = files::write(&self.directory, id, &format(&entry)?);
         entries.insert(id.to_owned(), entry);
         written.map(|()| lease)
@@ -166,7 +171,10 @@ impl Leases {
         self.drop_expired()?;
         let entries = self.lock();
         let pairs = entries.iter().flat_map(|(id, entry)| {
-            entry.resources.iter().map(|resource| (resource.clone(), id.clone()))
+            entry
+                .resources
+                .iter()
+                .map(|resource| (resource.clone(), id.clone()))
         });
         Ok(pairs.collect())
     }
@@ -207,7 +215,8 @@ impl Leases {
             .append(true)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
-        file.write_all(lines).map_err(StoreError::io("write", &path))?;
+        file.write_all(lines)
+            .map_err(StoreError::io("write", &path))?;
         if durable {
             file.sync_data().map_err(StoreError::io("sync", &path))?;
         }
@@ -288,15 +297,31 @@ mod tests {
         let leases = Leases::open(directory.path()).unwrap();
         leases.put("l", None, BTreeMap::new()).unwrap();
         leases.hold("l", Resource::Blob("sha256:a".into())).unwrap();
-        leases.add("l", [Resource::Snapshot("s".into()), Resource::Snapshot("t".into())]).unwrap();
-        leases.release("l", [Resource::Snapshot("t".into())]).unwrap();
-        let mut file = OpenOptions::new().append(true).open(directory.path().join("l")).unwrap();
+        leases
+            .add(
+                "l",
+                [
+                    Resource::Snapshot("s".into()),
+                    Resource::Snapshot("t".into()),
+                ],
+            )
+            .unwrap();
+        leases
+            .release("l", [Resource::Snapshot("t".into())])
+            .unwrap();
+        let mut file = OpenOptions::new()
+            .append(true)
+            .open(directory.path().join("l"))
+            .unwrap();
         file.write_all(b"{\"add\":{\"sn").unwrap();
 
         let leases = Leases::open(directory.path()).unwrap();
         assert_eq!(
             leases.resources("l").unwrap(),
-            [Resource::Blob("sha256:a".into()), Resource::Snapshot("s".into())]
+            [
+                Resource::Blob("sha256:a".into()),
+                Resource::Snapshot("s".into())
+            ]
         );
     }
 
@@ -304,7 +329,9 @@ mod tests {
     fn an_expired_lease_holds_nothing() {
         let directory = tempfile::tempdir().unwrap();
         let leases = Leases::open(directory.path()).unwrap();
-        leases.put("l", Some(Timestamp::UNIX_EPOCH), BTreeMap::new()).unwrap();
+        leases
+            .put("l", Some(Timestamp::UNIX_EPOCH), BTreeMap::new())
+            .unwrap();
         assert!(leases.list().is_empty());
         assert!(matches!(
             leases.hold("l", Resource::Blob("x".into())),

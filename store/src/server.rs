@@ -3,16 +3,21 @@
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orlop_wire::{Listener, ServeError, serve, shutdown_signal};
 use rustix::fs::{FlockOperation, flock};
 use tonic::service::Routes;
 
+use crate::archives::Archives;
 use crate::config::{Config, StoreArgs};
 use crate::content::Content;
 use crate::images::Images;
 use crate::index::Index;
+use crate::layers::decompress::Limits;
 use crate::leases::Leases;
+use crate::maintenance::Maintenance;
+use crate::snapshots::Snapshots;
 use crate::{StoreError, files, grpc};
 
 const MIB: u64 = 1024 * 1024;
@@ -26,6 +31,12 @@ pub struct Store {
     pub images: Images,
     /// What must stay.
     pub leases: Leases,
+    /// File trees.
+    pub snapshots: Snapshots,
+    /// Tars in and out.
+    pub archives: Archives,
+    /// What may go.
+    pub maintenance: Maintenance,
     /// The index of all of them.
     pub index: Index,
     /// Held for the lock on it: one store per state directory.
@@ -49,7 +60,11 @@ pub enum RunError {
 /// The whole service, from its options to its end.
 pub async fn run(config: &Config) -> Result<(), RunError> {
     let paths = config.service.paths.resolve();
-    let endpoint = config.service.listen.clone().unwrap_or_else(|| paths.endpoint("store"));
+    let endpoint = config
+        .service
+        .listen
+        .clone()
+        .unwrap_or_else(|| paths.endpoint("store"));
     let listener = Listener::bind(&endpoint, config.service.insecure).await?;
     let store = Store::open_with(&paths.state("store"), config.store)?;
     serve(listener, store.routes(), &grpc::SERVICES, shutdown_signal()).await?;
@@ -72,7 +87,32 @@ impl Store {
         let leases = Leases::open(&state.join("leases"))?;
         let content = Content::open_at(state, u64::from(args.disk_reserve_mib) * MIB)?;
         let images = Images::open(&state.join("images"), &content, &index, opened.empty)?;
-        Ok(Self { content, images, leases, index, _lock: Arc::new(lock) })
+        let disk_reserve = u64::from(args.disk_reserve_mib) * MIB;
+        let limits = Limits {
+            disk_reserve,
+            ..Limits::default()
+        };
+        let snapshots = Snapshots::open(state, content.clone(), leases.clone(), limits)?;
+        let archives = Archives::new(content.clone(), images.clone(), limits);
+        let grace = Duration::from_secs(u64::from(args.collect_grace_seconds));
+        let maintenance = Maintenance::new(
+            content.clone(),
+            images.clone(),
+            leases.clone(),
+            snapshots.clone(),
+            grace,
+        );
+        let lock = Arc::new(lock);
+        Ok(Self {
+            content,
+            images,
+            leases,
+            snapshots,
+            archives,
+            maintenance,
+            index,
+            _lock: lock,
+        })
     }
 
     /// The services, to be served.
@@ -86,7 +126,9 @@ fn lock(state: &Path) -> Result<File, StoreError> {
     let file = File::create(&path).map_err(StoreError::io("create", &path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: state.to_owned() }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked {
+            path: state.to_owned(),
+        }),
         Err(error) => Err(StoreError::io("lock", &path)(error)),
     }
 }

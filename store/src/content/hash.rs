@@ -24,7 +24,9 @@ impl Hasher {
             DigestAlgorithm::Sha384 => Ok(Self::Sha384(Sha384::new())),
             DigestAlgorithm::Sha512 => Ok(Self::Sha512(Sha512::new())),
             other => Err(StoreError::Descriptor(
-                orlop_proto::descriptor::DescriptorError::Digest { digest: other.to_string() },
+                orlop_proto::descriptor::DescriptorError::Digest {
+                    digest: other.to_string(),
+                },
             )),
         }
     }

@@ -52,13 +52,16 @@ enum Slot {
     /// Somebody writes it.
     Busy,
     /// The hash of so many bytes, kept for the next writer.
-    Parked(Hasher, u64),
+    Parked(Box<Hasher>, u64),
 }
 
 impl Ingests {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         files::make_directory(directory)?;
-        Ok(Self { directory: directory.to_owned(), slots: Arc::default() })
+        Ok(Self {
+            directory: directory.to_owned(),
+            slots: Arc::default(),
+        })
     }
 
     pub(super) fn stat(&self, id: &str) -> Result<IngestInfo, StoreError> {
@@ -118,10 +121,14 @@ impl Ingests {
     fn take(&self, id: &str) -> Result<(Guard, Option<(Hasher, u64)>), StoreError> {
         let parked = match self.lock().insert(id.to_owned(), Slot::Busy) {
             Some(Slot::Busy) => return Err(StoreError::IngestBusy { id: id.to_owned() }),
-            Some(Slot::Parked(hasher, size)) => Some((hasher, size)),
+            Some(Slot::Parked(hasher, size)) => Some((*hasher, size)),
             None => None,
         };
-        let guard = Guard { ingests: self.clone(), id: id.to_owned(), park: None };
+        let guard = Guard {
+            ingests: self.clone(),
+            id: id.to_owned(),
+            park: None,
+        };
         Ok((guard, parked))
     }
 
@@ -142,7 +149,9 @@ impl Drop for Guard {
     fn drop(&mut self) {
         let mut slots = self.ingests.lock();
         match self.park.take() {
-            Some((hasher, size)) => slots.insert(self.id.clone(), Slot::Parked(hasher, size)),
+            Some((hasher, size)) => {
+                slots.insert(self.id.clone(), Slot::Parked(Box::new(hasher), size))
+            }
             None => slots.remove(&self.id),
         };
     }
@@ -171,17 +180,32 @@ impl IngestWriter {
         let directory = guard.ingests.directory.join(id);
         let mut file = open_data(&directory, truncate)?;
         let path = directory.join(DATA);
-        let size = file.metadata().map_err(StoreError::io("examine", &path))?.len();
+        let size = file
+            .metadata()
+            .map_err(StoreError::io("examine", &path))?
+            .len();
         let hasher = match parked.filter(|(_, hashed)| *hashed == size) {
             Some((hasher, _)) => hasher,
             None => rehash(&mut file).map_err(StoreError::io("read", &path))?,
         };
-        file.seek(io::SeekFrom::End(0)).map_err(StoreError::io("seek", &path))?;
-        let writer = Self { content: content.clone(), guard, directory, file, hasher, size };
+        file.seek(io::SeekFrom::End(0))
+            .map_err(StoreError::io("seek", &path))?;
+        let writer = Self {
+            content: content.clone(),
+            guard,
+            directory,
+            file,
+            hasher,
+            size,
+        };
         if u64::try_from(offset) == Ok(size) {
             return Ok(writer);
         }
-        let error = StoreError::WrongOffset { id: id.to_owned(), offset, durable: size };
+        let error = StoreError::WrongOffset {
+            id: id.to_owned(),
+            offset,
+            durable: size,
+        };
         writer.suspend().and(Err(error))
     }
 
@@ -189,7 +213,9 @@ impl IngestWriter {
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let before = self.size / RESERVE_CHECK_BYTES;
         let path = self.directory.join(DATA);
-        self.file.write_all(bytes).map_err(StoreError::io("write", path))?;
+        self.file
+            .write_all(bytes)
+            .map_err(StoreError::io("write", path))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         if self.size / RESERVE_CHECK_BYTES != before {
@@ -201,7 +227,9 @@ impl IngestWriter {
     /// Leaves the ingest for a later writer. Returns the durable offset.
     pub fn suspend(mut self) -> Result<u64, StoreError> {
         let path = self.directory.join(DATA);
-        self.file.sync_data().map_err(StoreError::io("sync", path))?;
+        self.file
+            .sync_data()
+            .map_err(StoreError::io("sync", path))?;
         files::sync_directory(&self.directory)?;
         files::sync_directory(&self.guard.ingests.directory)?;
         self.guard.park = Some((self.hasher, self.size));
@@ -223,15 +251,18 @@ impl IngestWriter {
             DigestAlgorithm::Sha256 => self.hasher.finish()?,
             other => hash_file(&path, other)?,
         };
-        let verified = verify(&digest, self.size, expected.unwrap_or(&digest), expected_size);
+        let verified = verify(
+            &digest,
+            self.size,
+            expected.unwrap_or(&digest),
+            expected_size,
+        );
         if let Err(error) = verified {
             self.guard.ingests.discard(&self.guard.id)?;
             return Err(error);
         }
         leases.hold(lease, Resource::Blob(digest.to_string()))?;
-        if self.content.exists(&digest) {
-            self.content.want(&digest);
-        } else {
+        if !self.content.want(&digest) {
             let to = self.content.path(&digest);
             self.content.inner.publisher.publish(vec![(path, to)])?;
         }
@@ -243,7 +274,9 @@ impl IngestWriter {
 fn open_data(directory: &Path, truncate: bool) -> Result<File, StoreError> {
     if !directory.exists() {
         files::make_directory(directory)?;
-        let meta = Meta { started: Timestamp::now() };
+        let meta = Meta {
+            started: Timestamp::now(),
+        };
         let json = serde_json::to_vec(&meta).unwrap_or_default();
         let path = directory.join(META);
         fs::write(&path, json).map_err(StoreError::io("write", &path))?;

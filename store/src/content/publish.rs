@@ -43,15 +43,22 @@ impl Publisher {
             .name("publish".to_owned())
             .spawn(move || work(&jobs))
             .map_err(StoreError::io("start the committing thread for", blobs))?;
-        Ok(Self { queue: Mutex::new(queue) })
+        Ok(Self {
+            queue: Mutex::new(queue),
+        })
     }
 
     /// Makes the files durable and gives them their names. A name that is taken is success: it has
     /// the same bytes.
     pub(super) fn publish(&self, moves: Vec<Move>) -> Result<(), StoreError> {
         let (done, result) = sync_channel(1);
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let gone = || StoreError::io("reach", "the committing thread")(std::io::Error::other("it ended"));
+        let queue = self
+            .queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let gone =
+            || StoreError::io("reach", "the committing thread")(std::io::Error::other("it ended"));
         queue.send(Job { moves, done }).map_err(|_| gone())?;
         match result.recv().map_err(|_| gone())? {
             Ok(()) => Ok(()),
@@ -63,7 +70,11 @@ impl Publisher {
 /// A failed sync fails every job of its group; each gets the same cause.
 fn unshare(error: &StoreError) -> StoreError {
     match error {
-        StoreError::Io { action, path, source } => StoreError::Io {
+        StoreError::Io {
+            action,
+            path,
+            source,
+        } => StoreError::Io {
             action,
             path: path.clone(),
             source: source.raw_os_error().map_or_else(
@@ -120,10 +131,19 @@ fn sync_files(moves: &[&Move]) -> Result<(), StoreError> {
 }
 
 fn finish(path: &Path) -> Result<File, StoreError> {
-    let file = OpenOptions::new().read(true).open(path).map_err(StoreError::io("open", path))?;
+    let file = OpenOptions::new()
+        .read(true)
+        .open(path)
+        .map_err(StoreError::io("open", path))?;
     let now = std::time::SystemTime::now();
     file.set_permissions(PermissionsExt::from_mode(0o444))
-        .and_then(|()| file.set_times(std::fs::FileTimes::new().set_accessed(now).set_modified(now)))
+        .and_then(|()| {
+            file.set_times(
+                std::fs::FileTimes::new()
+                    .set_accessed(now)
+                    .set_modified(now),
+            )
+        })
         .map_err(StoreError::io("finish", path))?;
     Ok(file)
 }

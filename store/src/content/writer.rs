@@ -85,7 +85,11 @@ impl BlobWriter {
         if let Some((expected, size)) = expected {
             verify(&digest, self.size, expected, Some(size))?;
         }
-        Ok(Sealed { temporary: self.temporary, digest, size: self.size })
+        Ok(Sealed {
+            temporary: self.temporary,
+            digest,
+            size: self.size,
+        })
     }
 }
 

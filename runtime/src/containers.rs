@@ -182,8 +182,20 @@ impl Containers {
     }
 
     /// Gives back what was prepared for containers to come, at the end of the service. Containers that
-    /// run keep what they have.
+    /// run keep what they have, except those that live only as long as a call.
     pub(crate) async fn release(&self) {
+        for container in self.all() {
+            if container.record().hidden
+                && let Err(error) = self.remove(&container, true, true).await
+            {
+                let error = orlop_proto::error::chain(&error);
+                tracing::warn!(
+                    id = container.id,
+                    error,
+                    "cannot remove a one-shot container"
+                );
+            }
+        }
         if let Err(error) = self.parts().network.release_pool().await {
             let error = orlop_proto::error::chain(&error);
             tracing::warn!(

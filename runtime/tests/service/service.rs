@@ -96,6 +96,16 @@ impl Service {
         panic!("the service does not answer");
     }
 
+    /// SIGTERM; returns when the service has ended.
+    pub(crate) fn terminate(&mut self) {
+        if let Some(mut process) = self.running.take() {
+            let pid = i32::try_from(process.id()).unwrap();
+            let pid = nix::unistd::Pid::from_raw(pid);
+            nix::sys::signal::kill(pid, nix::sys::signal::SIGTERM).ok();
+            process.wait().ok();
+        }
+    }
+
     /// `kill -9`.
     pub(crate) fn kill(&mut self) {
         let mut process = self.running.take().unwrap();
@@ -237,12 +247,8 @@ impl Service {
 impl Drop for Service {
     fn drop(&mut self) {
         self.kill_containers();
-        if let Some(mut process) = self.running.take() {
-            std::thread::sleep(Duration::from_millis(100));
-            let pid = i32::try_from(process.id()).unwrap();
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGTERM).ok();
-            process.wait().ok();
-        }
+        std::thread::sleep(Duration::from_millis(100));
+        self.terminate();
     }
 }
 

@@ -206,3 +206,25 @@ async fn logs_tell_what_was_written_and_follow_until_the_end() {
     };
     assert_eq!(logs(&service, errors).await.len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_one_shot_does_not_outlive_the_service() {
+    for graceful in [true, false] {
+        let mut service = Service::start().await;
+        service.store.prepare_snapshot("build-3");
+        let answers = service
+            .containers()
+            .run(one_shot("build-3", "sleep 100"))
+            .await
+            .unwrap();
+        if graceful {
+            service.terminate();
+        } else {
+            service.kill();
+            service.begin().await;
+        }
+        let left = std::fs::read_dir(service.path().join("runtime/containers")).unwrap();
+        assert_eq!(left.count(), 0, "graceful: {graceful}");
+        drop(answers);
+    }
+}

@@ -101,6 +101,7 @@ impl Session {
         self.build_with(text, context, &[]).await
     }
 
+    #[allow(clippy::too_many_lines, reason = "one exchange, told in its order")]
     pub(crate) async fn build_with(
         &self,
         text: &str,

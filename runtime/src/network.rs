@@ -118,6 +118,7 @@ impl Network {
             table: instance.table.clone(),
             bridge: instance.bridge.clone(),
         };
+        let teardown = Teardown::start(instance.removal_group)?;
         let inner = Inner {
             instance,
             bridge: tokio::sync::Mutex::default(),
@@ -125,7 +126,7 @@ impl Network {
             published: tokio::sync::Mutex::default(),
             pool: Pool::new(pool_size),
             held: Mutex::default(),
-            teardown: Teardown::start()?,
+            teardown,
         };
         Ok(Self {
             inner: Arc::new(inner),

@@ -18,6 +18,8 @@ pub(crate) struct Instance {
     /// Where the search for a subnet begins: different for different instances, so that they seldom
     /// want the same.
     pub(crate) subnet_start: usize,
+    /// The group of interfaces that are being removed.
+    pub(crate) removal_group: u32,
     /// Where the choice of the subnet is kept.
     pub(crate) state: PathBuf,
 }
@@ -25,21 +27,25 @@ pub(crate) struct Instance {
 impl Instance {
     /// Of the instance with this root, which keeps its network state in `state`.
     pub(crate) fn new(root: &Path, state: PathBuf) -> Self {
+        let hash = fnv1a(root.as_os_str().as_bytes());
+        // Small numbers are people's.
+        let removal_group = hash | 0x8000_0000;
         if root == Path::new(ROOT_DEFAULT) {
             return Self {
                 bridge: "orlop0".to_owned(),
                 table: "orlop".to_owned(),
                 veth_prefix: "vorlop-".to_owned(),
                 subnet_start: 0,
+                removal_group,
                 state,
             };
         }
-        let hash = fnv1a(root.as_os_str().as_bytes());
         Self {
             bridge: format!("orl-{hash:08x}"),
             table: format!("orlop-{hash:08x}"),
             veth_prefix: format!("v{hash:08x}-"),
             subnet_start: usize::try_from(hash).unwrap_or(0),
+            removal_group,
             state,
         }
     }

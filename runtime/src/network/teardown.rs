@@ -1,5 +1,5 @@
 //! Taking namespaces apart, off everyone's way: the kernel spends milliseconds on each, holding the
-//! lock that new interfaces need, so one thread does it, one after the other.
+//! lock that new interfaces need, so one thread does it, for all that wait at once.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -24,12 +24,12 @@ enum Job {
 }
 
 impl Teardown {
-    /// Starts the thread, in the network namespace of this one.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts the thread, in the network namespace of this one. `group`: see [`Routes::delete_together`].
+    pub(crate) fn start(group: u32) -> Result<Self> {
         let (queue, jobs) = channel();
         std::thread::Builder::new()
             .name("netns-teardown".to_owned())
-            .spawn(move || work(&jobs))
+            .spawn(move || work(&jobs, group))
             .map_err(NetworkError::kernel("start a thread"))?;
         Ok(Self { queue })
     }
@@ -61,25 +61,38 @@ impl Teardown {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
-    for job in jobs {
-        match job {
-            Job::Namespace(namespace) => {
-                if let Some(port) = &namespace.port {
-                    unplug(port);
-                }
+/// Everything that waits is removed together.
+fn work(jobs: &Receiver<Job>, group: u32) {
+    while let Ok(first) = jobs.recv() {
+        let mut reached = Vec::new();
+        let mut namespaces = Vec::new();
+        let mut ports = Vec::new();
+        for job in std::iter::once(first).chain(jobs.try_iter()) {
+            match job {
+                Job::Namespace(namespace) => namespaces.push(namespace),
+                Job::Port(port) => ports.push(port),
+                Job::Reached(done) => reached.push(done),
             }
-            Job::Port(port) => unplug(&port),
-            Job::Reached(done) => drop(done.send(())),
+        }
+        let inside = namespaces.iter().filter_map(|n| n.port.as_ref());
+        unplug(inside.chain(&ports), group);
+        drop((namespaces, ports));
+        for done in reached {
+            // Who asked may have stopped waiting.
+            done.send(()).ok();
         }
     }
 }
 
-/// The interface goes before the address is free again: a process that keeps the namespace alive must
-/// not answer for an address that somebody else gets.
-fn unplug(port: &BridgePort) {
-    let deleted = Routes::open().and_then(|mut routes| routes.delete(&port.veth));
+/// The interfaces go before their addresses are free again: a process that keeps a namespace alive
+/// must not answer for an address that somebody else gets.
+fn unplug<'a>(ports: impl Iterator<Item = &'a BridgePort>, group: u32) {
+    let names: Vec<_> = ports.map(|port| port.veth.as_str()).collect();
+    if names.is_empty() {
+        return;
+    }
+    let deleted = Routes::open().and_then(|mut routes| routes.delete_together(&names, group));
     if let Err(error) = deleted {
-        tracing::warn!(veth = port.veth, %error, "cannot remove an interface");
+        tracing::warn!(?names, %error, "cannot remove interfaces");
     }
 }

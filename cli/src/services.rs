@@ -42,6 +42,8 @@ pub(crate) struct StartOptions {
 struct Starting {
     service: &'static str,
     child: Child,
+    /// Where this start begins in the log.
+    log_start: u64,
 }
 
 /// Starts those of the four services that nobody listens for, and waits until they answer. Returns
@@ -158,6 +160,7 @@ fn spawn(
 ) -> Result<Starting, CliError> {
     let ours = std::env::current_exe().map_err(system("find this program's own file"))?;
     let log = open_log(config, service)?;
+    let log_start = log.metadata().map_or(0, |meta| meta.len());
     let errors = log.try_clone().map_err(system("share a log file"))?;
     let mut command = Command::new(ours);
     command
@@ -175,7 +178,11 @@ fn spawn(
         command.args(["--registry-http", address]);
     }
     let child = command.spawn().map_err(system("start a service"))?;
-    Ok(Starting { service, child })
+    Ok(Starting {
+        service,
+        child,
+        log_start,
+    })
 }
 
 fn wait_until_healthy(
@@ -183,12 +190,12 @@ fn wait_until_healthy(
     mut starting: Starting,
     deadline: Instant,
 ) -> Result<&'static str, CliError> {
-    let service = starting.service;
+    let (service, log_start) = (starting.service, starting.log_start);
     let endpoint = config.endpoint(service);
     let failed = |reason: String| CliError::Start {
         service,
         reason,
-        log: log_tail(&log_path(config, service)),
+        log: log_tail(&log_path(config, service), log_start),
     };
     loop {
         if probe(endpoint).is_ok() && healthy(endpoint) {
@@ -263,10 +270,14 @@ fn open_log(config: &Config, service: &str) -> Result<File, CliError> {
         .map_err(file("open", path))
 }
 
-fn log_tail(path: &Path) -> Vec<String> {
+fn log_tail(path: &Path, from: u64) -> Vec<String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut log = File::open(path)?;
-        let start = log.metadata()?.len().saturating_sub(LOG_TAIL_BYTES);
+        let start = log
+            .metadata()?
+            .len()
+            .saturating_sub(LOG_TAIL_BYTES)
+            .max(from);
         log.seek(SeekFrom::Start(start))?;
         let mut tail = Vec::new();
         log.take(LOG_TAIL_BYTES).read_to_end(&mut tail)?;

@@ -124,7 +124,7 @@ async fn answer(
     let sized = reply
         .headers
         .iter()
-        .any(|(name, _)| name == "content-length");
+        .any(|(name, _)| name == "transfer-encoding");
     if !sized {
         text.push_str(&format!("content-length: {}\r\n", reply.body.len()));
     }

@@ -14,7 +14,7 @@ use crate::StoreError;
 use crate::images::{Resolved, Tree, Wanted};
 use crate::manifest::{Document, OCI_INDEX};
 
-/// A tar entry has at most so many bytes in its padding.
+/// Of every entry: blobs are not written to.
 const MODE: u32 = 0o444;
 
 impl Archives {
@@ -50,8 +50,11 @@ impl Archives {
             .media_type(OCI_INDEX)
             .manifests(entries)
             .build()
-            .and_then(|index| index.to_string())
             .map_err(|error| StoreError::Archive(error.to_string()))?;
+        // By way of a value, whose keys are in order: annotations are not.
+        let index = serde_json::to_value(index)
+            .map_err(|error| StoreError::Archive(error.to_string()))?
+            .to_string();
         let docker =
             serde_json::to_vec(&docker).map_err(|error| StoreError::Archive(error.to_string()))?;
         let mut tar = tar::Builder::new(out);

@@ -40,6 +40,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 pub use error::NetworkError;
 pub use request::{Attachment, EndpointInfo, NetworkKind, NetworkRequest, PortBinding, Protocol};
@@ -216,6 +217,10 @@ impl Network {
     pub async fn release_pool(&self) -> Result<()> {
         for namespace in self.inner.pool.close() {
             self.inner.teardown.namespace(namespace);
+        }
+        // One that is being made would bring the bridge back.
+        while self.inner.pool.is_refilling() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.inner.teardown.finish().await;
         let in_use = |held: &Held| held.attachment.kind == NetworkKind::Bridge;

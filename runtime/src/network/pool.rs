@@ -62,6 +62,11 @@ impl Pool {
         !state.closed && !std::mem::replace(&mut state.refilling, true)
     }
 
+    /// Whether somebody is.
+    pub(crate) fn is_refilling(&self) -> bool {
+        self.lock().refilling
+    }
+
     /// The caller of [`Pool::begin_refill`] is done.
     pub(crate) fn end_refill(&self) {
         self.lock().refilling = false;

@@ -36,13 +36,13 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves snapshots.
 #[derive(Clone, Debug)]
-pub struct SnapshotsRpc {
+pub(super) struct SnapshotsRpc {
     snapshots: Snapshots,
 }
 
 impl SnapshotsRpc {
     /// Serves these.
-    pub fn new(snapshots: Snapshots) -> Self {
+    pub(super) fn new(snapshots: Snapshots) -> Self {
         Self { snapshots }
     }
 

@@ -110,17 +110,7 @@ impl Snapshots {
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
             for _ in 0..cores.min(missing.len()) {
-                scope.spawn(|| {
-                    while let Some(layer) = lock(&todo).pop_front() {
-                        match self.unpack_one(layer) {
-                            Ok(draft) => drop(lock(&done).insert(layer.diff_id.clone(), draft)),
-                            Err(error) => {
-                                lock(&todo).clear();
-                                lock(&failure).get_or_insert(error);
-                            }
-                        }
-                    }
-                });
+                scope.spawn(|| self.unpack_while(&todo, &done, &failure));
             }
         });
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -129,6 +119,27 @@ impl Snapshots {
             Some(error) => {
                 self.discard(done)?;
                 Err(error)
+            }
+        }
+    }
+
+    fn unpack_while(
+        &self,
+        todo: &Mutex<VecDeque<&ImageLayer>>,
+        done: &Mutex<HashMap<String, Draft>>,
+        failure: &Mutex<Option<StoreError>>,
+    ) {
+        loop {
+            let next = lock(todo).pop_front();
+            let Some(layer) = next else {
+                return;
+            };
+            match self.unpack_one(layer) {
+                Ok(draft) => drop(lock(done).insert(layer.diff_id.clone(), draft)),
+                Err(error) => {
+                    lock(todo).clear();
+                    lock(failure).get_or_insert(error);
+                }
             }
         }
     }

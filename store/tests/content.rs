@@ -222,7 +222,11 @@ async fn many_blobs_are_put_found_listed_located_and_deleted() {
     }
     assert!(listed.is_sorted() && listed.len() == 40);
 
-    let one = digest(&blobs[7]);
+    located_and_deleted(&served, &blobs[7]).await;
+}
+
+async fn located_and_deleted(served: &Served, bytes: &[u8]) {
+    let one = digest(bytes);
     let locate = pb::LocateRequest {
         digest: one.clone(),
     };
@@ -233,7 +237,7 @@ async fn many_blobs_are_put_found_listed_located_and_deleted() {
         .unwrap()
         .into_inner()
         .path;
-    assert_eq!(std::fs::read(path).unwrap(), blobs[7]);
+    assert_eq!(std::fs::read(path).unwrap(), bytes);
     let stat = pb::StatRequest {
         digest: one.clone(),
     };

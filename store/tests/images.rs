@@ -254,6 +254,11 @@ async fn a_collection_takes_what_nothing_needs() {
         .unwrap()
         .into_inner();
     assert_eq!(real.blobs, 3);
+}
+
+#[tokio::test]
+async fn what_is_not_built_says_so() {
+    let served = Served::start().await;
     let error = served
         .maintenance()
         .check(pb::CheckRequest::default())

@@ -541,7 +541,13 @@ async fn copies_follow_dockers_rules() {
     assert_eq!(kind(client.apply("w", none).await), Kind::NotFound);
     let none = vec![copy(&["/nothing"], "/x/", true)];
     assert_eq!(kind(client.apply("w", none).await), Kind::NotFound);
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_are_placed_or_refused() {
+    let mut client = Client::start().await;
+    let base = client.base(passwd().end()).await;
+    client.prepare("w", &base).await.unwrap();
     let blob = client.service.put(b"blob");
     let entries = |dest: &str, dest_is_dir, entries| {
         Op::CopyEntries(CopyEntries {

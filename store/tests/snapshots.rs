@@ -333,6 +333,18 @@ async fn a_run_step_from_prepare_to_diff() {
     assert_eq!(client.changes("step").await, expected);
     assert_eq!(kind(client.commit("work", "step2").await), Kind::NotFound);
 
+    packed_as_it_should_be(&mut client, &base).await;
+
+    assert_eq!(kind(client.remove(&base).await), Kind::FailedPrecondition);
+    client.remove("step").await.unwrap();
+    client.remove("step").await.unwrap();
+    client.remove(&base).await.unwrap();
+    assert!(client.service.left("layers").is_empty());
+    emptied(&client.service.state().join("trash")).await;
+}
+
+/// The step's layer, in every compression, and what Python reads in it.
+async fn packed_as_it_should_be(client: &mut Client, base: &str) {
     let diff = client.diff("step", Compression::Unspecified).await;
     let descriptor = diff.descriptor.clone().unwrap();
     assert_eq!(
@@ -355,10 +367,10 @@ async fn a_run_step_from_prepare_to_diff() {
     assert_eq!(info.kind(), SnapshotKind::Committed);
     assert_eq!(
         (info.parent, info.diff_id),
-        (base.clone(), diff.diff_id.clone())
+        (base.to_owned(), diff.diff_id.clone())
     );
 
-    let tar = read_blob(&client, &diff.diff_id);
+    let tar = read_blob(client, &diff.diff_id);
     let listed = python(&tar, "print([i.name for i in t])");
     assert_eq!(
         listed,
@@ -370,17 +382,10 @@ async fn a_run_step_from_prepare_to_diff() {
     );
     assert_eq!(owners, "33 34 0o640 1000.000000005");
     let gunzipped = python(
-        &read_blob(&client, &descriptor.digest),
+        &read_blob(client, &descriptor.digest),
         "print(len(t.getnames()))",
     );
     assert_eq!(gunzipped, "5");
-
-    assert_eq!(kind(client.remove(&base).await), Kind::FailedPrecondition);
-    client.remove("step").await.unwrap();
-    client.remove("step").await.unwrap();
-    client.remove(&base).await.unwrap();
-    assert!(client.service.left("layers").is_empty());
-    emptied(&client.service.state().join("trash")).await;
 }
 
 async fn emptied(trash: &Path) {

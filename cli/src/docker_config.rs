@@ -3,7 +3,7 @@
 //! Fields that we do not know are kept. A host is looked up exactly (`SECURITY` row G4); a helper that
 //! fails is an error, so that nothing is sent anywhere (G5).
 
-mod helper;
+mod credential_helper;
 
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -100,7 +100,7 @@ impl DockerConfig {
     ) -> Result<Option<Credential>, DockerConfigError> {
         let key = key_of(registry);
         if let Some(name) = self.helper_of(key) {
-            let found = helper::get(&self.search_path, name, key)?;
+            let found = credential_helper::get(&self.search_path, name, key)?;
             return Ok(found.map(|(username, secret)| credential(registry, username, secret)));
         }
         let spellings = [
@@ -135,7 +135,7 @@ impl DockerConfig {
             } else {
                 (TOKEN_USER, login.identity_token.as_str())
             };
-            helper::store(&self.search_path, &name, &key, user, secret)?;
+            credential_helper::store(&self.search_path, &name, &key, user, secret)?;
             self.auths()?.insert(key, json!({}));
             return self.save();
         }
@@ -158,9 +158,9 @@ impl DockerConfig {
         let key = key_of(registry).to_owned();
         let mut erased = false;
         if let Some(name) = self.helper_of(&key).map(str::to_owned) {
-            erased = helper::get(&self.search_path, &name, &key)?.is_some();
+            erased = credential_helper::get(&self.search_path, &name, &key)?.is_some();
             if erased {
-                helper::erase(&self.search_path, &name, &key)?;
+                credential_helper::erase(&self.search_path, &name, &key)?;
             }
         }
         if self.auths()?.remove(&key).is_some() {

@@ -20,7 +20,7 @@ mod address;
 mod bridge;
 pub mod error;
 mod firewall;
-mod instance;
+pub(crate) mod instance;
 mod namespace;
 mod netlink;
 mod nft;

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use orlop_wire::{Listener, Paths, shutdown_signal};
-use sha2::{Digest as _, Sha256};
+use orlop_wire::{Listener, shutdown_signal};
 
 use crate::cgroups::Cgroups;
 use crate::clients::Store;
@@ -12,7 +11,7 @@ use crate::containers::{Containers, Parts, recover};
 use crate::error::{Result, blocking};
 use crate::grpc;
 use crate::index::Index;
-use crate::network::Network;
+use crate::network::{Network, instance};
 use crate::volumes::Volumes;
 
 /// Runs the service until it is told to stop. Containers live on.
@@ -41,7 +40,7 @@ async fn open(config: &Config) -> Result<Containers> {
     let directory = state.join("containers");
     let sockets = paths.run_dir.join("shims");
     let store = Store::connect(&config.store_endpoint());
-    let instance = instance(&paths);
+    let instance = instance::name(&paths.root);
     let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
     let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
     let parts = blocking(move || {
@@ -67,10 +66,4 @@ async fn open(config: &Config) -> Result<Containers> {
     let containers = Containers::new(parts);
     containers.recover().await?;
     Ok(containers)
-}
-
-/// A name for this instance on its host, the same at every start: 8 digits of its root's digest.
-fn instance(paths: &Paths) -> String {
-    let digest = Sha256::digest(paths.root.as_os_str().as_encoded_bytes());
-    hex::encode(digest).chars().take(8).collect()
 }

@@ -152,13 +152,11 @@ impl Instance {
         connect(&Endpoint::Unix(self.socket(service)))
     }
 
-    /// The word by which the instance's bridge, tables and cgroups can be told from others'.
+    /// The word in the names of the instance's bridge, tables and cgroups: FNV-1a of its root.
     pub fn name(&self) -> String {
-        let path = self.root().join("runtime/instance");
-        std::fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
+        let bytes = self.root().as_os_str().as_encoded_bytes();
+        let step = |hash: u32, byte: &u8| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        format!("{:08x}", bytes.iter().fold(0x811c_9dc5, step))
     }
 
     /// What the instance has on the host now.

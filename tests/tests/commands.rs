@@ -38,18 +38,18 @@ fn both_spellings_are_one_command() {
     let orlop = Instance::start();
     orlop.import_busybox("busybox");
     orlop
-        .run(&["container", "run", "--name", "c", "busybox", "true"])
+        .run(&["container", "run", "--name", "box", "busybox", "true"])
         .success();
     for (short, long) in [
         (&["ps", "-aq"][..], &["container", "ls", "-aq"][..]),
         (&["images", "-q"], &["image", "ls", "-q"]),
-        (&["logs", "c"], &["container", "logs", "c"]),
-        (&["inspect", "c"], &["container", "inspect", "c"]),
+        (&["logs", "box"], &["container", "logs", "box"]),
+        (&["inspect", "box"], &["container", "inspect", "box"]),
     ] {
         let first = orlop.run(short).success().stdout();
         assert_eq!(first, orlop.run(long).success().stdout());
     }
-    orlop.run(&["container", "rm", "c"]).success();
+    orlop.run(&["container", "rm", "box"]).success();
     orlop.run(&["image", "tag", "busybox", "b2"]).success();
     orlop.run(&["image", "rm", "b2"]).success();
 }
@@ -62,7 +62,7 @@ fn prune_and_disk_usage() {
         .run(&[
             "run",
             "--name",
-            "c",
+            "box",
             "-v",
             "named:/n",
             "-v",

@@ -51,7 +51,7 @@ fn two_hundred_containers_leave_no_trace() {
     // The first start makes the bridge and the pool, which stay until `down`.
     orlop.run(&["run", "--rm", "busybox", "true"]).success();
 
-    let names: Vec<_> = (0..COUNT).map(|n| format!("c{n}")).collect();
+    let names: Vec<_> = (0..COUNT).map(|n| format!("box{n}")).collect();
     in_parallel(&names, |name| {
         orlop
             .run(&[

@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use orlop_tests::{Instance, eventually, http};
+use orlop_tests::{Instance, eventually};
 
 fn orlop() -> Instance {
     let orlop = Instance::start();
@@ -179,144 +178,6 @@ fn limits_hold() {
 }
 
 #[test]
-fn published_ports_answer_and_are_told() {
-    let orlop = orlop();
-    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "-p",
-            "127.0.0.1:0:80",
-            "-p",
-            "0:53/udp",
-            "busybox",
-            "sh",
-            "-c",
-            serve,
-        ])
-        .success();
-    let address = orlop.run(&["port", "web", "80"]).success().line();
-    assert!(address.starts_with("127.0.0.1:"), "{address}");
-    eventually("the web server answers", || {
-        http::get(address.as_str(), "/").is_some_and(|response| response.text() == "served\n")
-    });
-    orlop
-        .run(&["port", "web"])
-        .success()
-        .stdout_has("80/tcp -> 127.0.0.1:")
-        .stdout_has("53/udp -> ");
-    orlop.run(&["ps"]).success().stdout_has("->80/tcp");
-
-    let port = address.rsplit(':').next().unwrap();
-    let clash = format!("127.0.0.1:{port}:80");
-    orlop
-        .run(&["run", "-d", "-p", &clash, "busybox", "true"])
-        .exits(125)
-        .stderr_has(port);
-    orlop.run(&["rm", "-f", "web"]).success();
-    assert!(
-        http::get(address.as_str(), "/").is_none(),
-        "the port is closed with the container"
-    );
-    orlop
-        .run(&["run", "--rm", "-p", &clash, "busybox", "true"])
-        .success();
-}
-
-#[test]
-fn udp_ports_carry_both_ways() {
-    let orlop = orlop();
-    let serve = "while true; do nc -l -u -p 9000 -e cat; done";
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "udp",
-            "-p",
-            "127.0.0.1:0:9000/udp",
-            "busybox",
-            "sh",
-            "-c",
-            serve,
-        ])
-        .success();
-    let address = orlop.run(&["port", "udp", "9000/udp"]).success().line();
-    eventually("an answer by UDP", || {
-        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-        socket
-            .set_read_timeout(Some(Duration::from_millis(300)))
-            .unwrap();
-        socket.send_to(b"ping", &*address).unwrap();
-        let mut buffer = [0; 16];
-        socket
-            .recv(&mut buffer)
-            .is_ok_and(|n| &buffer[..n] == b"ping")
-    });
-}
-
-#[test]
-fn containers_reach_each_other_and_the_host_network_is_the_hosts() {
-    let orlop = orlop();
-    let serve = "echo hi > /index.html; exec httpd -f -p 80 -h /";
-    orlop
-        .run(&["run", "-d", "--name", "a", "busybox", "sh", "-c", serve])
-        .success();
-    let address = orlop.inspect("a", "{{.NetworkSettings.IPAddress}}");
-    let url = format!("http://{address}/");
-    eventually("the other container answers", || {
-        orlop
-            .run(&["run", "--rm", "busybox", "wget", "-qO-", &url])
-            .stdout()
-            == "hi\n"
-    });
-    let links = orlop
-        .run(&[
-            "run",
-            "--rm",
-            "--network",
-            "host",
-            "busybox",
-            "ip",
-            "-o",
-            "link",
-        ])
-        .success();
-    let host = fs::read_dir("/sys/class/net").unwrap().count();
-    assert!(
-        links.stdout().lines().count() + 2 >= host,
-        "{}",
-        links.stdout()
-    );
-}
-
-#[test]
-fn names_are_resolved_as_on_the_host() {
-    let orlop = orlop();
-    let outcome = orlop
-        .run(&[
-            "run",
-            "--rm",
-            "--add-host",
-            "db:10.1.2.3",
-            "--dns",
-            "9.9.9.9",
-            "busybox",
-            "cat",
-            "/etc/hosts",
-            "/etc/resolv.conf",
-        ])
-        .success();
-    outcome
-        .stdout_has("10.1.2.3")
-        .stdout_has("127.0.0.1")
-        .stdout_has("nameserver 9.9.9.9");
-}
-
-#[test]
 fn volumes_and_binds_keep_what_is_written() {
     let orlop = orlop();
     orlop
@@ -396,7 +257,7 @@ fn life_cycle_by_command() {
         .run(&[
             "create",
             "--name",
-            "c",
+            "box",
             "busybox",
             "sh",
             "-c",
@@ -410,33 +271,33 @@ fn life_cycle_by_command() {
         .success()
         .stdout_has("Created")
         .stdout_has(&id[..12]);
-    orlop.run(&["start", "c"]).success().stdout_is("c\n");
+    orlop.run(&["start", "box"]).success().stdout_is("box\n");
     eventually("its first line", || {
-        orlop.run(&["logs", "c"]).stdout() == "up\n"
+        orlop.run(&["logs", "box"]).stdout() == "up\n"
     });
-    let pid = orlop.inspect("c", "{{.State.Pid}}");
+    let pid = orlop.inspect("box", "{{.State.Pid}}");
     assert_ne!(pid, "0");
-    orlop.run(&["restart", "c"]).success();
-    assert_ne!(orlop.inspect("c", "{{.State.Pid}}"), pid);
+    orlop.run(&["restart", "box"]).success();
+    assert_ne!(orlop.inspect("box", "{{.State.Pid}}"), pid);
     eventually("started again", || {
-        orlop.run(&["logs", "c"]).stdout() == "up\nup\n"
+        orlop.run(&["logs", "box"]).stdout() == "up\nup\n"
     });
     let started = Instant::now();
-    orlop.run(&["stop", "c"]).success().stdout_is("c\n");
+    orlop.run(&["stop", "box"]).success().stdout_is("box\n");
     assert!(
         started.elapsed() < Duration::from_secs(8),
         "the trap ended it, not the timeout"
     );
     assert_eq!(
-        orlop.inspect("c", "{{.State.Status}} {{.State.ExitCode}}"),
+        orlop.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"),
         "exited 3"
     );
     orlop.run(&["wait", &id[..8]]).success().stdout_is("3\n");
-    orlop.run(&["start", "c"]).success();
-    orlop.run(&["kill", "c"]).success();
-    orlop.run(&["wait", "c"]).success().stdout_is("137\n");
-    orlop.run(&["rm", "c"]).success().stdout_is("c\n");
-    orlop.run(&["inspect", "c"]).exits(1).stderr_has("c");
+    orlop.run(&["start", "box"]).success();
+    orlop.run(&["kill", "box"]).success();
+    orlop.run(&["wait", "box"]).success().stdout_is("137\n");
+    orlop.run(&["rm", "box"]).success().stdout_is("box\n");
+    orlop.run(&["inspect", "box"]).exits(1).stderr_has("box");
 }
 
 #[test]
@@ -487,15 +348,15 @@ fn exec_runs_beside_and_gives_its_exit_code() {
     let orlop = orlop();
     orlop
         .run(&[
-            "run", "-d", "--name", "c", "-e", "A=1", "busybox", "sleep", "60",
+            "run", "-d", "--name", "box", "-e", "A=1", "busybox", "sleep", "60",
         ])
         .success();
     orlop
-        .run(&["exec", "-e", "B=2", "c", "sh", "-c", "echo $A $B; exit 4"])
+        .run(&["exec", "-e", "B=2", "box", "sh", "-c", "echo $A $B; exit 4"])
         .exits(4)
         .stdout_is("1 2\n");
     orlop
-        .run_with_input(&["exec", "-i", "c", "cat"], b"through")
+        .run_with_input(&["exec", "-i", "box", "cat"], b"through")
         .success()
         .stdout_is("through");
     orlop
@@ -505,7 +366,7 @@ fn exec_runs_beside_and_gives_its_exit_code() {
             "user",
             "-w",
             "/tmp",
-            "c",
+            "box",
             "sh",
             "-c",
             "id -un; pwd",
@@ -513,20 +374,20 @@ fn exec_runs_beside_and_gives_its_exit_code() {
         .success()
         .stdout_is("user\n/tmp\n");
     orlop
-        .run(&["exec", "c", "nothing-like-this"])
+        .run(&["exec", "box", "nothing-like-this"])
         .exits(127)
         .stderr_has("nothing-like-this");
-    orlop.run(&["exec", "c", "/etc"]).exits(126);
+    orlop.run(&["exec", "box", "/etc"]).exits(126);
     orlop
-        .run(&["exec", "-d", "c", "touch", "/tmp/made"])
+        .run(&["exec", "-d", "box", "touch", "/tmp/made"])
         .success();
     eventually("the detached command ran", || {
-        orlop.run(&["exec", "c", "ls", "/tmp/made"]).code() == 0
+        orlop.run(&["exec", "box", "ls", "/tmp/made"]).code() == 0
     });
-    orlop.run(&["kill", "c"]).success();
-    orlop.run(&["wait", "c"]).success().stdout_is("137\n");
+    orlop.run(&["kill", "box"]).success();
+    orlop.run(&["wait", "box"]).success().stdout_is("137\n");
     orlop
-        .run(&["exec", "c", "true"])
+        .run(&["exec", "box", "true"])
         .exits(1)
         .stderr_has("not running");
 }
@@ -538,7 +399,7 @@ fn logs_by_tail_time_and_follow() {
         .run(&[
             "run",
             "--name",
-            "c",
+            "box",
             "busybox",
             "sh",
             "-c",
@@ -546,22 +407,22 @@ fn logs_by_tail_time_and_follow() {
         ])
         .success();
     orlop
-        .run(&["logs", "--tail", "2", "c"])
+        .run(&["logs", "--tail", "2", "box"])
         .success()
         .stdout_has("5\n")
         .stdout_lacks("3\n");
     orlop
-        .run(&["logs", "c"])
+        .run(&["logs", "box"])
         .success()
         .stdout_is("1\n2\n3\n4\n5\n")
         .stderr_has("err");
     orlop
-        .run(&["logs", "-t", "c"])
+        .run(&["logs", "-t", "box"])
         .success()
         .stdout_has("T")
         .stdout_has("Z 1\n");
     orlop
-        .run(&["logs", "--since", "1h", "c"])
+        .run(&["logs", "--since", "1h", "box"])
         .success()
         .stdout_has("1\n");
     orlop
@@ -577,7 +438,7 @@ fn logs_by_tail_time_and_follow() {
         ])
         .success();
     orlop
-        .run(&["logs", "-f", "f"])
+        .run(&["logs", "-f", "follow"])
         .success()
         .stdout_is("line 1\nline 2\nline 3\n");
 }
@@ -586,9 +447,9 @@ fn logs_by_tail_time_and_follow() {
 fn attach_joins_a_running_container() {
     let orlop = orlop();
     orlop
-        .run(&["run", "-d", "-i", "--name", "c", "busybox", "cat"])
+        .run(&["run", "-d", "-i", "--name", "box", "busybox", "cat"])
         .success();
-    let mut attached = orlop.spawn(&["attach", "c"]);
+    let mut attached = orlop.spawn(&["attach", "box"]);
     let mut stdin = attached.stdin.take().unwrap();
     stdin.write_all(b"hello\n").unwrap();
     let mut stdout = attached.stdout.take().unwrap();
@@ -600,20 +461,22 @@ fn attach_joins_a_running_container() {
         attached.wait().unwrap().success(),
         "cat ends when its input ends"
     );
-    assert_eq!(orlop.inspect("c", "{{.State.ExitCode}}"), "0");
+    assert_eq!(orlop.inspect("box", "{{.State.ExitCode}}"), "0");
 }
 
 #[test]
 fn signals_reach_the_container() {
     let orlop = orlop();
     let script = "trap 'echo got it; exit 5' USR1; echo ready; while true; do sleep 0.05; done";
-    let mut child = orlop.spawn(&["run", "--name", "c", "busybox", "sh", "-c", script]);
-    eventually("ready", || orlop.run(&["logs", "c"]).stdout() == "ready\n");
+    let mut child = orlop.spawn(&["run", "--name", "box", "busybox", "sh", "-c", script]);
+    eventually("ready", || {
+        orlop.run(&["logs", "box"]).stdout() == "ready\n"
+    });
     let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::USR1).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(5));
     orlop
-        .run(&["logs", "c"])
+        .run(&["logs", "box"])
         .success()
         .stdout_is("ready\ngot it\n");
 }
@@ -699,7 +562,7 @@ fn restart_policies_start_again() {
             "run",
             "-d",
             "--name",
-            "c",
+            "box",
             "--restart",
             "on-failure:2",
             "busybox",
@@ -709,10 +572,10 @@ fn restart_policies_start_again() {
         ])
         .success();
     eventually("two restarts", || {
-        orlop.run(&["logs", "c"]).stdout() == "try\ntry\ntry\n"
+        orlop.run(&["logs", "box"]).stdout() == "try\ntry\ntry\n"
     });
     eventually("then it stays down", || {
-        orlop.inspect("c", "{{.State.Status}}") == "exited"
+        orlop.inspect("box", "{{.State.Status}}") == "exited"
     });
-    assert_eq!(orlop.inspect("c", "{{.RestartCount}}"), "2");
+    assert_eq!(orlop.inspect("box", "{{.RestartCount}}"), "2");
 }

@@ -29,16 +29,16 @@ fn b2_a_root_whose_special_directories_became_links_is_refused_at_the_next_start
         let script =
             format!("umount {link} 2>/dev/null; rm -f {link}; ln -s {target} {link}; true");
         orlop
-            .run(&["create", "--name", "c", "busybox", "sh", "-c", &script])
+            .run(&["create", "--name", "box", "busybox", "sh", "-c", &script])
             .success();
-        orlop.run(&["start", "-a", "c"]).exits(0);
-        orlop.run(&["start", "-a", "c"]).code();
+        orlop.run(&["start", "-a", "box"]).exits(0);
+        orlop.run(&["start", "-a", "box"]).code();
         assert_eq!(
             fs::read_to_string(canary.path()).unwrap(),
             "untouched",
             "{link}"
         );
-        orlop.run(&["rm", "-f", "c"]).success();
+        orlop.run(&["rm", "-f", "box"]).success();
     }
 }
 
@@ -133,20 +133,20 @@ fn b5_exec_shows_no_file_of_the_host() {
                  t=$(readlink $f 2>/dev/null) || continue; \
                  case $t in *orlop*|/var/tmp/*|/run/*) echo leak $f $t;; esac; done; done; done";
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sh", "-c", watch])
+        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", watch])
         .success();
     for _ in 0..50 {
-        orlop.run(&["exec", "c", "true"]).success();
+        orlop.run(&["exec", "box", "true"]).success();
     }
     let open = orlop
-        .run(&["exec", "c", "ls", "/proc/self/fd"])
+        .run(&["exec", "box", "ls", "/proc/self/fd"])
         .success()
         .stdout();
     assert!(
         open.split_whitespace().count() <= 4,
         "0, 1, 2 and the listing itself: {open}"
     );
-    orlop.run(&["logs", "c"]).success().stdout_is("");
+    orlop.run(&["logs", "box"]).success().stdout_is("");
 }
 
 #[test]
@@ -161,13 +161,15 @@ fn b7_no_binary_of_ours_can_be_overwritten_from_inside() {
     orlop.run(&["run", "--rm", "evil", "/evil"]).code();
     let overwrite = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || (echo x > $p/exe) 2>/dev/null; done; done";
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sh", "-c", overwrite])
+        .run(&[
+            "run", "-d", "--name", "box", "busybox", "sh", "-c", overwrite,
+        ])
         .success();
     for _ in 0..30 {
-        orlop.run(&["exec", "c", "/proc/self/exe"]).code();
-        orlop.run(&["exec", "c", "true"]).code();
+        orlop.run(&["exec", "box", "/proc/self/exe"]).code();
+        orlop.run(&["exec", "box", "true"]).code();
     }
-    orlop.run(&["rm", "-f", "c"]).success();
+    orlop.run(&["rm", "-f", "box"]).success();
     assert!(
         fs::read(binary("orlop-shim")).unwrap() == before,
         "the shim was changed"
@@ -221,7 +223,7 @@ fn j1_sockets_are_for_root_and_the_group_only() {
 fn j2_no_socket_of_ours_is_abstract() {
     let orlop = orlop();
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "60"])
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
         .success();
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
     let ours = |line: &&str| {
@@ -236,7 +238,7 @@ fn j2_no_socket_of_ours_is_abstract() {
 #[test]
 fn j3_the_state_is_closed_to_other_users() {
     let orlop = orlop();
-    orlop.run(&["create", "--name", "c", "busybox"]).success();
+    orlop.run(&["create", "--name", "box", "busybox"]).success();
     for directory in ["store", "runtime", "builder", "registry"] {
         let meta = fs::metadata(orlop.root().join(directory)).unwrap();
         assert_eq!(meta.permissions().mode() & 0o077, 0, "{directory}");
@@ -329,11 +331,11 @@ fn c11_the_environment_of_the_services_stays_there() {
     let out = inside(&orlop, "env");
     assert!(!out.contains("CANARY") && !out.contains("ORLOP"), "{out}");
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "60"])
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
         .success();
-    let environment = orlop.run(&["exec", "c", "env"]).success().stdout();
+    let environment = orlop.run(&["exec", "box", "env"]).success().stdout();
     assert!(!environment.contains("CANARY"), "{environment}");
     eventually("it runs", || {
-        orlop.inspect("c", "{{.State.Running}}") == "true"
+        orlop.inspect("box", "{{.State.Running}}") == "true"
     });
 }

@@ -224,13 +224,15 @@ fn images_are_listed_tagged_and_removed() {
         .run(&["images", "-q", "other"])
         .success()
         .stdout_is(&format!("{short}\n"));
-    orlop.run(&["create", "--name", "c", "other:v2"]).success();
+    orlop
+        .run(&["create", "--name", "box", "other:v2"])
+        .success();
     orlop
         .run(&["rmi", "other:v2"])
         .success()
         .stdout_has("Untagged: other:v2");
     orlop.run(&["rmi", short]).exits(1);
-    orlop.run(&["rm", "c"]).success();
+    orlop.run(&["rm", "box"]).success();
     orlop.run(&["rmi", short]).success();
     orlop.run(&["images", "-q"]).success().stdout_is("");
     orlop

@@ -108,16 +108,16 @@ fn down_stops_the_services_and_no_container() {
     let orlop = Instance::start();
     orlop.import_busybox("busybox");
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "600"])
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
         .success();
-    let pid = orlop.inspect("c", "{{.State.Pid}}");
+    let pid = orlop.inspect("box", "{{.State.Pid}}");
     orlop.run(&["down"]).success();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
     orlop
         .run(&["up", "--registry-http", orlop.registry()])
         .success();
     assert_eq!(
-        orlop.inspect("c", "{{.State.Status}} {{.State.Pid}}"),
+        orlop.inspect("box", "{{.State.Status}} {{.State.Pid}}"),
         format!("running {pid}")
     );
 }
@@ -174,7 +174,7 @@ fn deleting_every_index_loses_nothing() {
     let orlop = Instance::start();
     orlop.import_busybox("busybox");
     orlop
-        .run(&["run", "--name", "c", "busybox", "echo", "kept"])
+        .run(&["run", "--name", "box", "busybox", "echo", "kept"])
         .success();
     let name = format!("{}/app:v1", orlop.registry());
     orlop.run(&["tag", "busybox", &name]).success();
@@ -191,7 +191,7 @@ fn deleting_every_index_loses_nothing() {
         orlop.run(&["images", "--no-trunc"]).success().stdout(),
         before
     );
-    orlop.run(&["logs", "c"]).success().stdout_is("kept\n");
+    orlop.run(&["logs", "box"]).success().stdout_is("kept\n");
     let tags = http::get(orlop.registry(), "/v2/app/tags/list").unwrap();
     assert_eq!(tags.text().trim(), r#"{"name":"app","tags":["v1"]}"#);
     orlop

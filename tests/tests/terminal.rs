@@ -129,9 +129,9 @@ fn exec_with_a_terminal() {
     let orlop = Instance::start();
     orlop.import_busybox("busybox");
     orlop
-        .run(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"])
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
         .success();
-    let mut shell = Terminal::run(&orlop, &["exec", "-it", "c", "sh"]);
+    let mut shell = Terminal::run(&orlop, &["exec", "-it", "box", "sh"]);
     shell.shows("# ");
     shell.types(b"stty size; exit 6\n");
     shell.shows("33 111");

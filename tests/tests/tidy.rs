@@ -145,7 +145,7 @@ fn files_stay_short() {
 #[test]
 fn services_start_no_helper_programs() {
     let allowed = |path: &str| {
-        ["cli/", "tests/", "proto/generate/"]
+        ["cli/", "tests/", "benches/", "proto/generate/"]
             .iter()
             .any(|root| path.starts_with(root))
             || path.contains("/tests/")

@@ -61,6 +61,12 @@ impl Instance {
     }
 }
 
+/// The word for the instance with this root in the names that it has in the kernel: 8 hexadecimal
+/// digits, the same at every start.
+pub(crate) fn name(root: &Path) -> String {
+    format!("{:08x}", fnv1a(root.as_os_str().as_bytes()))
+}
+
 /// FNV-1a, 32 bits (RFC 9923): the same on every version of the program, which the standard library's
 /// hash is not. Collisions are harmless as long as roots are few.
 fn fnv1a(bytes: &[u8]) -> u32 {

@@ -1,0 +1,152 @@
+//! Networks of containers: published ports, each other, the host's, names.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs;
+use std::net::UdpSocket;
+use std::time::Duration;
+
+use orlop_tests::{Instance, eventually, http};
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+#[test]
+fn published_ports_answer_and_are_told() {
+    let orlop = orlop();
+    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
+    orlop
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            "127.0.0.1:0:80",
+            "-p",
+            "0:53/udp",
+            "busybox",
+            "sh",
+            "-c",
+            serve,
+        ])
+        .success();
+    let address = orlop.run(&["port", "web", "80"]).success().line();
+    assert!(address.starts_with("127.0.0.1:"), "{address}");
+    eventually("the web server answers", || {
+        http::get(address.as_str(), "/").is_some_and(|response| response.text() == "served\n")
+    });
+    orlop
+        .run(&["port", "web"])
+        .success()
+        .stdout_has("80/tcp -> 127.0.0.1:")
+        .stdout_has("53/udp -> ");
+    orlop.run(&["ps"]).success().stdout_has("->80/tcp");
+
+    let port = address.rsplit(':').next().unwrap();
+    let clash = format!("127.0.0.1:{port}:80");
+    orlop
+        .run(&["run", "-d", "-p", &clash, "busybox", "true"])
+        .exits(125)
+        .stderr_has(port);
+    orlop.run(&["rm", "-f", "web"]).success();
+    assert!(
+        http::get(address.as_str(), "/").is_none(),
+        "the port is closed with the container"
+    );
+    orlop
+        .run(&["run", "--rm", "-p", &clash, "busybox", "true"])
+        .success();
+}
+
+#[test]
+fn udp_ports_carry_both_ways() {
+    let orlop = orlop();
+    let serve = "while true; do nc -l -u -p 9000 -e cat; done";
+    orlop
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            "udp",
+            "-p",
+            "127.0.0.1:0:9000/udp",
+            "busybox",
+            "sh",
+            "-c",
+            serve,
+        ])
+        .success();
+    let address = orlop.run(&["port", "udp", "9000/udp"]).success().line();
+    eventually("an answer by UDP", || {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(300)))
+            .unwrap();
+        socket.send_to(b"ping", &*address).unwrap();
+        let mut buffer = [0; 16];
+        socket
+            .recv(&mut buffer)
+            .is_ok_and(|n| &buffer[..n] == b"ping")
+    });
+}
+
+#[test]
+fn containers_reach_each_other_and_the_host_network_is_the_hosts() {
+    let orlop = orlop();
+    let serve = "echo hi > /index.html; exec httpd -f -p 80 -h /";
+    orlop
+        .run(&["run", "-d", "--name", "first", "busybox", "sh", "-c", serve])
+        .success();
+    let address = orlop.inspect("first", "{{.NetworkSettings.IPAddress}}");
+    let url = format!("http://{address}/");
+    eventually("the other container answers", || {
+        orlop
+            .run(&["run", "--rm", "busybox", "wget", "-qO-", &url])
+            .stdout()
+            == "hi\n"
+    });
+    let links = orlop
+        .run(&[
+            "run",
+            "--rm",
+            "--network",
+            "host",
+            "busybox",
+            "ip",
+            "-o",
+            "link",
+        ])
+        .success();
+    let host = fs::read_dir("/sys/class/net").unwrap().count();
+    assert!(
+        links.stdout().lines().count() + 2 >= host,
+        "{}",
+        links.stdout()
+    );
+}
+
+#[test]
+fn names_are_resolved_as_on_the_host() {
+    let orlop = orlop();
+    let outcome = orlop
+        .run(&[
+            "run",
+            "--rm",
+            "--add-host",
+            "db:10.1.2.3",
+            "--dns",
+            "9.9.9.9",
+            "busybox",
+            "cat",
+            "/etc/hosts",
+            "/etc/resolv.conf",
+        ])
+        .success();
+    outcome
+        .stdout_has("10.1.2.3")
+        .stdout_has("127.0.0.1")
+        .stdout_has("nameserver 9.9.9.9");
+}

@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{0} is not built in this version of orlop")]
     NotBuilt(&'static str),
     /// The container is in a state in which this cannot be done.
-    #[error("container {name} is {status}: cannot {action} it")]
+    #[error("container {name} is not running (it is {status}): cannot {action} it")]
     WrongState {
         /// The container's name.
         name: String,

@@ -26,7 +26,7 @@ impl Response {
 pub fn get(address: impl ToSocketAddrs, path: &str) -> Option<Response> {
     request(
         address,
-        &format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"),
+        &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
     )
 }
 

@@ -113,7 +113,7 @@ impl Instance {
     /// Makes an image of Debian's static busybox under this name.
     pub fn import_busybox(&self, name: &str) {
         let archive = fixtures::busybox_rootfs();
-        self.run_with_input(&["import", "-", name], &archive)
+        self.run_with_input(&["import", "-c", "CMD [\"sh\"]", "-", name], &archive)
             .success();
     }
 

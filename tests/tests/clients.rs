@@ -56,6 +56,7 @@ fn the_python_client_of_the_documentation_works_with_a_store_alone() {
 fn every_service_tells_its_health_and_its_contract() {
     let orlop = Instance::start();
     let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _inside = runtime.enter();
     for (service, names) in [
         (
             "store",

@@ -21,7 +21,14 @@ fn exit_codes_are_dockers() {
         .run(&["run", "--rm", "busybox", "sh", "-c", "exit 7"])
         .exits(7);
     orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", "kill -9 $$"])
+        .run(&[
+            "run",
+            "--rm",
+            "busybox",
+            "sh",
+            "-c",
+            "sh -c 'kill -9 $$'; exit $?",
+        ])
         .exits(137);
     orlop
         .run(&["run", "--rm", "busybox", "nothing-like-this"])
@@ -430,7 +437,7 @@ fn logs_by_tail_time_and_follow() {
             "run",
             "-d",
             "--name",
-            "f",
+            "follow",
             "busybox",
             "sh",
             "-c",

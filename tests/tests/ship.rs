@@ -355,7 +355,7 @@ fn login_push_and_pull_with_a_password() {
     let orlop = orlop();
     let directory = tempfile::tempdir().unwrap();
     // `htpasswd -nbB me secret`
-    let hash = "me:$2y$05$iKczq3cEJNcQ9kDjtwxxYuY0jzScU6n6TiQXbxTcTCZh7aVyEZ9ye\n";
+    let hash = "me:$2b$04$F6ptFYwbBogp4xNVUqHZqugTCqJlaeLg2B.KE.dz9vEfbjD/ASOia\n";
     let (_peer, address) = docker_registry(directory.path(), Some(hash));
     let name = format!("{address}/private/app");
     orlop.run(&["tag", "busybox", &name]).success();

@@ -25,7 +25,8 @@ pub(crate) fn parse(text: &str) -> Result<Vec<PortBinding>, CliError> {
     let (address, host) = rest
         .map_or(Ok((String::new(), "")), split_address)
         .map_err(fail)?;
-    let host = if host.is_empty() {
+    // Docker's `0`: any free port.
+    let host = if matches!(host, "" | "0") {
         None
     } else {
         Some(range(host).ok_or_else(|| fail(FORM))?)

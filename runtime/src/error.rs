@@ -55,7 +55,7 @@ pub enum Error {
     #[error("{0} is not built in this version of orlop")]
     NotBuilt(&'static str),
     /// The container is in a state in which this cannot be done.
-    #[error("container {name} is not running (it is {status}): cannot {action} it")]
+    #[error("container {name} is {}: cannot {action} it", in_words(*status))]
     WrongState {
         /// The container's name.
         name: String,
@@ -196,6 +196,14 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Result<T> {
     let joined = tokio::task::spawn_blocking(work).await;
     joined.unwrap_or(Err(Error::ShuttingDown))
+}
+
+/// A state as a sentence about it goes on; whether it runs is what people look for.
+fn in_words(status: Status) -> String {
+    match status {
+        Status::Running => "running".to_owned(),
+        other => format!("not running ({other})"),
+    }
 }
 
 impl Classify for Error {

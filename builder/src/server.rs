@@ -39,7 +39,7 @@ pub async fn run(config: &Config) -> Result<(), ServerError> {
         .unwrap_or_else(|| paths.endpoint("builder"));
     let listener = Listener::bind(&endpoint, config.service.insecure).await?;
     let builder = open(
-        &paths.state("builder"),
+        &paths.make_state("builder")?,
         clients::ports(&config.endpoints(&paths)),
     )?;
     serve(

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use orlop_proto::error::{Failure, Kind, reason};
+use orlop_proto::reference::ReferenceError;
 
 use crate::docker_config::DockerConfigError;
 use crate::format::TemplateError;
@@ -22,6 +23,9 @@ pub(crate) enum CliError {
     /// The arguments cannot be understood.
     #[error("{0}")]
     Usage(String),
+    /// The name of an image is malformed.
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
     /// An option's value cannot be understood.
     #[error("invalid value {value:?} for {option}: {reason}")]
     Value {

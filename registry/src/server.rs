@@ -30,7 +30,7 @@ pub async fn serve_with(
 ) -> Result<()> {
     let listener = Listener::bind(&config.listen(), config.service.insecure).await?;
     let http = v2::bind(&config).await?;
-    let root = config.service.paths.resolve().state("registry");
+    let root = config.service.paths.resolve().make_state("registry")?;
     let (opened, for_parts) = (root.clone(), store.clone());
     let open = move || -> Result<_> {
         let (index, rebuild) = Index::open(&opened.join("index"))?;

@@ -62,14 +62,14 @@ fn header(kind: EntryType, mode: u32, size: u64) -> Header {
     header
 }
 
-/// A Debian root file system with Node.js and npm in it, made by `debootstrap` once per machine and kept as a
+/// A Debian root file system with Node.js in it, made by `debootstrap` once per machine and kept as a
 /// tar below `/var/cache/orlop-tests`.
 pub fn debian_node_rootfs() -> Vec<u8> {
     let cache = Path::new("/var/cache/orlop-tests");
     fs::create_dir_all(cache).unwrap();
     let archive = cache.join("debian-bookworm-node.tar");
     if !archive.exists() {
-        debootstrap(&archive, "nodejs,npm");
+        debootstrap(&archive, "nodejs");
     }
     let mut bytes = Vec::new();
     fs::File::open(archive)

@@ -142,9 +142,7 @@ fn summarize(
 
 /// The reference that a person typed.
 pub(super) fn parse(image: &str) -> Result<Reference, CliError> {
-    image
-        .parse()
-        .map_err(|error: orlop_proto::reference::ReferenceError| CliError::Usage(error.to_string()))
+    Ok(image.parse()?)
 }
 
 /// The reference as a person sees it.

@@ -48,6 +48,14 @@ pub enum ListenError {
          (mutual TLS is not built in this version)"
     )]
     PlainTcp(Endpoint),
+    /// The service's state directory cannot be made.
+    #[error("cannot make the state directory {}", path.display())]
+    State {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system says no.
     #[error("cannot listen at {endpoint}")]
     Io {

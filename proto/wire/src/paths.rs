@@ -1,8 +1,10 @@
 //! Where an instance of Orlop lives on its host.
 
+use std::fs::{DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use crate::Endpoint;
+use crate::{Endpoint, ListenError};
 
 const ROOT_DEFAULT: &str = "/var/lib/orlop";
 const RUN_DIR_DEFAULT: &str = "/run/orlop";
@@ -72,6 +74,19 @@ impl Paths {
     /// Where a service keeps its state.
     pub fn state(&self, service: &str) -> PathBuf {
         self.root.join(service)
+    }
+
+    /// The same, made if it is missing, with mode 0700: what is in layers and contexts is no business
+    /// of the host's other users (`SECURITY` row J3).
+    pub fn make_state(&self, service: &str) -> Result<PathBuf, ListenError> {
+        let path = self.state(service);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
+        let closed =
+            made.and_then(|()| std::fs::set_permissions(&path, Permissions::from_mode(0o700)));
+        match closed {
+            Ok(()) => Ok(path),
+            Err(source) => Err(ListenError::State { path, source }),
+        }
     }
 }
 

@@ -109,8 +109,12 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    pub(crate) fn installed() -> bool {
+        have("docker-registry")
+    }
+
     pub(crate) fn start() -> Option<Self> {
-        if !have("docker-registry") {
+        if !Self::installed() {
             return None;
         }
         let directory = tempfile::tempdir_in("/var/tmp").unwrap();

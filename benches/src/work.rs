@@ -69,9 +69,9 @@ pub(crate) fn all(registry: Option<&Registry>) -> Vec<Work> {
             name: "exec true",
             set_up: Box::new(|engine, _| {
                 remove_all(engine, 0);
-                engine.run(&["run", "-d", "--name", "c", "busybox", "sleep", "1000"]);
+                engine.run(&["run", "-d", "--name", "c1", "busybox", "sleep", "1000"]);
             }),
-            ..quick(|engine, _| drop(engine.run(&["exec", "c", "true"])))
+            ..quick(|engine, _| drop(engine.run(&["exec", "c1", "true"])))
         },
     ];
     works.extend(builds());

@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 
-/// A binary of this workspace, from the directory that the running test was built into.
+/// A binary of this workspace, from the directory that the running program was built into: tests are
+/// in `deps` below it, other programs in itself.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.ancestors().nth(2).unwrap();
+    let program = std::env::current_exe().unwrap();
+    let directory = program.parent().unwrap();
+    let profile = if directory.ends_with("deps") {
+        directory.parent().unwrap()
+    } else {
+        directory
+    };
     let path = profile.join(name);
     assert!(
         path.exists(),

@@ -20,7 +20,7 @@ install_packages() {
 }
 
 packages=(busybox-static)
-[ "${1:-}" = test ] && packages+=(debootstrap docker.io docker-registry skopeo python3 python3-venv)
+[ "${1:-}" = test ] && packages+=(debootstrap docker.io docker-registry nftables skopeo python3 python3-venv)
 
 missing=()
 for package in "${packages[@]}"; do

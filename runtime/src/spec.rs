@@ -46,6 +46,7 @@ pub struct Surroundings {
 pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
     let security = record.config.security.clone().unwrap_or_default();
     let process = process(
+        record,
         &record.process,
         &defaults::capabilities(&security)?,
         security.no_new_privileges || around.no_new_privileges,
@@ -80,6 +81,7 @@ pub fn exec_process(
 ) -> Result<Process> {
     let security = record.config.security.clone().unwrap_or_default();
     self::process(
+        record,
         process,
         &defaults::capabilities(&security)?,
         security.no_new_privileges || no_new_privileges,
@@ -88,6 +90,7 @@ pub fn exec_process(
 }
 
 fn process(
+    record: &Record,
     process: &record::Process,
     capabilities: &oci_spec::runtime::LinuxCapabilities,
     no_new_privileges: bool,
@@ -97,12 +100,26 @@ fn process(
         .terminal(process.tty)
         .user(User::default())
         .args(process.args.clone())
-        .env(process.env.clone())
+        .env(environment(record, process))
         .cwd(&process.cwd)
         .capabilities(capabilities.clone())
         .rlimits(defaults::rlimits(open_files_max)?)
         .no_new_privileges(no_new_privileges)
         .build()?)
+}
+
+/// The variables, with Docker's HOSTNAME where nothing else says it. A build's steps get none: the name
+/// is another one each time, and what they write must not be.
+fn environment(record: &Record, process: &record::Process) -> Vec<String> {
+    let mut variables = process.env.clone();
+    if !record.hidden
+        && !variables
+            .iter()
+            .any(|variable| variable.starts_with("HOSTNAME="))
+    {
+        variables.push(format!("HOSTNAME={}", record.hostname()));
+    }
+    variables
 }
 
 fn linux(record: &Record, around: &Surroundings) -> Result<Linux> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::eventually;
 
@@ -37,6 +38,9 @@ impl HostState {
             .filter(|name| name.contains(instance))
         {
             add("link", &link);
+        }
+        for table in tables().lines().filter(|line| line.contains(instance)) {
+            add("nftables", table);
         }
         for cgroup in cgroups(instance) {
             add("cgroup", &cgroup);
@@ -81,6 +85,13 @@ fn names(directory: impl AsRef<Path>) -> Vec<String> {
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
+}
+
+/// The host's nftables, one a line.
+fn tables() -> String {
+    let list = Command::new("nft").args(["list", "tables"]).output();
+    let list = list.expect("install nftables (make test does)");
+    String::from_utf8_lossy(&list.stdout).into_owned()
 }
 
 /// Cgroups of the instance: `orlop/INSTANCE/…` below any hierarchy.

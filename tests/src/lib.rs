@@ -12,6 +12,7 @@
 //! ```
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
     reason = "a harness fails by panicking, and says so on standard error"

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::path::Path;
 use std::time::Duration;
 
 use orlop_tests::{Instance, eventually, http};
@@ -61,24 +62,29 @@ fn published_ports_answer_and_are_told() {
         .success();
 }
 
+/// Sends back what it gets by UDP. In Perl, the one language that every Debian has: its busybox does
+/// not speak UDP.
+const UDP_ECHO: &str = r#"
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(LocalPort => 9000, Proto => "udp") or die "bind: $!";
+while (defined(my $peer = $socket->recv(my $datagram, 1500))) {
+    $socket->send($datagram, 0, $peer);
+}
+"#;
+
 #[test]
 fn udp_ports_carry_both_ways() {
     let orlop = orlop();
-    let serve = "while true; do nc -l -u -p 9000 -e cat; done";
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "udp",
-            "-p",
-            "127.0.0.1:0:9000/udp",
-            "busybox",
-            "sh",
-            "-c",
-            serve,
-        ])
-        .success();
+    let mut args = vec!["run", "-d", "--name", "udp", "-p", "127.0.0.1:0:9000/udp"];
+    args.extend(["-v", "/usr:/usr:ro"]);
+    let libraries = ["lib", "lib64"].map(|name| format!("/usr/{name}:/{name}:ro"));
+    for (mount, name) in libraries.iter().zip(["/usr/lib", "/usr/lib64"]) {
+        if Path::new(name).exists() {
+            args.extend(["-v", mount]);
+        }
+    }
+    args.extend(["busybox", "/usr/bin/perl", "-e", UDP_ECHO]);
+    orlop.run(&args).success();
     let address = orlop.run(&["port", "udp", "9000/udp"]).success().line();
     eventually("an answer by UDP", || {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();

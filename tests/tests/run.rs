@@ -77,10 +77,10 @@ fn process_options_arrive() {
             "sh",
             "busybox",
             "-c",
-            "echo $A $FROM_FILE; pwd; id -u; id -g; hostname",
+            "echo $A $FROM_FILE; pwd; id -u; id -g; hostname; echo $HOSTNAME",
         ])
         .success()
-        .stdout_is("b c yes\n/tmp\n1000\n10\nbox\n");
+        .stdout_is("b c yes\n/tmp\n1000\n10\nbox\nbox\n");
     orlop
         .run(&["run", "--rm", "--read-only", "busybox", "touch", "/x"])
         .exits(1)
@@ -339,7 +339,7 @@ fn unknown_and_ambiguous_names_are_said() {
     orlop
         .run(&["inspect", twin.unwrap()])
         .exits(1)
-        .stderr_has("prefix");
+        .stderr_has("several containers");
     orlop
         .run(&["run", "--rm", "UPPER"])
         .exits(125)

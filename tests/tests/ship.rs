@@ -387,10 +387,11 @@ fn login_push_and_pull_with_a_password() {
     orlop.run(&["pull", &name]).exits(1);
 }
 
-/// Debian's engine with directories of its own and no network.
+/// Debian's engine with directories of its own and no network. The daemon ends before its directory
+/// goes: it unmounts its data only while it finds the note about that in there.
 struct Docker {
-    directory: tempfile::TempDir,
     _daemon: Peer,
+    directory: tempfile::TempDir,
 }
 
 impl Docker {

@@ -190,6 +190,18 @@ impl Record {
         }
     }
 
+    /// As asked; else the host's where the network is the host's, else the short id.
+    pub fn hostname(&self) -> String {
+        if !self.config.hostname.is_empty() {
+            return self.config.hostname.clone();
+        }
+        if self.config.network == "host" {
+            let host = rustix::system::uname();
+            return host.nodename().to_string_lossy().into_owned();
+        }
+        self.id.chars().take(12).collect()
+    }
+
     /// Whether its command runs.
     pub fn is_running(&self) -> bool {
         self.state.status == Status::Running

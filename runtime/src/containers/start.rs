@@ -165,7 +165,7 @@ impl Containers {
             record,
             &Surroundings {
                 netns: attachment.netns.clone(),
-                hostname: hostname(record),
+                hostname: record.hostname(),
                 files: etc,
                 cgroup: self.parts().cgroups.path_of(&record.id),
                 no_new_privileges: self.parts().no_new_privileges,
@@ -218,7 +218,7 @@ impl Containers {
     ) -> Result<Vec<(PathBuf, &'static str)>> {
         let network = &self.parts().network;
         let endpoint = attachment.endpoint.as_ref();
-        let name = hostname(record);
+        let name = record.hostname();
         let hosts = network.hosts(&name, endpoint, &record.config.extra_hosts)?;
         let resolv = network.resolv_conf(attachment.kind, &record.config.dns)?;
         let files = [
@@ -368,18 +368,6 @@ fn copy_up(record: &Record) -> Vec<(PathBuf, PathBuf)> {
         .filter(|mount| matches!(mount.kind, MountKind::Volume { copy: true, .. }))
         .map(|mount| (mount.source.clone(), PathBuf::from(&mount.target)))
         .collect()
-}
-
-/// As asked; else the host's where the network is the host's, else the short id.
-fn hostname(record: &Record) -> String {
-    if !record.config.hostname.is_empty() {
-        return record.config.hostname.clone();
-    }
-    if record.config.network == "host" {
-        let host = rustix::system::uname();
-        return host.nodename().to_string_lossy().into_owned();
-    }
-    record.id.chars().take(12).collect()
 }
 
 /// This process's own hard limit: more cannot be given without CAP_SYS_RESOURCE.

@@ -185,6 +185,36 @@ async fn e21_h1_h6_i1_bad_documents_get_no_name() {
         .unwrap();
 }
 
+/// The same document with spaces at its end, so that it has `size` bytes.
+fn padded(json: &str, size: usize) -> String {
+    let spaces = " ".repeat(size.saturating_sub(json.len()));
+    format!("{json}{spaces}")
+}
+
+#[tokio::test]
+async fn i1_a_manifest_or_configuration_above_4_mib_is_refused() {
+    const MAX: usize = 4 << 20;
+    let served = Served::start().await;
+    let layer = served.blob(b"layer").await;
+    let small = config(&[&layer]);
+    let put_with = async |config_size: usize, manifest_size: usize| {
+        let config = padded(&small, config_size);
+        let config_digest = served.blob_in_pieces(config.as_bytes()).await;
+        let json = manifest(&config_digest, config.len(), &[(&layer, 5)]);
+        let json = padded(&json, manifest_size);
+        served.blob_in_pieces(json.as_bytes()).await;
+        let request = put(NAME, &target(MANIFEST, json.as_bytes()));
+        served.images().put(request).await
+    };
+    for (config_size, manifest_size) in [(0, MAX + 1), (MAX + 1, 0)] {
+        let error = put_with(config_size, manifest_size).await.unwrap_err();
+        assert_eq!(error.code(), Code::InvalidArgument, "{error}");
+        let expected = format!("{MAX}");
+        assert!(error.message().contains(&expected), "{error}");
+    }
+    put_with(MAX, MAX).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_collection_takes_what_nothing_needs() {
     let served = Served::start().await;

@@ -107,6 +107,33 @@ impl Served {
         digest
     }
 
+    /// Like [`Self::blob`], for more bytes than one message holds.
+    pub async fn blob_in_pieces(&self, bytes: &[u8]) -> String {
+        use pb::write_request::Message;
+        let digest = digest(bytes);
+        let open = pb::OpenIngest {
+            ingest_id: digest.replace(':', "-"),
+            ..Default::default()
+        };
+        let commit = pb::CommitIngest {
+            digest: digest.clone(),
+            size: i64::try_from(bytes.len()).unwrap(),
+        };
+        let data = bytes
+            .chunks(orlop_wire::CHUNK_BYTES)
+            .map(|piece| Message::Data(piece.to_vec().into()));
+        let messages: Vec<_> = std::iter::once(Message::Open(open))
+            .chain(data)
+            .chain([Message::Commit(commit)])
+            .map(|message| pb::WriteRequest {
+                message: Some(message),
+            })
+            .collect();
+        let written = self.content().write(tokio_stream::iter(messages)).await;
+        assert_eq!(written.unwrap().into_inner().digest, digest);
+        digest
+    }
+
     /// A whole image of one layer; returns its target.
     pub async fn image(&self, layer: &[u8]) -> Descriptor {
         let layer_digest = self.blob(layer).await;

@@ -69,19 +69,16 @@ impl Snapshots {
             return Ok((packed.clone(), diff_id.clone()));
         }
         let (packed, diff_id) = match self.other_blob(&record)? {
-            Some(other) => self.recompress(&other, codec, lease)?,
+            Some(other) => self.recompress(&record, &other, codec, lease)?,
             None => self.pack(&record, codec, lease)?,
         };
         self.remember(record, codec, &packed, &diff_id)?;
         Ok((packed, diff_id))
     }
 
+    /// Whether a remembered blob still exists; if so, the collector leaves it for a while.
     fn is_here(&self, packed: &Packed) -> Result<bool> {
-        match self.inner.content.open(&parse_digest(&packed.digest)?) {
-            Ok(_) => Ok(true),
-            Err(StoreError::BlobNotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
-        }
+        Ok(self.inner.content.want(&parse_digest(&packed.digest)?))
     }
 
     fn other_blob(&self, record: &Record) -> Result<Option<Packed>> {
@@ -117,14 +114,30 @@ impl Snapshots {
         Ok((packed, diff_id))
     }
 
-    /// The same tar in another compression.
-    fn recompress(&self, from: &Packed, codec: Codec, lease: &str) -> Result<(Packed, String)> {
+    /// The same tar in another compression, proven to be the same.
+    fn recompress(
+        &self,
+        record: &Record,
+        from: &Packed,
+        codec: Codec,
+        lease: &str,
+    ) -> Result<(Packed, String)> {
         let blob: File = self.inner.content.open(&parse_digest(&from.digest)?)?;
         let mut tar = plain(blob)?;
         let out = Compressor::new(self.inner.content.writer()?, codec);
         let mut hashing = Hashing::new(out);
         io::copy(&mut tar, &mut hashing).map_err(write_failed)?;
         let (compressor, diff_id) = hashing.finish();
+        if record
+            .diff_id
+            .as_ref()
+            .is_some_and(|known| *known != diff_id)
+        {
+            return Err(StoreError::BlobDamaged {
+                digest: from.digest.clone(),
+                detail: format!("its plain tar has digest {diff_id}"),
+            });
+        }
         Ok((self.finish(compressor, from.empty, lease)?, diff_id))
     }
 

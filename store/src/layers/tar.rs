@@ -1,6 +1,10 @@
 //! Reading tar as Go's `archive/tar` does, because that is what decided the content of every image
 //! that exists: ustar, PAX, GNU long names and sparse files.
 //!
+//! Why not the `tar` crate, which writes our archives and is the fixture of their tests: it reads a
+//! PAX header or a GNU long name of any size into memory, passes over malformed PAX records, and
+//! knows of sparse files only the old GNU form. Where a layer is hostile, that decides.
+//!
 //! Strict where parsers disagree (`SECURITY` rows A12 to A16, A24): a malformed PAX record, a bad
 //! checksum or an unknown type is an error, PAX sizes win, and every extension is bounded.
 

@@ -18,7 +18,8 @@ pub struct Config {
 /// The store's own options.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct StoreArgs {
-    /// How long a blob that no image and no lease needs stays after somebody last wanted it
+    /// How long a blob that no image and no lease needs stays after somebody last wanted it, and a
+    /// committed snapshot after it was made
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub collect_grace_seconds: u32,
 

@@ -43,7 +43,7 @@ macro_rules! bounded {
 /// All services of a store.
 pub fn routes(store: &Store) -> Routes {
     let content = content::ContentRpc::new(store.clone());
-    let images = images::ImagesRpc::new(store.images.clone());
+    let images = images::ImagesRpc::new(store.images.clone(), store.snapshots.clone());
     let leases = leases::LeasesRpc::new(store.leases.clone());
     let archives = archives::ArchivesRpc::new(store.archives.clone());
     let maintenance = maintenance::MaintenanceRpc::new(store.maintenance.clone());

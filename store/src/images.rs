@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
 use crate::index::{Index, Table};
+use crate::layers::chain::chain_ids;
 use crate::{StoreError, files};
 pub use resolve::{Resolved, Wanted};
 pub use tree::{Summary, Tree};
@@ -121,20 +122,25 @@ impl Images {
         Ok(listed.image)
     }
 
-    /// Removes a name, durably. Its blobs are not wanted any more on its behalf.
-    pub fn delete(&self, name: &str, expected: &Expected) -> Result<(), StoreError> {
+    /// Removes a name, durably. Its blobs are not wanted any more on its behalf; the names of its
+    /// committed snapshots are returned, that they may be treated alike.
+    pub fn delete(&self, name: &str, expected: &Expected) -> Result<Vec<String>, StoreError> {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let image = self.get(name)?;
         self.compare(name, expected)?;
         files::remove(&self.directory, &names::file_name(name))?;
         self.index.remove(Table::Names, name)?;
         drop(turn);
-        if let Ok(tree) = Tree::read(&self.content, name, &image.target) {
-            tree.blobs
-                .iter()
-                .for_each(|digest| self.content.unwant(digest));
+        // A damaged image may still be deleted: nothing of it is known to be unwanted then.
+        let tree = Tree::read(&self.content, name, &image.target).unwrap_or_default();
+        for digest in &tree.blobs {
+            self.content.unwant(digest);
         }
-        Ok(())
+        Ok(tree
+            .stacks
+            .iter()
+            .flat_map(|stack| chain_ids(stack))
+            .collect())
     }
 
     /// Images whose name begins with the prefix, in order of name, from behind `after`.

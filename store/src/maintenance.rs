@@ -94,7 +94,7 @@ impl Maintenance {
             .saturating_sub(grace)
             .unwrap_or(Timestamp::MIN);
         let roots = self.mark()?;
-        let snapshots = self.snapshots.collect(&roots.snapshots, dry_run)?;
+        let snapshots = self.snapshots.collect(&roots.snapshots, cutoff, dry_run)?;
         let mut collected = Collected {
             snapshots: snapshots.snapshots,
             bytes: snapshots.bytes,

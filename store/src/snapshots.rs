@@ -11,7 +11,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::content::Content;
 use crate::error::{Result, StoreError};
@@ -54,6 +54,14 @@ struct Inner {
     /// A directory that stays empty: the lower tree of snapshots without a parent.
     empty: PathBuf,
     turns: Turns,
+    /// Committed snapshots without a grace; see [`Snapshots::unwant`].
+    unwanted: Mutex<HashSet<String>>,
+}
+
+impl Inner {
+    fn unwanted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Snapshots {
@@ -75,6 +83,7 @@ impl Snapshots {
                 trash,
                 empty,
                 turns: Turns::default(),
+                unwanted: Mutex::default(),
             }),
         })
     }

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use jiff::Timestamp;
 use orlop_proto::error::{Failure, Kind};
 use orlop_proto::store::file_op::Op;
 use orlop_proto::store::{
@@ -332,12 +333,7 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
     let diff = client.diff("c", Compression::Gzip).await;
     let crashed = tempfile::tempdir().unwrap();
     let state = crashed.path().join("store");
-    let copied = std::process::Command::new("cp")
-        .arg("-a")
-        .arg(client.service.state())
-        .arg(&state)
-        .status();
-    assert!(copied.unwrap().success());
+    copy_tree(&client.service.state(), &state);
     fs::create_dir_all(state.join("layers/.tmp-x/fs/deep/er")).unwrap();
     fs::create_dir_all(state.join("layers/sha256-without-meta/fs")).unwrap();
     fs::create_dir_all(state.join("snapshots/.tmp-y/upper")).unwrap();
@@ -365,20 +361,135 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
     emptied(&state.join("trash")).await;
     assert_eq!(names(&state.join("layers")).len(), 2);
 
-    let collected = store.snapshots.collect(&HashSet::new(), false).unwrap();
+    let collected = store
+        .snapshots
+        .collect(&HashSet::new(), Timestamp::MAX, false)
+        .unwrap();
     assert_eq!(collected.snapshots, 0);
     store.snapshots.remove("w2").unwrap();
     let live = HashSet::from([base.clone()]);
-    assert_eq!(store.snapshots.collect(&live, true).unwrap().snapshots, 1);
-    assert_eq!(store.snapshots.collect(&live, false).unwrap().snapshots, 1);
+    assert_eq!(
+        store
+            .snapshots
+            .collect(&live, Timestamp::MAX, true)
+            .unwrap()
+            .snapshots,
+        1
+    );
+    assert_eq!(
+        store
+            .snapshots
+            .collect(&live, Timestamp::MAX, false)
+            .unwrap()
+            .snapshots,
+        1
+    );
     assert!(store.snapshots.stat("c").is_err() && store.snapshots.stat(&base).is_ok());
     assert_eq!(
         store
             .snapshots
-            .collect(&HashSet::new(), false)
+            .collect(&HashSet::new(), Timestamp::MAX, false)
             .unwrap()
             .snapshots,
         1
     );
     assert!(names(&state.join("layers")).is_empty());
+}
+
+/// The states that a commit passes through on the disk, each as a kill would leave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_cut_short_loses_nothing() {
+    let mut client = Client::start().await;
+    let base = client.base(passwd().end()).await;
+    client.prepare("model", &base).await.unwrap();
+    client.commit("model", "made").await.unwrap();
+    client.prepare("w", &base).await.unwrap();
+    let blob = client.service.put(b"precious");
+    let copy = CopyEntries {
+        dest: bytes("/f"),
+        entries: vec![file("f", &blob, 0o644)],
+        ..Default::default()
+    };
+    client
+        .apply("w", vec![Op::CopyEntries(copy)])
+        .await
+        .unwrap();
+    let made = fs::read_to_string(client.service.state().join("snapshots/made/meta.json")).unwrap();
+    let layer = client
+        .service
+        .left("layers")
+        .into_iter()
+        .find(|id| id.starts_with("tree-"));
+    let layer = layer.unwrap();
+    for step in 0..4 {
+        let crashed = tempfile::tempdir().unwrap();
+        let state = crashed.path().join("store");
+        copy_tree(&client.service.state(), &state);
+        let place = state.join("layers/tree-0");
+        fs::create_dir(&place).unwrap();
+        fs::copy(
+            state.join("layers").join(&layer).join("meta.json"),
+            place.join("meta.json"),
+        )
+        .unwrap();
+        if step > 0 {
+            fs::create_dir(state.join("snapshots/c")).unwrap();
+            let meta = made.replace(&layer, "tree-0").replace("\"made\"", "\"c\"");
+            fs::write(state.join("snapshots/c/meta.json"), meta).unwrap();
+        }
+        if step > 1 {
+            fs::rename(state.join("snapshots/w/upper"), place.join("fs")).unwrap();
+        }
+        if step > 2 {
+            fs::remove_dir_all(state.join("snapshots/w")).unwrap();
+        }
+        let (there, gone) = if step > 1 { ("c", "w") } else { ("w", "c") };
+        let store = Store::open(&state).unwrap();
+        let read = store.snapshots.read_file(there, b"/f").unwrap();
+        assert_eq!(read, b"precious", "after step {step}");
+        assert!(store.snapshots.stat(gone).is_err(), "after step {step}");
+        let layers = if step > 1 { 3 } else { 2 };
+        assert_eq!(
+            names(&state.join("layers")).len(),
+            layers,
+            "after step {step}"
+        );
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_committed_has_a_grace() {
+    let mut client = Client::start().await;
+    let before = Timestamp::now();
+    let base = client.base(passwd().end()).await;
+    client.prepare("w", &base).await.unwrap();
+    client.commit("w", "c").await.unwrap();
+    let snapshots = client.service.store.snapshots.clone();
+    let none = HashSet::new();
+    assert_eq!(
+        snapshots.collect(&none, before, false).unwrap().snapshots,
+        0
+    );
+    snapshots.unwant(["c".to_owned()]);
+    assert_eq!(
+        snapshots.collect(&none, before, false).unwrap().snapshots,
+        1
+    );
+    assert!(snapshots.stat(&base).is_ok());
+    assert_eq!(
+        snapshots
+            .collect(&none, Timestamp::now(), false)
+            .unwrap()
+            .snapshots,
+        1
+    );
 }

@@ -9,15 +9,17 @@ use super::blocking;
 use super::streams::Outgoing;
 use super::values::{descriptor, image, platform, signed, time};
 use crate::images::{Expected, Images, Listed, PAGE_MAX, Resolved};
+use crate::snapshots::Snapshots;
 
 #[derive(Debug)]
 pub(super) struct ImagesRpc {
     images: Images,
+    snapshots: Snapshots,
 }
 
 impl ImagesRpc {
-    pub(super) fn new(images: Images) -> Self {
-        Self { images }
+    pub(super) fn new(images: Images, snapshots: Snapshots) -> Self {
+        Self { images, snapshots }
     }
 }
 
@@ -78,7 +80,12 @@ impl pb::images_server::Images for ImagesRpc {
             digest if digest.is_empty() => Expected::Any,
             digest => Expected::Digest(digest),
         };
-        blocking(move || images.delete(&request.name, &expected)).await?;
+        let snapshots = self.snapshots.clone();
+        blocking(move || {
+            snapshots.unwant(images.delete(&request.name, &expected)?);
+            Ok(())
+        })
+        .await?;
         Ok(Response::new(pb::DeleteImageResponse {}))
     }
 

@@ -100,6 +100,19 @@ impl Shelf {
         Ok(())
     }
 
+    /// Gives a draft without a tree its name. Until [`Self::fill`] it is no layer: an open drops it.
+    pub fn place(&self, draft: &Draft, id: &str) -> Result<()> {
+        files::rename_new(&draft.place, &self.directory.join(id))
+    }
+
+    /// Moves an existing tree into a placed layer, in one step: before it the tree is whole where it
+    /// was, after it the layer is whole. The caller syncs the layer's directory.
+    pub fn fill(&self, id: &str, from: &Path, meta: LayerMeta) -> Result<()> {
+        files::rename_new(from, &self.tree(id))?;
+        self.known().insert(id, meta);
+        Ok(())
+    }
+
     /// Throws away a layer.
     pub fn remove(&self, id: &str, trash: &Trash) -> Result<()> {
         self.known().remove(id);
@@ -150,11 +163,6 @@ impl Draft {
         fs::create_dir(&tree).map_err(files::failed("make", &tree))?;
         files::set_mode(&tree, 0o755)?;
         Ok(tree)
-    }
-
-    /// Takes a tree that exists.
-    pub fn take_tree(&self, from: &Path) -> Result<()> {
-        files::rename_new(from, &self.place.join(TREE))
     }
 
     /// Writes what is to be known of the layer.

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
+use jiff::Timestamp;
+
 use crate::error::Result;
 use crate::layers::root::Root;
-use crate::snapshots::record::Kind;
+use crate::snapshots::record::{Kind, Record};
 use crate::snapshots::{Snapshots, files};
 
 /// What a collection removed, or would.
@@ -18,10 +20,16 @@ pub struct Collected {
 
 impl Snapshots {
     /// Removes committed snapshots that are neither in `live` nor below a live, an active or a viewed
-    /// one. `live` holds names, for example the chain ids of the images.
-    pub fn collect(&self, live: &HashSet<String>, dry_run: bool) -> Result<Collected> {
+    /// one. `live` holds names, for example the chain ids of the images. What was made since `cutoff`
+    /// is live: a caller that has just committed it may be about to hold it.
+    pub fn collect(
+        &self,
+        live: &HashSet<String>,
+        cutoff: Timestamp,
+        dry_run: bool,
+    ) -> Result<Collected> {
         let mut collected = Collected::default();
-        let reached = self.reached(live);
+        let reached = self.reached(live, cutoff);
         let mut dead: Vec<_> = self.list();
         dead.retain(|record| record.kind == Kind::Committed && !reached.contains(&record.key));
         // Children go before their parents.
@@ -43,12 +51,25 @@ impl Snapshots {
         Ok(collected)
     }
 
-    fn reached(&self, live: &HashSet<String>) -> HashSet<String> {
+    /// Takes the grace of these committed snapshots away: the name that they belonged to is gone.
+    /// Those that something else needs stay all the same.
+    pub fn unwant(&self, names: impl IntoIterator<Item = String>) {
+        let mut unwanted = self.inner.unwanted();
+        unwanted.extend(names.into_iter().filter(|name| self.stat(name).is_ok()));
+    }
+
+    fn reached(&self, live: &HashSet<String>, cutoff: Timestamp) -> HashSet<String> {
+        let mut unwanted = self.inner.unwanted();
+        unwanted.retain(|name| self.stat(name).is_ok());
+        let wanted = |record: &Record| {
+            let fresh = record.created >= cutoff && !unwanted.contains(&record.key);
+            fresh || live.contains(&record.key)
+        };
         let roots = self
             .list()
             .into_iter()
             .filter_map(|record| match record.kind {
-                Kind::Committed => live.contains(&record.key).then_some(record.key),
+                Kind::Committed => wanted(&record).then_some(record.key),
                 Kind::Active | Kind::View => record.parent,
             });
         let mut reached = HashSet::new();

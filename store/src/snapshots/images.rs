@@ -49,6 +49,7 @@ impl Snapshots {
             return Ok(Unpacked::default());
         };
         self.hold(lease, top)?;
+        self.inner.unwanted().retain(|name| !names.contains(name));
         let count = |layers: usize| u32::try_from(layers).unwrap_or(u32::MAX);
         let mut done = Unpacked {
             name: top.clone(),

@@ -87,6 +87,9 @@ impl Snapshots {
     }
 
     /// Turns an active snapshot into a committed one: its upper directory becomes a layer by rename.
+    ///
+    /// That rename is the commit: the layer's and the snapshot's descriptions are durable before it.
+    /// Killed before, a store opens with the active snapshot; killed after, with the committed one.
     pub fn commit(&self, key: &str, wanted: Wanted) -> Result<Record> {
         crate::ids::check("snapshot", &wanted.key)?;
         let inner = &self.inner;
@@ -102,14 +105,13 @@ impl Snapshots {
         let mut record = Record::new(&wanted.key, Kind::Committed, active.parent, wanted.labels);
         record.layer = Some(layer.clone());
 
-        let tree = inner.shelf.draft()?;
-        tree.describe(&LayerMeta::default())?;
-        let (draft, _) = inner.records.draft(&record)?;
-        files::sync_file_system(inner.records.directory())?;
-        tree.take_tree(&inner.records.work_of(key).0)?;
-        inner.shelf.publish(tree, &layer, LayerMeta::default())?;
-        files::sync_directory(inner.shelf.directory())?;
-        inner.records.publish(&draft, record.clone())?;
+        if let Err(error) = inner.move_tree(key, &record, &layer) {
+            inner.trash.throw(&inner.records.place(&record.key))?;
+            inner.shelf.remove(&layer, &inner.trash)?;
+            return Err(error);
+        }
+        inner.records.admit(record.clone());
+        files::sync_directory(&inner.shelf.directory().join(&layer))?;
         inner.records.remove(key, &inner.trash)?;
         files::sync_directory(inner.records.directory())?;
         Ok(record)
@@ -159,6 +161,18 @@ impl Snapshots {
 }
 
 impl Inner {
+    /// From the active snapshot `key` to the committed one of the record; all or nothing.
+    fn move_tree(&self, key: &str, record: &Record, layer: &str) -> Result<()> {
+        let tree = self.shelf.draft()?;
+        tree.describe(&LayerMeta::default())?;
+        self.shelf.place(&tree, layer)?;
+        let (draft, _) = self.records.draft(record)?;
+        self.records.announce(&draft, record)?;
+        files::sync_file_system(self.records.directory())?;
+        let upper = self.records.work_of(key).0;
+        self.shelf.fill(layer, &upper, LayerMeta::default())
+    }
+
     /// In the turn of the layer, so that nobody who just found it loses it.
     pub(super) fn remove_layer_unless_used(&self, layer: &str) -> Result<()> {
         let _turn = self.turns.take(vec![layer_turn(layer)]);

@@ -230,6 +230,18 @@ impl Records {
         Ok(())
     }
 
+    /// Gives a draft its name on the disk only: a committed snapshot whose layer is still to be
+    /// filled. An open without the layer drops it. The caller has the turn of the key.
+    pub fn announce(&self, draft: &Path, record: &Record) -> Result<()> {
+        self.check_free(&record.key)?;
+        files::rename_new(draft, &self.place(&record.key))
+    }
+
+    /// Makes an announced snapshot known.
+    pub fn admit(&self, record: Record) {
+        self.known().insert(record.key.clone(), record);
+    }
+
     /// Replaces what is known of a snapshot, durably.
     pub fn update(&self, record: Record) -> Result<()> {
         files::replace_json(&self.place(&record.key).join(META), &record)?;

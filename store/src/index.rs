@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Raise it when a table's values change their form: an index of another version is filled anew.
-const SCHEMA: &[u8] = b"1";
+const SCHEMA: &[u8] = b"2";
 const SCHEMA_KEY: &[u8] = b"schema";
 /// Present only while no process uses the index: without it the last one was killed, and what it
 /// wrote last may not have reached the index.

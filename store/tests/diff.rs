@@ -16,6 +16,7 @@ mod service;
 #[path = "support/smith.rs"]
 mod smith;
 use client::{Client, at, bytes, file, owner, passwd, read_blob};
+use smith::Tar;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_tree_is_the_same_layer_in_another_store() {
@@ -118,4 +119,18 @@ async fn a_remembered_blob_is_looked_at_before_it_is_answered() {
     };
     let refused = client.rpc.diff(request).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::DataLoss, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unpacked_layer_without_members_is_empty() {
+    let mut client = Client::start().await;
+    for (tar, empty) in [
+        (Tar::new().end(), true),
+        (Tar::new().file("f", b"").end(), false),
+    ] {
+        let name = client.base(tar).await;
+        for compression in [Compression::None, Compression::Gzip] {
+            assert_eq!(client.diff(&name, compression).await.empty, empty);
+        }
+    }
 }

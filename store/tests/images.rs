@@ -296,3 +296,28 @@ async fn what_is_not_built_says_so() {
         .unwrap_err();
     assert_eq!(error.code(), Code::Unimplemented);
 }
+
+#[tokio::test]
+async fn the_size_of_an_unpacked_image_is_that_of_its_files() {
+    let served = Served::start().await;
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(3);
+    header.set_mode(0o644);
+    tar.append_data(&mut header, "f", &b"abc"[..]).unwrap();
+    let tar = tar.into_inner().unwrap();
+    let target = served.named(NAME, &tar).await;
+    let size = async || {
+        let list = pb::ListImagesRequest::default();
+        let page = served.images().list(list).await.unwrap().into_inner();
+        page.images[0].size
+    };
+    assert_eq!(size().await, i64::try_from(tar.len()).unwrap());
+    let request = pb::UnpackRequest {
+        digest: target.digest,
+        ..Default::default()
+    };
+    let mut snapshots = pb::snapshots_client::SnapshotsClient::new(served.channel.clone());
+    snapshots.unpack(request).await.unwrap();
+    assert_eq!(size().await, 3);
+}

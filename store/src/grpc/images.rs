@@ -107,7 +107,8 @@ impl pb::images_server::Images for ImagesRpc {
             Some(last) if listed.len() == limit => last.image.name.clone(),
             _ => String::new(),
         };
-        let images = listed.into_iter().map(summary).collect();
+        let images = listed.into_iter().map(|listed| self.summary(listed));
+        let images = images.collect();
         Ok(Response::new(pb::ListImagesResponse {
             images,
             next_page_token,
@@ -134,19 +135,26 @@ fn resolved_image(resolved: Resolved) -> pb::ResolvedImage {
     }
 }
 
-fn summary(listed: Listed) -> pb::ImageSummary {
-    let summary = listed.summary;
-    let (os, architecture, variant) = summary.platform;
-    pb::ImageSummary {
-        image: Some(image(&listed.image)),
-        image_id: summary.image_id,
-        created: summary.created.map(time),
-        size: signed(summary.size),
-        platform: Some(Platform {
-            os,
-            architecture,
-            variant,
-        }),
-        labels: summary.labels.into_iter().collect(),
+impl ImagesRpc {
+    fn summary(&self, listed: Listed) -> pb::ImageSummary {
+        let summary = listed.summary;
+        let size = summary
+            .layers
+            .iter()
+            .map(|(diff_id, blob)| self.snapshots.layer_bytes(diff_id).unwrap_or(*blob))
+            .fold(0, u64::saturating_add);
+        let (os, architecture, variant) = summary.platform;
+        pb::ImageSummary {
+            image: Some(image(&listed.image)),
+            image_id: summary.image_id,
+            created: summary.created.map(time),
+            size: signed(size),
+            platform: Some(Platform {
+                os,
+                architecture,
+                variant,
+            }),
+            labels: summary.labels.into_iter().collect(),
+        }
     }
 }

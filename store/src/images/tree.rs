@@ -25,8 +25,8 @@ pub struct Summary {
     pub ids: Vec<String>,
     /// By its own account.
     pub created: Option<Timestamp>,
-    /// Bytes of the layers' blobs.
-    pub size: u64,
+    /// The layers, bottom first: diff id, and bytes of the blob.
+    pub layers: Vec<(String, u64)>,
     /// `os`, `architecture`, `variant`.
     pub platform: (String, String, String),
     /// The configuration's.
@@ -68,11 +68,9 @@ impl Summary {
             return;
         };
         self.image_id = manifest.config().digest().to_string();
-        self.size = manifest
-            .layers()
-            .iter()
-            .map(Descriptor::size)
-            .fold(0, u64::saturating_add);
+        let sizes = manifest.layers().iter().map(Descriptor::size);
+        let diff_ids = config.rootfs().diff_ids().iter().cloned();
+        self.layers = diff_ids.zip(sizes).collect();
         self.created = config
             .created()
             .as_ref()

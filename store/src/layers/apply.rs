@@ -104,6 +104,11 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// Bytes of all files written by now, holes included.
+    pub fn file_bytes(&self) -> u64 {
+        self.space.bytes_max - self.space.bytes_left
+    }
+
     /// Sets the times of the directories; gives the number of things made.
     pub fn finish(self) -> Result<u64> {
         for (path, mtime) in self.times.iter().rev() {

@@ -18,6 +18,12 @@ const TREE: &str = "fs";
 pub struct LayerMeta {
     /// Digest of its plain tar, once that is known.
     pub diff_id: Option<String>,
+    /// Bytes of its files, holes included and names of one file counted once; once that is known.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// Its tar has no member.
+    #[serde(default)]
+    pub empty: bool,
 }
 
 /// The layers, by id and by diff id. The files are the truth; what is in memory was read from them.
@@ -63,6 +69,13 @@ impl Shelf {
         self.known().by_diff_id.get(diff_id).cloned()
     }
 
+    /// What is known of the layer with this diff id, if it is here.
+    pub fn meta_of(&self, diff_id: &str) -> Option<LayerMeta> {
+        let known = self.known();
+        let id = known.by_diff_id.get(diff_id)?;
+        known.layers.get(id).cloned()
+    }
+
     /// Where a layer's tree is.
     pub fn tree(&self, id: &str) -> PathBuf {
         self.directory.join(id).join(TREE)
@@ -79,22 +92,20 @@ impl Shelf {
             .directory
             .join(format!(".tmp-{}", files::random_name()?));
         files::make_directory(&place)?;
-        Ok(Draft { place })
+        let meta = LayerMeta::default();
+        Ok(Draft { place, meta })
     }
 
     /// Gives a finished draft its name. The caller has synced the file system; it syncs
     /// [`Self::directory`] after.
-    pub fn publish(&self, draft: Draft, id: &str, meta: LayerMeta) -> Result<()> {
+    pub fn publish(&self, draft: Draft, id: &str) -> Result<()> {
         files::rename_new(&draft.place, &self.directory.join(id))?;
-        self.known().insert(id, meta);
+        self.known().insert(id, draft.meta);
         Ok(())
     }
 
-    /// Remembers the diff id of a layer that was packed.
-    pub fn set_diff_id(&self, id: &str, diff_id: &str) -> Result<()> {
-        let meta = LayerMeta {
-            diff_id: Some(diff_id.to_owned()),
-        };
+    /// Remembers what packing a layer told.
+    pub fn describe(&self, id: &str, meta: LayerMeta) -> Result<()> {
         files::replace_json(&self.directory.join(id).join(META), &meta)?;
         self.known().insert(id, meta);
         Ok(())
@@ -107,9 +118,9 @@ impl Shelf {
 
     /// Moves an existing tree into a placed layer, in one step: before it the tree is whole where it
     /// was, after it the layer is whole. The caller syncs the layer's directory.
-    pub fn fill(&self, id: &str, from: &Path, meta: LayerMeta) -> Result<()> {
+    pub fn fill(&self, draft: Draft, id: &str, from: &Path) -> Result<()> {
         files::rename_new(from, &self.tree(id))?;
-        self.known().insert(id, meta);
+        self.known().insert(id, draft.meta);
         Ok(())
     }
 
@@ -154,6 +165,7 @@ impl Known {
 #[derive(Debug)]
 pub struct Draft {
     place: PathBuf,
+    meta: LayerMeta,
 }
 
 impl Draft {
@@ -166,8 +178,14 @@ impl Draft {
     }
 
     /// Writes what is to be known of the layer.
-    pub fn describe(&self, meta: &LayerMeta) -> Result<()> {
-        files::write_json(&self.place.join(META), meta).map(drop)
+    pub fn describe(&mut self, meta: LayerMeta) -> Result<()> {
+        self.meta = meta;
+        files::write_json(&self.place.join(META), &self.meta).map(drop)
+    }
+
+    /// What is known of the layer.
+    pub fn meta(&self) -> &LayerMeta {
+        &self.meta
     }
 
     /// Gives up.

@@ -18,6 +18,18 @@ pub struct Unpacked {
     pub diff_id: String,
     /// Bytes of the plain tar.
     pub bytes: u64,
+    /// Bytes of the files in it, holes included.
+    pub file_bytes: u64,
+    /// Members of the tar.
+    pub members: u64,
+}
+
+/// What was done with the members of an archive.
+#[derive(Clone, Copy, Debug, Default)]
+struct Applied {
+    members: u64,
+    made: u64,
+    file_bytes: u64,
 }
 
 /// Unpacks a layer: whiteouts become marks of overlayfs. On error the directory holds whatever was
@@ -25,13 +37,17 @@ pub struct Unpacked {
 pub fn unpack(blob: File, directory: OwnedFd, limits: Limits) -> Result<Unpacked> {
     let root = Root::new(directory);
     check_space(root.fd(), limits.disk_reserve)?;
+    let mut applied = Applied::default();
     let plain = stream(blob, limits, |pieces| {
         let applier = Applier::new(&root, limits.plain_bytes, limits.disk_reserve);
-        apply(pieces, applier, decide).map(drop)
+        applied = apply(pieces, applier, decide)?;
+        Ok(())
     })?;
     Ok(Unpacked {
         diff_id: plain.diff_id,
         bytes: plain.bytes,
+        file_bytes: applied.file_bytes,
+        members: applied.members,
     })
 }
 
@@ -47,7 +63,7 @@ pub fn extract(
     stream(blob, limits, |pieces| {
         let applier = Applier::new(&root, limits.plain_bytes, limits.disk_reserve);
         let applier = applier.owned_by(owner);
-        made = apply(pieces, applier, crate::layers::entry::decide_plain)?;
+        made = apply(pieces, applier, crate::layers::entry::decide_plain)?.made;
         Ok(())
     })?;
     Ok(made)
@@ -81,14 +97,21 @@ fn apply(
     pieces: Pieces,
     mut applier: Applier<'_>,
     decide: impl Fn(Member) -> Result<Action>,
-) -> Result<u64> {
+) -> Result<Applied> {
     let mut tar = TarReader::new(pieces);
+    let mut members = 0;
     while let Some(member) = tar.next_member()? {
+        members += 1;
         applier.perform(decide(member)?, &mut tar)?;
     }
+    let file_bytes = applier.file_bytes();
     let made = applier.finish()?;
     drain(tar.into_inner())?;
-    Ok(made)
+    Ok(Applied {
+        members,
+        made,
+        file_bytes,
+    })
 }
 
 fn drain(mut rest: impl Read) -> Result<()> {

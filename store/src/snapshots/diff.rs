@@ -14,6 +14,7 @@ use crate::layers::compress::{Codec, Compressor};
 use crate::layers::decompress::plain;
 use crate::layers::pack::{Hashing, pack};
 use crate::layers::root::{Root, file_type};
+use crate::layers::shelf::LayerMeta;
 use crate::layers::walk::{Met, walk};
 use crate::leases::Resource;
 use crate::snapshots::record::{Kind, Packed, Record};
@@ -49,6 +50,8 @@ pub struct Usage {
     pub bytes: u64,
     /// Inodes; a file with several names is one.
     pub inodes: u64,
+    /// Bytes of regular files, holes included; a file with several names is one.
+    pub file_bytes: u64,
 }
 
 impl Snapshots {
@@ -95,7 +98,12 @@ impl Snapshots {
         if record.diff_id.as_deref() != Some(diff_id) {
             record.blobs.clear();
             if let Some(layer) = &record.layer {
-                self.inner.shelf.set_diff_id(layer, diff_id)?;
+                let meta = LayerMeta {
+                    diff_id: Some(diff_id.to_owned()),
+                    bytes: Some(self.usage(&record.key)?.file_bytes),
+                    empty: packed.empty,
+                };
+                self.inner.shelf.describe(layer, meta)?;
             }
         }
         record.diff_id = Some(diff_id.to_owned());
@@ -203,6 +211,7 @@ pub(crate) fn usage_of(root: &Root) -> Result<Usage> {
     let mut usage = Usage {
         bytes: 0,
         inodes: 1,
+        file_bytes: 0,
     };
     let mut seen = HashSet::new();
     walk(root.fd(), None, &mut |stop| {
@@ -214,6 +223,9 @@ pub(crate) fn usage_of(root: &Root) -> Result<Usage> {
             usage.inodes += 1;
             let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
             usage.bytes += blocks * STAT_BLOCK_BYTES;
+            if file_type(stat) == FileType::RegularFile {
+                usage.file_bytes += u64::try_from(stat.st_size).unwrap_or(0);
+            }
         }
         Ok(())
     })?;

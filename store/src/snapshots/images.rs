@@ -68,6 +68,11 @@ impl Snapshots {
         Ok(done)
     }
 
+    /// Bytes of the files of an unpacked layer; `None` when it is not unpacked.
+    pub fn layer_bytes(&self, diff_id: &str) -> Option<u64> {
+        self.inner.shelf.meta_of(diff_id)?.bytes
+    }
+
     /// A turn at all layers and names, so that several callers share the work.
     fn turn_of(&self, layers: &[ImageLayer], names: &[String]) -> Turn<'_> {
         loop {
@@ -153,8 +158,8 @@ impl Snapshots {
     }
 
     fn unpack_one(&self, layer: &ImageLayer) -> Result<Draft> {
-        let draft = self.inner.shelf.draft()?;
-        let unpacked = self.unpack_into(layer, &draft);
+        let mut draft = self.inner.shelf.draft()?;
+        let unpacked = self.unpack_into(layer, &mut draft);
         match unpacked {
             Ok(()) => Ok(draft),
             Err(error) => {
@@ -165,7 +170,7 @@ impl Snapshots {
     }
 
     /// Row H5: what came out must be what the configuration says.
-    fn unpack_into(&self, layer: &ImageLayer, draft: &Draft) -> Result<()> {
+    fn unpack_into(&self, layer: &ImageLayer, draft: &mut Draft) -> Result<()> {
         let blob = self.inner.content.open(&parse_digest(&layer.digest)?)?;
         let tree = files::open_directory(&draft.make_tree()?)?;
         let unpacked = unpack(blob, tree, self.inner.limits)?;
@@ -176,7 +181,11 @@ impl Snapshots {
                 actual: unpacked.diff_id,
             });
         }
-        draft.describe(&meta(layer))
+        draft.describe(LayerMeta {
+            diff_id: Some(unpacked.diff_id),
+            bytes: Some(unpacked.file_bytes),
+            empty: unpacked.members == 0,
+        })
     }
 
     /// Trees before the names that point at them; one sync for all before, one after.
@@ -194,7 +203,10 @@ impl Snapshots {
                 continue;
             }
             let below = position.checked_sub(1).map(|below| names[below].clone());
-            let record = self.record_of(layer, name, below)?;
+            let known = drafts.get(&layer.diff_id).map(|draft| draft.meta().clone());
+            let known = known.or_else(|| inner.shelf.meta_of(&layer.diff_id));
+            let empty = known.is_some_and(|meta| meta.empty);
+            let record = self.record_of(layer, name, below, empty)?;
             let (draft, _) = inner.records.draft(&record)?;
             records.push((draft, record));
         }
@@ -202,7 +214,7 @@ impl Snapshots {
         for layer in layers {
             if let Some(draft) = drafts.remove(&layer.diff_id) {
                 let id = Shelf::id_of(&layer.diff_id);
-                inner.shelf.publish(draft, &id, meta(layer))?;
+                inner.shelf.publish(draft, &id)?;
             }
         }
         files::sync_directory(inner.shelf.directory())?;
@@ -212,17 +224,23 @@ impl Snapshots {
         files::sync_directory(inner.records.directory())
     }
 
-    fn record_of(&self, layer: &ImageLayer, name: &str, below: Option<String>) -> Result<Record> {
+    fn record_of(
+        &self,
+        layer: &ImageLayer,
+        name: &str,
+        below: Option<String>,
+        empty: bool,
+    ) -> Result<Record> {
         let found = self.inner.shelf.find(&layer.diff_id);
         let mut record = Record::new(name, Kind::Committed, below, HashMap::new());
         record.layer = Some(found.unwrap_or_else(|| Shelf::id_of(&layer.diff_id)));
         record.diff_id = Some(layer.diff_id.clone());
-        record.blobs = self.blob_of(layer)?;
+        record.blobs = self.blob_of(layer, empty)?;
         Ok(record)
     }
 
     /// The blob that the layer came from is the answer to a later diff.
-    fn blob_of(&self, layer: &ImageLayer) -> Result<BTreeMap<Codec, Packed>> {
+    fn blob_of(&self, layer: &ImageLayer, empty: bool) -> Result<BTreeMap<Codec, Packed>> {
         let mut blob = self.inner.content.open(&parse_digest(&layer.digest)?)?;
         let failed = |source| StoreError::TarRead {
             what: "a blob",
@@ -239,15 +257,9 @@ impl Snapshots {
         let packed = Packed {
             digest: layer.digest.clone(),
             size,
-            empty: false,
+            empty,
         };
         Ok(BTreeMap::from([(codec, packed)]))
-    }
-}
-
-fn meta(layer: &ImageLayer) -> LayerMeta {
-    LayerMeta {
-        diff_id: Some(layer.diff_id.clone()),
     }
 }
 

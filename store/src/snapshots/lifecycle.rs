@@ -163,14 +163,14 @@ impl Snapshots {
 impl Inner {
     /// From the active snapshot `key` to the committed one of the record; all or nothing.
     fn move_tree(&self, key: &str, record: &Record, layer: &str) -> Result<()> {
-        let tree = self.shelf.draft()?;
-        tree.describe(&LayerMeta::default())?;
+        let mut tree = self.shelf.draft()?;
+        tree.describe(LayerMeta::default())?;
         self.shelf.place(&tree, layer)?;
         let (draft, _) = self.records.draft(record)?;
         self.records.announce(&draft, record)?;
         files::sync_file_system(self.records.directory())?;
         let upper = self.records.work_of(key).0;
-        self.shelf.fill(layer, &upper, LayerMeta::default())
+        self.shelf.fill(tree, layer, &upper)
     }
 
     /// In the turn of the layer, so that nobody who just found it loses it.

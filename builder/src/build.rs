@@ -1,5 +1,6 @@
 //! One build, from the client's first message to the result.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -70,15 +71,10 @@ impl Builder {
         }
         let files = files(&plan, &verdicts);
         exchange.files(&tree, files, &self.ports, &lease.id).await?;
-        tell_sources(&plan, &events).await;
+        let (sources, here) = tell_sources(&plan, &events).await;
         let records = solver.execute(&plan, &verdicts).await?;
         let cached = records.values().filter(|(_, cached)| *cached).count();
-        let here = plan
-            .sources
-            .iter()
-            .filter(|(_, _, base)| !is_pulled(&plan, *base))
-            .count();
-        let steps = records.len() + plan.sources.len();
+        let steps = records.len() + sources;
         let exporter = Exporter {
             ports: &self.ports,
             cache: &self.cache,
@@ -179,15 +175,24 @@ fn is_pulled(plan: &Plan, base: Option<usize>) -> bool {
     base.is_some_and(|index| plan.bases[index].pulled)
 }
 
-async fn tell_sources(plan: &Plan, events: &Sink) {
+/// Tells of the steps that stages begin with; those that begin with the same image share one. How many
+/// there are, and how many of them were here.
+async fn tell_sources(plan: &Plan, events: &Sink) -> (usize, usize) {
+    let mut told = HashSet::new();
+    let mut here = 0;
     for (index, (name, line, base)) in plan.sources.iter().enumerate() {
         let vertex = match base {
             Some(base) => plan.bases[*base].manifest.clone(),
             None => format!("from-{index}"),
         };
-        events.started(&vertex, name, *line).await;
-        events.completed(&vertex, !is_pulled(plan, *base)).await;
+        if told.insert(vertex.clone()) {
+            let cached = !is_pulled(plan, *base);
+            here += usize::from(cached);
+            events.started(&vertex, name, *line).await;
+            events.completed(&vertex, cached).await;
+        }
     }
+    (told.len(), here)
 }
 
 /// The tree is shared with steps that outlive the build that planned them.

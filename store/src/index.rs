@@ -112,11 +112,6 @@ impl Index {
         Ok(())
     }
 
-    /// Whether a key is there.
-    pub fn contains(&self, table: Table, key: &str) -> Result<bool, IndexError> {
-        Ok(self.tree(table).contains_key(key)?)
-    }
-
     /// All pairs whose key begins with the prefix, in order of the key.
     pub fn scan<T: DeserializeOwned>(
         &self,

@@ -35,11 +35,6 @@ pub struct Unpacked {
     pub existed: u32,
 }
 
-/// The name of the committed snapshot of an image's topmost layer.
-pub fn snapshot_name<S: AsRef<str>>(diff_ids: &[S]) -> Option<String> {
-    chain_ids(diff_ids).pop()
-}
-
 impl Snapshots {
     /// Makes the layers of an image mountable, bottom first. On error nothing is left behind.
     pub fn unpack(&self, layers: &[ImageLayer], lease: &str) -> Result<Unpacked> {

@@ -81,11 +81,6 @@ impl Record {
         }
     }
 
-    /// Whether it is writable.
-    pub fn is_active(&self) -> bool {
-        self.kind == Kind::Active
-    }
-
     /// The error of an operation that needs another kind.
     pub fn wrong_kind(&self, needed: &'static str) -> StoreError {
         StoreError::SnapshotKind {

@@ -41,13 +41,29 @@ pub(crate) fn unified(cgroups: &[Cgroup]) -> Result<Option<OwnedFd>> {
     Ok(Some(directory.into()))
 }
 
-/// Puts a process of one thread into the v1 hierarchies. `tasks` moves that thread only, which costs
-/// the kernel far less than `cgroup.procs` does.
-pub(crate) fn join(cgroups: &[Cgroup], pid: i32) -> Result<()> {
-    for cgroup in cgroups.iter().filter(|cgroup| cgroup.controllers.is_some()) {
-        write(&cgroup.path.join("tasks"), &pid.to_string()).map_err(fail(cgroup))?;
+/// The ways into the v1 hierarchies, opened on the host for a child that has yet to be forked.
+pub(crate) struct Doors<'a>(Vec<(&'a Cgroup, File)>);
+
+impl<'a> Doors<'a> {
+    /// Opens `tasks` of each.
+    pub(crate) fn open(cgroups: &'a [Cgroup]) -> Result<Self> {
+        let mut doors = Vec::new();
+        for cgroup in cgroups.iter().filter(|cgroup| cgroup.controllers.is_some()) {
+            let path = cgroup.path.join("tasks");
+            let file = OpenOptions::new().write(true).open(path);
+            doors.push((cgroup, file.map_err(fail(cgroup))?));
+        }
+        Ok(Self(doors))
     }
-    Ok(())
+
+    /// Puts the caller, which has one thread, into them. A thread that moves itself takes none of the
+    /// kernel's global locks; moving another one waits for an RCU grace period, 10 ms and more.
+    pub(crate) fn enter(&self) -> Result<()> {
+        for (cgroup, door) in &self.0 {
+            (&*door).write_all(b"0").map_err(fail(cgroup))?;
+        }
+        Ok(())
+    }
 }
 
 /// Puts the device rules of the specification into force.

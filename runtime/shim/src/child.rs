@@ -35,11 +35,12 @@ impl Child {
             source,
         })?;
         let unified = cgroup::unified(cgroups)?;
+        let doors = cgroup::Doors::open(cgroups)?;
         let fork =
             sys::fork(flags, unified.as_ref().map(AsFd::as_fd)).map_err(Error::Namespaces)?;
         let Fork::Parent { pid, pidfd } = fork else {
             drop(ours);
-            live(&theirs, steps);
+            live(&theirs, &doors, steps);
         };
         drop(theirs);
         let child = Self {
@@ -47,16 +48,15 @@ impl Child {
             pidfd,
             channel: ours,
         };
-        if let Err(error) = child.place(cgroups, oom_score) {
+        if let Err(error) = child.release(oom_score) {
             child.abandon();
             return Err(error);
         }
         Ok(child)
     }
 
-    /// Into the cgroup, before it takes its first step.
-    fn place(&self, cgroups: &[Cgroup], oom_score: Option<i32>) -> Result<()> {
-        cgroup::join(cgroups, self.pid)?;
+    /// Lets it take its first step.
+    fn release(&self, oom_score: Option<i32>) -> Result<()> {
         if let Some(score) = oom_score {
             let written = fs::write(
                 format!("/proc/{}/oom_score_adj", self.pid),
@@ -119,10 +119,14 @@ impl Child {
     }
 }
 
-/// The child's side: never returns into the shim's code.
-fn live(channel: &Channel, steps: impl FnOnce(&Channel) -> Result<Infallible>) -> ! {
+/// The child's side: into the cgroup before anything else; never returns into the shim's code.
+fn live(
+    channel: &Channel,
+    doors: &cgroup::Doors<'_>,
+    steps: impl FnOnce(&Channel) -> Result<Infallible>,
+) -> ! {
     if channel.wait_go() {
-        let Err(error) = steps(channel);
+        let Err(error) = doors.enter().and_then(|()| steps(channel));
         let report = Report::Failed {
             failure: error.failure(),
             message: error.message(),

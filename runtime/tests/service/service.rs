@@ -1,7 +1,6 @@
 //! One instance of the service: its own root, sockets and store; nothing is left behind.
 
 use std::process::{Child, Command};
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use orlop_proto::error::Failure;
@@ -311,16 +310,14 @@ pub(crate) fn sh(script: &str) -> wire::CreateRequest {
     of_image("busybox", &["sh", "-c", script])
 }
 
-/// The shim, built once.
-fn shim() -> &'static std::path::PathBuf {
-    static SHIM: OnceLock<std::path::PathBuf> = OnceLock::new();
-    SHIM.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "-q", "-p", "orlop-shim"])
-            .status()
-            .unwrap();
-        assert!(built.success(), "cannot build orlop-shim");
-        let exe = std::env::current_exe().unwrap();
-        exe.parent().unwrap().parent().unwrap().join("orlop-shim")
-    })
+/// The shim beside this test, as `cargo build --workspace --bins` leaves it.
+fn shim() -> std::path::PathBuf {
+    let shim =
+        std::path::Path::new(env!("CARGO_BIN_EXE_orlop-runtime")).with_file_name("orlop-shim");
+    assert!(
+        shim.exists(),
+        "{} is not built: run `cargo build --workspace --bins`",
+        shim.display()
+    );
+    shim
 }

@@ -48,8 +48,10 @@ impl Engine for Orlop {
 
 /// Debian's, or whichever is on the `PATH`, with directories of its own.
 pub(crate) struct Docker {
-    directory: TempDir,
+    // First, so that it ends before its directory goes: it unmounts its data only while it finds the
+    // note about that in there.
     _daemon: Daemon,
+    directory: TempDir,
 }
 
 impl Docker {
@@ -104,8 +106,8 @@ impl Engine for Docker {
 pub(crate) struct Registry {
     /// `127.0.0.1:PORT`.
     pub(crate) address: String,
-    _directory: TempDir,
     _daemon: Daemon,
+    _directory: TempDir,
 }
 
 impl Registry {

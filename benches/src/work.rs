@@ -183,7 +183,9 @@ fn transfers(address: &str) -> Vec<Work> {
                     .command(&["rmi", "-f", &name(engine, 0)])
                     .output()
                     .unwrap();
-                engine.command(&["system", "prune", "-f"]).output().unwrap();
+                // The build cache and what was built hold the layer too: with them it is not pulled.
+                engine.run(&["builder", "prune", "-a", "-f"]);
+                engine.run(&["system", "prune", "-f"]);
                 std::thread::sleep(Duration::from_millis(500));
             }),
             run: Box::new(move |engine, _| drop(engine.run(&["pull", "-q", &name(engine, 0)]))),

@@ -1,6 +1,6 @@
 //! Attach, exec, run, logs.
 
-use orlop_proto::error::{Failure, reason};
+use orlop_proto::error::{Failure, Kind, reason};
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::create_request::Root;
 use orlop_proto::runtime::exec_request::Message as ExecIn;
@@ -227,4 +227,27 @@ async fn a_one_shot_does_not_outlive_the_service() {
         assert_eq!(left.count(), 0, "graceful: {graceful}");
         drop(answers);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_resized_and_an_unknown_container_is_not() {
+    let service = Service::start().await;
+    let mut request = sh("until [ \"$(stty size)\" = '40 100' ]; do sleep 0.05; done; exit 9");
+    request.process = Some(wire::Process {
+        tty: true,
+        ..wire::Process::default()
+    });
+    let id = service.launch(request).await;
+    let resize = |id: &str| wire::ResizeRequest {
+        id: id.to_owned(),
+        size: Some(wire::WindowSize {
+            rows: 40,
+            columns: 100,
+        }),
+    };
+    service.containers().resize(resize(&id)).await.unwrap();
+    assert_eq!(service.wait(&id).await, 9);
+    let unknown = service.containers().resize(resize("unknown")).await;
+    let failure = Failure::from(unknown.unwrap_err());
+    assert_eq!(failure.kind, Kind::NotFound);
 }

@@ -50,7 +50,7 @@ impl Engine for Orlop {
 pub(crate) struct Docker {
     // First, so that it ends before its directory goes: it unmounts its data only while it finds the
     // note about that in there.
-    _daemon: Daemon,
+    daemon: Option<Daemon>,
     directory: TempDir,
 }
 
@@ -73,7 +73,7 @@ impl Docker {
         let daemon = Daemon::start(&mut command, &directory.path().join("log"));
         let docker = Self {
             directory,
-            _daemon: daemon,
+            daemon: Some(daemon),
         };
         eventually("dockerd answers", || {
             docker
@@ -82,6 +82,20 @@ impl Docker {
                 .is_ok_and(|output| output.status.success())
         });
         Some(docker)
+    }
+}
+
+impl Drop for Docker {
+    /// The daemon leaves containers to their shims, and its data directory mounted on itself.
+    fn drop(&mut self) {
+        let list = self.command(&["ps", "-aq"]).output();
+        let ids = list.map_or_else(|_| Vec::new(), |output| output.stdout);
+        for id in String::from_utf8_lossy(&ids).split_whitespace() {
+            self.command(&["rm", "-f", id]).output().ok();
+        }
+        drop(self.daemon.take());
+        let data = self.directory.path().join("data");
+        rustix::mount::unmount(data, rustix::mount::UnmountFlags::DETACH).ok();
     }
 }
 

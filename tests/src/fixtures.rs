@@ -82,18 +82,28 @@ pub fn debian_node_rootfs() -> Vec<u8> {
 /// Runs `debootstrap` into a directory and packs it; the archive appears whole or not at all.
 fn debootstrap(archive: &Path, include: &str) {
     let work = tempfile::tempdir_in("/var/tmp").unwrap();
-    let root = work.path().join("root");
+    // A mirror may fail once; a third failure is a fact.
+    let made = (0..3).find_map(|attempt| {
+        let root = work.path().join(format!("root{attempt}"));
+        bootstrap(&root, include).then_some(root)
+    });
+    pack(&made.expect("debootstrap failed three times"), archive);
+}
+
+fn bootstrap(root: &Path, include: &str) -> bool {
     let made = Command::new("debootstrap")
         .args([
             "--variant=minbase",
             &format!("--include={include}"),
             "bookworm",
         ])
-        .arg(&root)
+        .arg(root)
         .stdout(Stdio::null())
-        .status()
-        .expect("install debootstrap");
-    assert!(made.success(), "debootstrap failed: {made}");
+        .status();
+    made.expect("install debootstrap").success()
+}
+
+fn pack(root: &Path, archive: &Path) {
     fs::remove_dir_all(root.join("var/cache/apt/archives")).ok();
     let partial: PathBuf = archive.with_extension("partial");
     let mut tar = Builder::new(fs::File::create(&partial).unwrap());

@@ -6,8 +6,6 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::eventually;
-
 /// What there is on the host that could be of an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostState(BTreeSet<String>);
@@ -63,13 +61,12 @@ impl HostState {
         assert!(last.0.is_empty(), "left behind: {:#?}", last.0);
     }
 
-    /// Waits until the state is the one given.
-    #[track_caller]
-    pub fn assert_returns_to(&self, root: &Path, instance: &str) {
-        eventually(&format!("back to {:#?}", self.0), || {
-            let now = Self::of(root, instance);
-            now.0.iter().all(|line| self.0.contains(line))
-        });
+    /// How many there are of a kind: `mount`, `socket`, `link`, `nftables`, `cgroup`, `process`.
+    pub fn count(&self, kind: &str) -> usize {
+        self.0
+            .iter()
+            .filter(|line| line.starts_with(&format!("{kind}: ")))
+            .count()
     }
 }
 

@@ -139,7 +139,7 @@ fn transfers(address: &str) -> Vec<Work> {
     };
     vec![
         Work {
-            name: "push, one large layer",
+            name: "push, one large built layer",
             set_up: Box::new(|engine, _| {
                 let archive = tempfile::NamedTempFile::new().unwrap();
                 fs::write(archive.path(), fixtures::debian_node_rootfs()).unwrap();
@@ -170,25 +170,19 @@ fn transfers(address: &str) -> Vec<Work> {
         Work {
             name: "pull, one large layer",
             set_up: Box::new(move |engine, _| {
-                for round in 0..20 {
-                    engine
-                        .command(&["rmi", "-f", &repository(engine, round)])
-                        .output()
-                        .unwrap();
-                }
-                engine.command(&["rmi", "-f", "debian"]).output().unwrap();
+                // A layer that nothing was built on: no cache and no grace period keeps its tree.
+                let archive = tempfile::NamedTempFile::new().unwrap();
+                let layer = fixtures::marked(&fixtures::debian_node_rootfs(), engine.name());
+                fs::write(archive.path(), layer).unwrap();
+                engine.run(&["import", archive.path().to_str().unwrap(), &name(engine, 1)]);
+                engine.run(&["push", &name(engine, 1)]);
             }),
             prepare: Box::new(move |engine, _| {
-                engine
-                    .command(&["rmi", "-f", &name(engine, 0)])
-                    .output()
-                    .unwrap();
-                // The build cache and what was built hold the layer too: with them it is not pulled.
-                engine.run(&["builder", "prune", "-a", "-f"]);
+                engine.run(&["rmi", "-f", &name(engine, 1)]);
                 engine.run(&["system", "prune", "-f"]);
                 std::thread::sleep(Duration::from_millis(500));
             }),
-            run: Box::new(move |engine, _| drop(engine.run(&["pull", "-q", &name(engine, 0)]))),
+            run: Box::new(move |engine, _| drop(engine.run(&["pull", "-q", &name(engine, 1)]))),
             divide: 3,
         },
     ]

@@ -79,6 +79,14 @@ pub fn debian_node_rootfs() -> Vec<u8> {
     bytes
 }
 
+/// The archive with one more, empty file in front: another layer of the same size.
+pub fn marked(archive: &[u8], name: &str) -> Vec<u8> {
+    let mut mark = header(EntryType::Regular, 0o644, 0);
+    mark.set_path(name).unwrap();
+    mark.set_cksum();
+    [mark.as_bytes(), archive].concat()
+}
+
 /// Runs `debootstrap` into a directory and packs it; the archive appears whole or not at all.
 fn debootstrap(archive: &Path, include: &str) {
     let work = tempfile::tempdir_in("/var/tmp").unwrap();

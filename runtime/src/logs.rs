@@ -104,7 +104,7 @@ impl Reader {
     }
 
     /// The lines that were written since the last call, at most some hundred kilobytes of them; none:
-    /// there are no more for now.
+    /// the log has no more lines yet.
     pub(crate) fn read(&mut self) -> io::Result<Vec<Line>> {
         loop {
             let bytes = self.chunk()?;

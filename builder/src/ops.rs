@@ -143,5 +143,7 @@ fn copy_snapshot(from: &str, sources: &[String], place: &Place) -> FileOp {
         dest_is_dir: place.dest_is_dir,
         owner: owner(place),
         mode: place.mode,
+        exclude: Vec::new(),
+        keep_links: false,
     }))
 }

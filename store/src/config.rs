@@ -2,6 +2,8 @@
 
 use orlop_wire::ServiceArgs;
 
+use crate::layers::form::Form;
+
 /// Keeps blobs, image names, snapshots and leases.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "orlop-store", version)]
@@ -13,6 +15,10 @@ pub struct Config {
     /// The store's own.
     #[command(flatten)]
     pub store: StoreArgs,
+
+    /// Be killed at a named moment; see `failpoint.rs`
+    #[arg(long, value_name = "NAME[:N]", hide = true)]
+    pub failpoint: Option<String>,
 }
 
 /// The store's own options.
@@ -26,6 +32,15 @@ pub struct StoreArgs {
     /// How much of the disk is kept free
     #[arg(long, value_name = "MIB", default_value_t = 256)]
     pub disk_reserve_mib: u32,
+
+    /// How much the store may keep in all: above it, what nothing needs goes, the least recently
+    /// used first [default: no bound, and what nothing needs goes at each collection]
+    #[arg(long, value_name = "MIB")]
+    pub budget_mib: Option<u64>,
+
+    /// How layers are kept: `erofs` images, `directory` trees, or `auto`, which asks the kernel
+    #[arg(long, value_name = "FORM", value_enum, default_value_t = Form::Auto)]
+    pub layers: Form,
 }
 
 impl Default for StoreArgs {
@@ -33,6 +48,8 @@ impl Default for StoreArgs {
         Self {
             collect_grace_seconds: 600,
             disk_reserve_mib: 256,
+            budget_mib: None,
+            layers: Form::Auto,
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod chain;
 pub mod compress;
 pub mod decompress;
 pub mod entry;
+pub mod form;
 pub mod pack;
 pub mod root;
 pub mod shelf;

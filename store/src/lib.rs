@@ -5,12 +5,14 @@
 //! - [`layers`], [`snapshots`]: file trees. [`archives`]: tars in and out.
 //! - [`leases`], [`maintenance`]: what must stay, and what may go.
 //! - [`index`]: what is looked up often; it can always be made again from [`files`].
+//! - [`failpoint`]: where a test may kill it.
 //! - [`grpc`] translates, and nothing else. [`server`] puts the parts together.
 
 pub mod archives;
 pub mod config;
 pub mod content;
 pub mod error;
+pub mod failpoint;
 pub mod files;
 pub mod grpc;
 pub mod ids;

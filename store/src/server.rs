@@ -12,6 +12,7 @@ use tonic::service::Routes;
 use crate::archives::Archives;
 use crate::config::{Config, StoreArgs};
 use crate::content::Content;
+use crate::failpoint::Failpoint;
 use crate::images::Images;
 use crate::index::Index;
 use crate::layers::decompress::Limits;
@@ -59,6 +60,9 @@ pub enum RunError {
 
 /// The whole service, from its options to its end.
 pub async fn run(config: &Config) -> Result<(), RunError> {
+    if let Some(failpoint) = config.failpoint.as_deref().and_then(Failpoint::parse) {
+        failpoint.arm();
+    }
     let paths = config.service.paths.resolve();
     let endpoint = config
         .service

@@ -48,6 +48,7 @@ async fn read(served: &Served, digest: &str, offset: i64, length: i64) -> Result
         digest: digest.to_owned(),
         offset,
         length,
+        ..pb::ReadRequest::default()
     };
     let mut stream = served.content().read(request).await?.into_inner();
     let mut bytes = Vec::new();

@@ -27,6 +27,8 @@ async fn copies_follow_dockers_rules() {
             dest_is_dir,
             owner: None,
             mode: None,
+            exclude: Vec::new(),
+            keep_links: false,
         })
     };
     let ops = vec![

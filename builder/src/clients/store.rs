@@ -201,6 +201,7 @@ impl Content for Store {
             offset: 0,
             truncate: true,
             lease: lease.to_owned(),
+            diff_id: String::new(),
         });
         let commit = Message::Commit(CommitIngest {
             digest: digest.to_owned(),
@@ -235,6 +236,7 @@ impl Content for Store {
                 digest: digest.to_owned(),
                 offset: 0,
                 length: length.min(size),
+                verify: false,
             };
             let mut answer = client.read(request).await?.into_inner();
             let mut bytes = Vec::new();

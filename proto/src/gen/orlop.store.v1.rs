@@ -12,6 +12,9 @@ pub struct BlobInfo {
     pub size: i64,
     #[prost(message, optional, tag = "3")]
     pub created: ::core::option::Option<::prost_types::Timestamp>,
+    /// The last time that somebody wrote it or asked whether it is here.
+    #[prost(message, optional, tag = "4")]
+    pub last_used: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FindMissingRequest {
@@ -33,6 +36,10 @@ pub struct ReadRequest {
     /// Number of bytes; 0 means to the end.
     #[prost(int64, tag = "3")]
     pub length: i64,
+    /// Hash the bytes on their way; needs the whole blob (`offset` 0 and `length` 0). The last chunk is
+    /// sent only if the digest is right, otherwise the stream ends with DATA_LOSS.
+    #[prost(bool, tag = "4")]
+    pub verify: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadResponse {
@@ -83,6 +90,10 @@ pub struct OpenIngest {
     /// The lease that is to hold the blob from its commit on; empty for none.
     #[prost(string, tag = "4")]
     pub lease: ::prost::alloc::string::String,
+    /// The blob is a layer, and this is the digest of its plain tar: it is unpacked while it is written,
+    /// so that `Unpack` finds it done. A hint: whatever goes wrong with it is said by `Unpack`.
+    #[prost(string, tag = "5")]
+    pub diff_id: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CommitIngest {
@@ -268,6 +279,9 @@ pub struct ImageSummary {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// The last time that somebody resolved, unpacked or wrote it.
+    #[prost(message, optional, tag = "7")]
+    pub last_used: ::core::option::Option<::prost_types::Timestamp>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchImagesRequest {
@@ -508,6 +522,12 @@ pub struct CopySnapshot {
     pub owner: ::core::option::Option<Owner>,
     #[prost(uint32, optional, tag = "6")]
     pub mode: ::core::option::Option<u32>,
+    /// What to leave out: patterns as in `.dockerignore`, relative to each source directory.
+    #[prost(string, repeated, tag = "7")]
+    pub exclude: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Copy a source that is a symbolic link as a link, instead of what it points at.
+    #[prost(bool, tag = "8")]
+    pub keep_links: bool,
 }
 /// ADD of a tar: unpacks a blob (plain, gzip or zstd, told by its first bytes) below `dest`.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -554,6 +574,13 @@ pub struct UsageResponse {
     pub bytes: i64,
     #[prost(int64, tag = "2")]
     pub inodes: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenameSnapshotRequest {
+    #[prost(string, tag = "1")]
+    pub key: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub new_key: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveSnapshotRequest {
@@ -743,18 +770,30 @@ pub struct DiskUsageResponse {
     pub ingest_bytes: u64,
     #[prost(uint64, tag = "8")]
     pub images: u64,
+    /// Bytes that nothing references and no lease holds: what a collection would free in time.
+    #[prost(uint64, tag = "9")]
+    pub reclaimable_bytes: u64,
+    /// The bytes that the store may keep in all (`--budget-mib`); 0: no bound.
+    #[prost(uint64, tag = "10")]
+    pub budget_bytes: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckRequest {
+    /// Repair what can be repaired. Nothing goes that cannot be proved to be garbage.
     #[prost(bool, tag = "1")]
     pub repair: bool,
+    /// Read every blob and every layer, and compare them with their digests.
     #[prost(bool, tag = "2")]
     pub rehash: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CheckFinding {
+    /// One of: `damaged-blob`, `wrong-size`, `foreign-file`, `dangling-name`, `damaged-name`,
+    /// `damaged-lease`, `dangling-lease`, `half-made-snapshot`, `missing-parent`, `missing-layer`,
+    /// `damaged-layer`, `orphan-layer`, `orphan-ingest`, `stale-mount`, `index`.
     #[prost(string, tag = "1")]
     pub kind: ::prost::alloc::string::String,
+    /// A digest, a name, a key or a path below the store's directory.
     #[prost(string, tag = "2")]
     pub subject: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
@@ -1033,7 +1072,8 @@ pub mod content_client {
             self.inner.unary(req, path, codec).await
         }
         /// The bytes, or a range of them, in chunks of at most 1 MiB. Idempotent; any number at once.
-        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk has another size.
+        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk is not what its name says: the blob is
+        /// then put aside, and is here again once it was written again.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadRequest>,
@@ -1292,7 +1332,8 @@ pub mod content_server {
             + std::marker::Send
             + 'static;
         /// The bytes, or a range of them, in chunks of at most 1 MiB. Idempotent; any number at once.
-        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk has another size.
+        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk is not what its name says: the blob is
+        /// then put aside, and is here again once it was written again.
         async fn read(
             &self,
             request: tonic::Request<super::ReadRequest>,
@@ -2193,7 +2234,8 @@ pub mod images_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Images", "List"));
             self.inner.unary(req, path, codec).await
         }
-        /// Changes of names from now on. UNIMPLEMENTED in this version.
+        /// Changes of names from now on; the answer's headers are sent once the watch is in place. A
+        /// reader that falls too far behind is ended with ABORTED: list, and watch again. Any number at once.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchImagesRequest>,
@@ -2276,7 +2318,8 @@ pub mod images_server {
             >
             + std::marker::Send
             + 'static;
-        /// Changes of names from now on. UNIMPLEMENTED in this version.
+        /// Changes of names from now on; the answer's headers are sent once the watch is in place. A
+        /// reader that falls too far behind is ended with ABORTED: list, and watch again. Any number at once.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchImagesRequest>,
@@ -3046,6 +3089,30 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Usage"));
             self.inner.unary(req, path, codec).await
         }
+        /// Gives an active snapshot or a view another key. Its mount's paths change with it: the caller has
+        /// unmounted it. Atomic and durable. NOT_FOUND; ALREADY_EXISTS (the new key); FAILED_PRECONDITION
+        /// (a committed one: its children know it by its name).
+        pub async fn rename(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenameSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::SnapshotInfo>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.store.v1.Snapshots/Rename",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Rename"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Renames aside at once and deletes in the background. FAILED_PRECONDITION while it has children;
         /// idempotent: an unknown one is success.
         pub async fn remove(
@@ -3195,6 +3262,13 @@ pub mod snapshots_server {
             &self,
             request: tonic::Request<super::UsageRequest>,
         ) -> std::result::Result<tonic::Response<super::UsageResponse>, tonic::Status>;
+        /// Gives an active snapshot or a view another key. Its mount's paths change with it: the caller has
+        /// unmounted it. Atomic and durable. NOT_FOUND; ALREADY_EXISTS (the new key); FAILED_PRECONDITION
+        /// (a committed one: its children know it by its name).
+        async fn rename(
+            &self,
+            request: tonic::Request<super::RenameSnapshotRequest>,
+        ) -> std::result::Result<tonic::Response<super::SnapshotInfo>, tonic::Status>;
         /// Renames aside at once and deletes in the background. FAILED_PRECONDITION while it has children;
         /// idempotent: an unknown one is success.
         async fn remove(
@@ -3818,6 +3892,51 @@ pub mod snapshots_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = UsageSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.store.v1.Snapshots/Rename" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenameSvc<T: Snapshots>(pub Arc<T>);
+                    impl<
+                        T: Snapshots,
+                    > tonic::server::UnaryService<super::RenameSnapshotRequest>
+                    for RenameSvc<T> {
+                        type Response = super::SnapshotInfo;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenameSnapshotRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Snapshots>::rename(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenameSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -5257,7 +5376,9 @@ pub mod maintenance_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Maintenance", "DiskUsage"));
             self.inner.unary(req, path, codec).await
         }
-        /// Compares files and index. UNIMPLEMENTED in this version.
+        /// Compares the files with each other and with the index; the findings come as they are made. Online;
+        /// one run at a time. Without `repair` it changes nothing but the quarantine: a blob that `rehash`
+        /// found damaged is put aside at once.
         pub async fn check(
             &mut self,
             request: impl tonic::IntoRequest<super::CheckRequest>,
@@ -5317,7 +5438,9 @@ pub mod maintenance_server {
             >
             + std::marker::Send
             + 'static;
-        /// Compares files and index. UNIMPLEMENTED in this version.
+        /// Compares the files with each other and with the index; the findings come as they are made. Online;
+        /// one run at a time. Without `repair` it changes nothing but the quarantine: a blob that `rehash`
+        /// found damaged is put aside at once.
         async fn check(
             &self,
             request: tonic::Request<super::CheckRequest>,

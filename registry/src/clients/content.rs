@@ -82,6 +82,7 @@ impl Content for Remote {
             digest: digest.to_owned(),
             offset: signed(offset),
             length: signed(length),
+            verify: false,
         };
         async move {
             let chunks = client.read(request).await?.into_inner();
@@ -130,6 +131,7 @@ impl Content for Remote {
             offset: signed(open.offset),
             truncate: open.truncate,
             lease: open.lease,
+            diff_id: String::new(),
         };
         let first = message(pb::write_request::Message::Open(first));
         let rest = ReceiverStream::new(pieces).map(|piece| {

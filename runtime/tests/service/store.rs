@@ -222,6 +222,10 @@ impl Snapshots for Store {
         }))
     }
 
+    async fn rename(&self, _: Request<wire::RenameSnapshotRequest>) -> Answer<wire::SnapshotInfo> {
+        not_here()
+    }
+
     async fn view(&self, _: Request<wire::PrepareRequest>) -> Answer<wire::SnapshotMount> {
         not_here()
     }

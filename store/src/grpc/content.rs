@@ -174,6 +174,7 @@ fn blob_info(blob: &Blob) -> pb::BlobInfo {
         digest: blob.digest.to_string(),
         size: signed(blob.size),
         created: Some(time(blob.created)),
+        last_used: Some(time(blob.wanted)),
     }
 }
 

@@ -155,6 +155,7 @@ impl ImagesRpc {
                 variant,
             }),
             labels: summary.labels.into_iter().collect(),
+            last_used: None,
         }
     }
 }

@@ -52,6 +52,8 @@ impl pb::maintenance_server::Maintenance for MaintenanceRpc {
             snapshot_bytes: usage.snapshot_bytes,
             ingest_bytes: usage.ingest_bytes,
             images: usage.images,
+            reclaimable_bytes: 0,
+            budget_bytes: 0,
         }))
     }
 

@@ -11,8 +11,8 @@ use orlop_proto::store::{
     ApplyRequest, ApplyResponse, Change, ChangesRequest, CommitRequest, DiffRequest, DiffResponse,
     ExportSnapshotRequest, ExportSnapshotResponse, GetMountRequest, ListSnapshotsRequest,
     PrepareRequest, ReadFileRequest, ReadFileResponse, RemoveSnapshotRequest,
-    RemoveSnapshotResponse, SnapshotInfo, SnapshotMount, StatSnapshotRequest, UnpackRequest,
-    UnpackResponse, UsageRequest, UsageResponse,
+    RemoveSnapshotResponse, RenameSnapshotRequest, SnapshotInfo, SnapshotMount,
+    StatSnapshotRequest, UnpackRequest, UnpackResponse, UsageRequest, UsageResponse,
 };
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -212,6 +212,15 @@ impl Rpc for SnapshotsRpc {
                 bytes: i64::try_from(usage.bytes).unwrap_or(i64::MAX),
                 inodes: i64::try_from(usage.inodes).unwrap_or(i64::MAX),
             })
+        })
+        .await
+    }
+
+    async fn rename(&self, request: Request<RenameSnapshotRequest>) -> Answer<SnapshotInfo> {
+        let request = request.into_inner();
+        self.call(move |service| {
+            let record = service.snapshots.rename(&request.key, &request.new_key)?;
+            Ok(convert::info(record))
         })
         .await
     }

@@ -117,6 +117,18 @@ impl Snapshots {
         Ok(record)
     }
 
+    /// Gives an active snapshot or a view another key.
+    pub fn rename(&self, key: &str, new_key: &str) -> Result<Record> {
+        crate::ids::check("snapshot", new_key)?;
+        let inner = &self.inner;
+        let _turn = inner.turns.take(vec![key.to_owned(), new_key.to_owned()]);
+        let record = inner.records.get(key)?;
+        if record.kind == Kind::Committed {
+            return Err(record.wrong_kind("active or a view"));
+        }
+        inner.records.rename(record, new_key)
+    }
+
     /// Removes a snapshot; an unknown one is success.
     pub fn remove(&self, key: &str) -> Result<()> {
         let _turn = self.inner.turns.take(vec![key.to_owned()]);

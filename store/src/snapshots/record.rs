@@ -95,6 +95,11 @@ impl Record {
     }
 }
 
+/// The key of a directory: the other way round.
+fn key_of(name: &str) -> String {
+    name.replace("%3A", ":")
+}
+
 /// All records.
 #[derive(Debug)]
 pub struct Records {
@@ -118,7 +123,8 @@ impl Records {
         for name in files::entries(&records.directory)? {
             let place = records.directory.join(&name);
             match files::read_json::<Record>(&place.join(META)) {
-                Ok(record) if name == place_name(&record.key) && whole(&record, &place, shelf) => {
+                Ok(mut record) if !name.starts_with('.') && whole(&record, &place, shelf) => {
+                    record.key = key_of(&name);
                     records.known().insert(record.key.clone(), record);
                 }
                 _ => {
@@ -242,6 +248,22 @@ impl Records {
         files::replace_json(&self.place(&record.key).join(META), &record)?;
         self.known().insert(record.key.clone(), record);
         Ok(())
+    }
+
+    /// Gives a snapshot another key: the name of its directory is the key, whatever is in it.
+    pub fn rename(&self, record: Record, new_key: &str) -> Result<Record> {
+        self.check_free(new_key)?;
+        files::rename_new(&self.place(&record.key), &self.place(new_key))?;
+        let mut known = self.known();
+        known.remove(&record.key);
+        let renamed = Record {
+            key: new_key.to_owned(),
+            ..record
+        };
+        known.insert(renamed.key.clone(), renamed.clone());
+        drop(known);
+        files::sync_directory(&self.directory)?;
+        Ok(renamed)
     }
 
     /// Forgets a snapshot and throws away what is at its place.

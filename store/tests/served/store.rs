@@ -52,6 +52,7 @@ impl Served {
         let args = StoreArgs {
             collect_grace_seconds: 0,
             disk_reserve_mib: 1,
+            ..StoreArgs::default()
         };
         let store = Store::open_with(state, args).unwrap();
         let endpoint = Endpoint::Unix(directory.path().join("run").join("s.sock"));

@@ -2,7 +2,8 @@
 //!
 //! Everything runs in a network namespace of its own, so that neither engine's bridges and rules
 //! touch the host's. Peers that are not installed are skipped by name. `BENCH_ROUNDS` (default 10)
-//! is the number of counted rounds; a JSON file beside the table holds every sample.
+//! is the number of counted rounds; JSON files hold every sample. `BENCH_ONLY=store` leaves the engines
+//! out, `BENCH_ONLY=engines` the store by itself.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +15,7 @@
 mod engine;
 mod machine;
 mod report;
+mod store;
 mod work;
 
 use engine::{Docker, Engine, Orlop, Registry};
@@ -25,12 +27,23 @@ fn main() {
         drop(orlop_tests::fixtures::debian_node_rootfs());
     }
     machine::enter_network_namespace();
+    let only = std::env::var("BENCH_ONLY").unwrap_or_default();
     let rounds = std::env::var("BENCH_ROUNDS")
         .ok()
         .and_then(|n| n.parse().ok())
         .unwrap_or(10);
     println!("{}", machine::describe());
 
+    if only != "store" {
+        engines(rounds);
+    }
+    if only != "engines" {
+        store::measure(rounds);
+    }
+}
+
+/// Ours and Docker's, by their command lines.
+fn engines(rounds: usize) {
     let registry = Registry::start();
     if registry.is_none() {
         println!("skipped: push and pull (docker-registry is not installed)");
@@ -47,5 +60,5 @@ fn main() {
         work.measure(&engines, rounds, &mut report);
     }
     report.print();
-    report.save();
+    report.save("target/bench.json");
 }

@@ -22,10 +22,11 @@ impl Report {
             .iter()
             .position(|name| *name == engine)
             .unwrap();
-        if self.rows.last().is_none_or(|(name, _)| *name != work) {
+        if self.rows.iter().all(|(name, _)| *name != work) {
             self.rows.push((work, vec![Vec::new(); self.engines.len()]));
         }
-        let (_, samples) = self.rows.last_mut().unwrap();
+        let row = self.rows.iter_mut().find(|(name, _)| *name == work);
+        let (_, samples) = row.unwrap();
         samples[column].push(sample);
     }
 
@@ -38,6 +39,10 @@ impl Report {
         for (work, samples) in &self.rows {
             print!("{work:34}");
             for column in samples {
+                if column.is_empty() {
+                    print!("{:>20}", "-");
+                    continue;
+                }
                 let text = format!(
                     "{:.1} / {:.1}",
                     quantile(column, 0.5),
@@ -52,8 +57,8 @@ impl Report {
         }
     }
 
-    /// Every sample, in milliseconds, to `target/bench.json`.
-    pub(crate) fn save(&self) {
+    /// Every sample, in milliseconds, to a file.
+    pub(crate) fn save(&self, path: &str) {
         let rows: serde_json::Map<_, _> = self
             .rows
             .iter()
@@ -70,15 +75,16 @@ impl Report {
             .collect();
         let json =
             serde_json::json!({ "machine": crate::machine::describe(), "milliseconds": rows });
-        let path = "target/bench.json";
         std::fs::write(path, format!("{json:#}\n")).unwrap();
         println!("\nevery sample: {path}");
     }
 }
 
-/// How many times longer the second engine took: the median over the pairs of one round.
+/// How many times longer the last column took than the first: the median over the pairs of one round.
 fn ratio(samples: &[Vec<Duration>]) -> Option<f64> {
-    let [ours, theirs] = samples else { return None };
+    let [ours, .., theirs] = samples else {
+        return None;
+    };
     let mut ratios: Vec<f64> = ours
         .iter()
         .zip(theirs)

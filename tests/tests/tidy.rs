@@ -58,6 +58,7 @@ fn tonic_is_named_only_where_the_wire_is() {
     let allowed = |path: &str| {
         path.starts_with("proto/")
             || path.starts_with("tests/")
+            || path.starts_with("benches/")
             || path.contains("/tests/")
             || path.starts_with("cli/src/")
             || ["/grpc", "/clients", "/server.rs", "/main.rs"]

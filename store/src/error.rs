@@ -68,6 +68,12 @@ pub enum StoreError {
         /// Its digest.
         digest: String,
     },
+    /// Layers are to be kept as images, and the kernel cannot mount one.
+    #[error("layers cannot be kept as EROFS images here")]
+    NoImages {
+        /// What the kernel said.
+        source: Box<Self>,
+    },
     /// The bytes of a blob on disk are not what its name says.
     #[error("blob {digest} is damaged on disk: {detail}")]
     BlobDamaged {
@@ -344,6 +350,12 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A layer with more names than its tree may have in memory.
+    #[error("the layer's names, links and attributes need more than {limit} bytes of memory")]
+    LayerTree {
+        /// The cap, bytes.
+        limit: usize,
+    },
 }
 
 /// What fallible functions of this crate answer.
@@ -383,6 +395,7 @@ impl Classify for StoreError {
             | Self::TarRead { .. }
             | Self::Compression { .. }
             | Self::LayerTooLarge { .. }
+            | Self::LayerTree { .. }
             | Self::LayerRatio { .. }
             | Self::DiffId { .. }
             | Self::Path { .. }
@@ -401,6 +414,7 @@ impl Classify for StoreError {
             Self::RangeBeyondEnd { .. } | Self::WrongOffset { .. } => Kind::OutOfRange,
             Self::BlobInUse { .. }
             | Self::NotLocal
+            | Self::NoImages { .. }
             | Self::AmbiguousImage { .. }
             | Self::ChildMissing { .. }
             | Self::SnapshotInUse { .. }
@@ -433,6 +447,11 @@ impl Classify for StoreError {
             Self::DiskReserve { .. } => {
                 Some("free space with `orlop system prune`, or give the disk more room".to_owned())
             }
+            Self::NoImages { .. } => Some(
+                "Linux 6.12 or later with CONFIG_EROFS_FS_BACKED_BY_FILE is needed, and root; or \
+                 choose `--layers directory`"
+                    .to_owned(),
+            ),
             Self::WrongOffset { durable, .. } => Some(format!("go on at offset {durable}")),
             _ => None,
         }

@@ -22,6 +22,8 @@ use crate::snapshots::Snapshots;
 use crate::{StoreError, files, grpc};
 
 const MIB: u64 = 1024 * 1024;
+/// How long a layer that nothing is built on stays mounted for the next one.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// All parts of a store; clones share them.
 #[derive(Clone, Debug)]
@@ -71,8 +73,24 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
         .unwrap_or_else(|| paths.endpoint("store"));
     let listener = Listener::bind(&endpoint, config.service.insecure).await?;
     let store = Store::open_with(&paths.state("store"), config.store)?;
+    let idle = tokio::spawn(unmount_idle(store.snapshots.clone()));
     serve(listener, store.routes(), &grpc::SERVICES, shutdown_signal()).await?;
+    idle.abort();
+    store.snapshots.unmount_all()?;
     Ok(())
+}
+
+/// Layers that nothing is built on any more do not stay mounted.
+async fn unmount_idle(snapshots: Snapshots) {
+    let mut ticks = tokio::time::interval(IDLE);
+    loop {
+        ticks.tick().await;
+        let snapshots = snapshots.clone();
+        let done = tokio::task::spawn_blocking(move || snapshots.unmount_idle(IDLE)).await;
+        if let Ok(Err(error)) = done {
+            tracing::warn!(%error, "layers stay mounted");
+        }
+    }
 }
 
 impl Store {
@@ -96,7 +114,8 @@ impl Store {
             disk_reserve,
             ..Limits::default()
         };
-        let snapshots = Snapshots::open(state, content.clone(), leases.clone(), limits)?;
+        let snapshots =
+            Snapshots::open(state, content.clone(), leases.clone(), limits, args.layers)?;
         let archives = Archives::new(content.clone(), images.clone(), limits);
         let grace = Duration::from_secs(u64::from(args.collect_grace_seconds));
         let maintenance = Maintenance::new(

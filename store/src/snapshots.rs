@@ -5,34 +5,42 @@
 //!
 //! - [`record`]: what is known of one snapshot, and all of them. [`files`]: how it gets to disk.
 //! - [`overlay`]: the merged tree. [`lifecycle`]: prepare, view, commit, remove.
-//! - [`images`], [`resolve`]: the layers of an image. [`diff`]: a snapshot as a layer blob, its changes and usage.
+//! - [`images`], [`resolve`]: the layers of an image. [`parts`], [`implicit`]: each of them by itself, on its
+//!   way to the shelf. [`arrival`]: while it is still being written.
+//! - [`diff`]: a snapshot as a layer blob, its changes and usage.
 //! - [`apply`], [`copy`], [`owner`]: file operations. [`read`]: one file, the whole tree.
 //! - [`collect`]: what nothing needs any more.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::content::Content;
 use crate::error::{Result, StoreError};
 use crate::layers::decompress::Limits;
+use crate::layers::form::Form;
 use crate::layers::root::Root;
 use crate::layers::shelf::Shelf;
 use crate::leases::Leases;
 
 pub mod apply;
+pub mod arrival;
 pub mod collect;
 pub mod copy;
 pub mod diff;
 pub mod files;
 pub mod images;
+pub mod implicit;
 pub mod lifecycle;
 pub mod overlay;
 pub mod owner;
+mod parts;
 pub mod read;
 pub mod record;
 pub mod resolve;
 
+use arrival::Arrivals;
 use files::Trash;
 use overlay::Stack;
 use record::{Kind, Record, Records};
@@ -54,6 +62,7 @@ struct Inner {
     /// A directory that stays empty: the lower tree of snapshots without a parent.
     empty: PathBuf,
     turns: Turns,
+    arrivals: Arrivals,
     /// Committed snapshots without a grace; see [`Snapshots::unwant`].
     unwanted: Mutex<HashSet<String>>,
 }
@@ -66,9 +75,15 @@ impl Inner {
 
 impl Snapshots {
     /// Reads what is below the state directory. What a crash left half-made goes to the trash.
-    pub fn open(state: &Path, content: Content, leases: Leases, limits: Limits) -> Result<Self> {
+    pub fn open(
+        state: &Path,
+        content: Content,
+        leases: Leases,
+        limits: Limits,
+        form: Form,
+    ) -> Result<Self> {
         let trash = Trash::open(state.join("trash"))?;
-        let shelf = Shelf::open(state.join("layers"), &trash)?;
+        let shelf = Shelf::open(state.join("layers"), form, &trash)?;
         let records = Records::open(state.join("snapshots"), &shelf, &trash)?;
         let empty = state.join("empty");
         files::make_directory(&empty)?;
@@ -83,6 +98,7 @@ impl Snapshots {
                 trash,
                 empty,
                 turns: Turns::default(),
+                arrivals: Arrivals::default(),
                 unwanted: Mutex::default(),
             }),
         })
@@ -123,11 +139,31 @@ impl Snapshots {
             .iter()
             .filter_map(|record| record.layer.as_deref())
             .map(|layer| self.inner.shelf.tree(layer))
-            .collect();
+            .collect::<Result<_>>()?;
         if lower.is_empty() {
             lower.push(self.inner.empty.clone());
         }
         Ok(lower)
+    }
+
+    /// Unmounts the images of layers that no active snapshot and no view is built on, and that nobody
+    /// asked for in `idle`.
+    pub fn unmount_idle(&self, idle: Duration) -> Result<()> {
+        let mut used = HashSet::new();
+        for record in self.list() {
+            if record.kind != Kind::Committed {
+                let chain = self.inner.records.chain(record.parent.as_deref())?;
+                used.extend(chain.into_iter().filter_map(|record| record.layer));
+            }
+        }
+        self.inner.shelf.unmount_idle(&used, idle)
+    }
+
+    /// Unmounts all layers. What runs on them keeps them by itself, and whoever asks for a mount gets
+    /// a new one.
+    pub fn unmount_all(&self) -> Result<()> {
+        let none = HashSet::new();
+        self.inner.shelf.unmount_idle(&none, Duration::ZERO)
     }
 
     /// The merged tree of a snapshot.
@@ -138,7 +174,7 @@ impl Snapshots {
     /// The tree of a snapshot's own changes.
     pub(crate) fn own_tree(&self, record: &Record) -> Result<PathBuf> {
         match (&record.layer, record.kind) {
-            (Some(layer), Kind::Committed) => Ok(self.inner.shelf.tree(layer)),
+            (Some(layer), Kind::Committed) => self.inner.shelf.tree(layer),
             (_, Kind::Active) => Ok(self.inner.records.work_of(&record.key).0),
             _ => Err(record.wrong_kind("active or committed")),
         }

@@ -37,6 +37,7 @@ async fn an_image_is_unpacked_once_and_stacked() {
     let upper = Tar::new()
         .file("b", b"2")
         .file(".wh.a", b"")
+        .directory("d", 0o755)
         .file("d/.wh..wh..opq", b"")
         .end();
     let image = client

@@ -224,6 +224,17 @@ impl IngestWriter {
         Ok(())
     }
 
+    /// The bytes that are written by now.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The file, for a reader at offsets of its own; it stays readable whatever becomes of its name.
+    pub fn file(&self) -> Result<File, StoreError> {
+        let path = self.directory.join(DATA);
+        self.file.try_clone().map_err(StoreError::io("open", path))
+    }
+
     /// Leaves the ingest for a later writer. Returns the durable offset.
     pub fn suspend(mut self) -> Result<u64, StoreError> {
         let path = self.directory.join(DATA);

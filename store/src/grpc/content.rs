@@ -15,6 +15,7 @@ use super::values::{signed, time};
 use super::{blocking, status};
 use crate::content::{self, Blob, Content, IngestInfo, IngestWriter, Sealed, digest};
 use crate::leases::{Leases, Resource};
+use crate::snapshots::arrival::Arrival;
 use crate::{Store, StoreError};
 
 const FIND_MISSING_MAX: usize = 100_000;
@@ -100,9 +101,9 @@ impl pb::content_server::Content for ContentRpc {
         &self,
         request: Request<Streaming<pb::WriteRequest>>,
     ) -> Result<Response<pb::WriteResponse>, Status> {
-        let (content, leases) = (self.content(), self.store.leases.clone());
+        let store = self.store.clone();
         let messages = incoming(request.into_inner());
-        let response = blocking(move || write(&content, &leases, messages)).await?;
+        let response = blocking(move || write(&store, messages)).await?;
         Ok(Response::new(response))
     }
 
@@ -269,8 +270,7 @@ fn take<M>(messages: &mut Receiver<Result<M, Status>>) -> Option<Result<M, Store
 }
 
 fn write(
-    content: &Content,
-    leases: &Leases,
+    store: &Store,
     mut messages: Receiver<Result<pb::WriteRequest, Status>>,
 ) -> Result<pb::WriteResponse, StoreError> {
     let first = take(&mut messages)
@@ -281,7 +281,9 @@ fn write(
             "the first message of a write opens the ingest",
         ));
     };
+    let content = &store.content;
     let mut writer = content.ingest(&open.ingest_id, open.offset, open.truncate)?;
+    let arrival = arrive(store, &open.diff_id, &writer);
     loop {
         let message = match take(&mut messages) {
             None => break suspended(writer),
@@ -293,8 +295,16 @@ fn write(
                 if let Err(error) = append(&mut writer, &data) {
                     break writer.suspend().and(Err(error));
                 }
+                arrival
+                    .iter()
+                    .for_each(|arrival| arrival.reach(writer.size()));
             }
-            Some(Message::Commit(commit)) => break committed(writer, &commit, leases, &open.lease),
+            Some(Message::Commit(commit)) => {
+                arrival.iter().for_each(Arrival::end);
+                let response = committed(writer, &commit, &store.leases, &open.lease)?;
+                arrival.into_iter().for_each(Arrival::finish);
+                break Ok(response);
+            }
             _ => {
                 let error =
                     StoreError::Request("a write is opened once, then has data or a commit");
@@ -302,6 +312,15 @@ fn write(
             }
         }
     }
+}
+
+/// A layer is unpacked on its way, where that is of use.
+fn arrive(store: &Store, diff_id: &str, writer: &IngestWriter) -> Option<Arrival> {
+    if diff_id.is_empty() {
+        return None;
+    }
+    let file = writer.file().ok()?;
+    store.snapshots.arrive(diff_id, file, writer.size())
 }
 
 fn append(writer: &mut IngestWriter, data: &Bytes) -> Result<(), StoreError> {

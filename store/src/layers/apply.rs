@@ -3,6 +3,7 @@
 //! Nothing here follows a link in the last place, and a name that exists is replaced, never written
 //! through (`SECURITY` rows A1, A2, A6, A8, A13, A17, A20).
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -31,8 +32,11 @@ const SPACE_CHECK_BYTES: u64 = 64 << 20;
 
 /// Writes members below a root.
 #[derive(Debug)]
-pub struct Applier<'a> {
-    root: &'a Root,
+pub struct Applier {
+    root: Root,
+    /// Directories that no member described yet, by inode.
+    implicit: HashMap<u64, Vec<u8>>,
+    root_described: bool,
     /// Directories get their times last, as making things in them changes these.
     times: Vec<(Vec<u8>, Time)>,
     /// The parent of the last member; honest archives stay in a directory for long.
@@ -45,7 +49,7 @@ pub struct Applier<'a> {
 
 /// What may still be written.
 #[derive(Debug)]
-struct Space {
+pub(crate) struct Space {
     bytes_left: u64,
     bytes_max: u64,
     disk_reserve: u64,
@@ -54,27 +58,28 @@ struct Space {
 
 /// Metadata of something made, whatever kind it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Attributes {
-    pub(crate) uid: u32,
-    pub(crate) gid: u32,
-    pub(crate) mode: u32,
-    pub(crate) mtime: Time,
+pub struct Attributes {
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits, with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Last modification.
+    pub mtime: Time,
 }
 
-impl<'a> Applier<'a> {
+impl Applier {
     /// `bytes_max` bounds the bytes of all files together, holes included.
-    pub fn new(root: &'a Root, bytes_max: u64, disk_reserve: u64) -> Self {
+    pub fn new(root: Root, bytes_max: u64, disk_reserve: u64) -> Self {
         Self {
             root,
+            implicit: HashMap::new(),
+            root_described: false,
             times: Vec::new(),
             parent: None,
             owner: None,
-            space: Space {
-                bytes_left: bytes_max,
-                bytes_max,
-                disk_reserve,
-                unchecked: SPACE_CHECK_BYTES,
-            },
+            space: Space::new(bytes_max, disk_reserve),
             buffer: vec![0; BUFFER_BYTES],
             made: 0,
         }
@@ -98,7 +103,7 @@ impl<'a> Applier<'a> {
             } => self.make(&parent, &name, &member, tar),
             Action::Whiteout { parent, name } => self.whiteout(&parent, &name),
             Action::Opaque { directory } => {
-                let fd = self.root.directory_made(&directory)?;
+                let fd = self.directory_made(&directory)?;
                 set_opaque(fd.as_fd(), &directory)
             }
         }
@@ -106,7 +111,57 @@ impl<'a> Applier<'a> {
 
     /// Bytes of all files written by now, holes included.
     pub fn file_bytes(&self) -> u64 {
-        self.space.bytes_max - self.space.bytes_left
+        self.space.taken()
+    }
+
+    /// Number of things made by now.
+    pub fn made(&self) -> u64 {
+        self.made
+    }
+
+    /// Whether a member described the root.
+    pub fn root_described(&self) -> bool {
+        self.root_described
+    }
+
+    /// Directories below the root that no member described, parents first.
+    pub fn implicit(&self) -> Result<Vec<Vec<u8>>> {
+        let mut paths = Vec::new();
+        for (inode, path) in &self.implicit {
+            match self.root.stat_nofollow(path) {
+                Ok(stat) if stat.st_ino == *inode => paths.push(path.clone()),
+                // Something else has the name now.
+                Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
+                Err(errno) => return Err(failed("look at", path)(errno)),
+            }
+        }
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// Gives an existing directory its attributes.
+    pub(crate) fn describe(
+        &mut self,
+        path: &[u8],
+        attributes: &Attributes,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> Result<()> {
+        let fd = self
+            .root
+            .directory(path)
+            .map_err(failed("open the directory", path))?;
+        self.times.push((path.to_vec(), attributes.mtime));
+        set_attributes(fd.as_fd(), attributes, xattrs, path)
+    }
+
+    fn directory_made(&mut self, path: &[u8]) -> Result<OwnedFd> {
+        let (root, implicit) = (&self.root, &mut self.implicit);
+        root.directory_noted(path, &mut |made| {
+            let stat = rustix::fs::fstat(made).map_err(failed("look at", path))?;
+            let own = root.path_of(made).map_err(failed("name", path))?;
+            implicit.insert(stat.st_ino, own);
+            Ok(())
+        })
     }
 
     /// Sets the times of the directories; gives the number of things made.
@@ -125,6 +180,7 @@ impl<'a> Applier<'a> {
 
     fn root_metadata(&mut self, member: &Member) -> Result<()> {
         let attributes = self.attributes(member);
+        self.root_described = true;
         set_attributes(self.root.fd(), &attributes, &member.xattrs, b"/")?;
         self.times.push((Vec::new(), member.mtime));
         Ok(())
@@ -144,7 +200,7 @@ impl<'a> Applier<'a> {
     /// was replaced, because the same path may then lead elsewhere (row A13).
     fn parent(&mut self, path: &[u8]) -> Result<OwnedFd> {
         if self.parent.as_ref().is_none_or(|(known, _)| known != path) {
-            let fd = self.root.directory_made(path)?;
+            let fd = self.directory_made(path)?;
             self.parent = Some((path.to_vec(), fd));
         }
         let (_, fd) = self
@@ -224,6 +280,10 @@ impl<'a> Applier<'a> {
         if before.as_ref().is_some_and(is_whiteout) {
             set_opaque(fd.as_fd(), path)?;
         }
+        if !self.implicit.is_empty() {
+            let stat = rustix::fs::fstat(&fd).map_err(failed("look at", path))?;
+            self.implicit.remove(&stat.st_ino);
+        }
         self.times.push((path.to_vec(), member.mtime));
         set_attributes(fd.as_fd(), &self.attributes(member), &member.xattrs, path)
     }
@@ -261,7 +321,7 @@ impl<'a> Applier<'a> {
         member: &Member,
         tar: &mut TarReader<R>,
     ) -> Result<()> {
-        self.space.take(member.size, self.root)?;
+        self.space.take(member.size, self.root.fd())?;
         let file =
             File::from(rustix::io::fcntl_dupfd_cloexec(file, 0).map_err(failed("open", path))?);
         let mut end = 0;
@@ -294,7 +354,23 @@ impl<'a> Applier<'a> {
 }
 
 impl Space {
-    fn take(&mut self, bytes: u64, root: &Root) -> Result<()> {
+    /// `bytes_max` may be taken, and `disk_reserve` must stay free.
+    pub(crate) fn new(bytes_max: u64, disk_reserve: u64) -> Self {
+        Self {
+            bytes_left: bytes_max,
+            bytes_max,
+            disk_reserve,
+            unchecked: SPACE_CHECK_BYTES,
+        }
+    }
+
+    /// Bytes taken by now.
+    pub(crate) fn taken(&self) -> u64 {
+        self.bytes_max - self.bytes_left
+    }
+
+    /// Before as many are written on the disk that `on` is on.
+    pub(crate) fn take(&mut self, bytes: u64, on: BorrowedFd<'_>) -> Result<()> {
         self.bytes_left = self
             .bytes_left
             .checked_sub(bytes)
@@ -306,7 +382,7 @@ impl Space {
             return Ok(());
         }
         self.unchecked = 0;
-        check_space(root.fd(), self.disk_reserve.saturating_add(bytes))
+        check_space(on, self.disk_reserve.saturating_add(bytes))
     }
 }
 
@@ -412,7 +488,9 @@ pub(crate) fn set_attributes_of_name(
     .map_err(failed("set the times of", path))
 }
 
-fn settable(xattrs: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
+pub(crate) fn settable(
+    xattrs: &[(Vec<u8>, Vec<u8>)],
+) -> impl Iterator<Item = (&Vec<u8>, &Vec<u8>)> {
     let steers_overlay = |name: &[u8]| OVERLAY_XATTRS.iter().any(|p| name.starts_with(p));
     xattrs
         .iter()
@@ -422,7 +500,7 @@ fn settable(xattrs: &[(Vec<u8>, Vec<u8>)]) -> impl Iterator<Item = (&Vec<u8>, &V
 
 /// As Docker: a file system without attributes, or `user.*` where the kernel forbids it (links,
 /// devices), is no reason to refuse an image.
-fn tolerated(name: &[u8], result: rustix::io::Result<()>) -> rustix::io::Result<()> {
+pub(crate) fn tolerated(name: &[u8], result: rustix::io::Result<()>) -> rustix::io::Result<()> {
     match result {
         Err(Errno::OPNOTSUPP) => Ok(()),
         Err(Errno::PERM) if name.starts_with(b"user.") => Ok(()),
@@ -458,7 +536,7 @@ pub(crate) fn mtime(stat: &Stat) -> Time {
     }
 }
 
-fn bad_link(path: &[u8], link: &[u8], errno: Errno) -> StoreError {
+pub(crate) fn bad_link(path: &[u8], link: &[u8], errno: Errno) -> StoreError {
     let (path, link) = (String::from_utf8_lossy(path), String::from_utf8_lossy(link));
     crate::layers::tar::malformed(&format!(
         "{path:?} is a hard link to {link:?}, which cannot be linked ({errno})"

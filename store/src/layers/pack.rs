@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -231,7 +231,7 @@ fn belongs(name: &[u8]) -> bool {
     !of_overlay && !of_host
 }
 
-pub(crate) fn xattrs(fd: &OwnedFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+pub(crate) fn xattrs(fd: impl AsFd, path: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let handle = proc_path(fd.as_fd());
     let names = match read_grown(&mut |buffer| rustix::fs::listxattr(&handle, buffer)) {
         Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),

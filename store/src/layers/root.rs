@@ -104,6 +104,15 @@ impl Root {
     /// The same, made with its parents where it is missing: 0755, owned by root. A dangling link on
     /// the way is made to point at something.
     pub fn directory_made(&self, path: &[u8]) -> Result<OwnedFd> {
+        self.directory_noted(path, &mut |_| Ok(()))
+    }
+
+    /// The same; `note` is called with a handle of each directory that was missing.
+    pub fn directory_noted(
+        &self,
+        path: &[u8],
+        note: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<OwnedFd> {
         match self.directory(path) {
             Ok(fd) => return Ok(fd),
             Err(Errno::NOENT) => {}
@@ -111,11 +120,16 @@ impl Root {
         }
         let mut todo: Vec<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
         todo.reverse();
-        self.walk_making(todo, path)
+        self.walk_making(todo, path, note)
     }
 
     /// `todo` holds the names still to go, the next one last.
-    fn walk_making(&self, mut todo: Vec<Vec<u8>>, whole: &[u8]) -> Result<OwnedFd> {
+    fn walk_making(
+        &self,
+        mut todo: Vec<Vec<u8>>,
+        whole: &[u8],
+        note: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<OwnedFd> {
         let mut at = Vec::new();
         let mut links = 0;
         while let Some(name) = todo.pop() {
@@ -123,7 +137,7 @@ impl Root {
             match self.directory(&next) {
                 Ok(_) => at = next,
                 Err(Errno::NOENT) => {
-                    if let Some(target) = self.make_or_read_link(&at, &name, whole)? {
+                    if let Some(target) = self.make_or_read_link(&at, &name, whole, note)? {
                         links += 1;
                         if links > LINKS_MAX {
                             return Err(failed("make the directory", whole)(Errno::LOOP));
@@ -150,13 +164,20 @@ impl Root {
     }
 
     /// Makes one directory; if a dangling link has its name, gives the link's target.
-    fn make_or_read_link(&self, at: &[u8], name: &[u8], whole: &[u8]) -> Result<Option<Vec<u8>>> {
+    fn make_or_read_link(
+        &self,
+        at: &[u8],
+        name: &[u8],
+        whole: &[u8],
+        note: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<Option<Vec<u8>>> {
         let fail = || failed("make the directory", whole);
         let parent = self.directory(at).map_err(fail())?;
         match rustix::fs::mkdirat(&parent, os(name), Mode::from_raw_mode(0o755)) {
             Ok(()) => {
                 let made = open_directory(parent.as_fd(), name).map_err(fail())?;
                 rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755)).map_err(fail())?;
+                note(made.as_fd())?;
                 Ok(None)
             }
             Err(Errno::EXIST) => {
@@ -166,6 +187,15 @@ impl Root {
             }
             Err(errno) => Err(fail()(errno)),
         }
+    }
+
+    /// The path of a handle below this root, without links; empty for the root itself.
+    pub fn path_of(&self, fd: BorrowedFd<'_>) -> rustix::io::Result<Vec<u8>> {
+        let whole = |fd| rustix::fs::readlink(proc_path(fd), Vec::new());
+        let root = whole(self.fd())?.into_bytes();
+        let path = whole(fd)?.into_bytes();
+        let below = path.strip_prefix(root.as_slice()).ok_or(Errno::XDEV)?;
+        Ok(below.strip_prefix(b"/").unwrap_or(below).to_vec())
     }
 
     /// What a path is, links followed inside the root.

@@ -5,9 +5,8 @@ use std::collections::HashSet;
 use jiff::Timestamp;
 
 use crate::error::Result;
-use crate::layers::root::Root;
+use crate::snapshots::Snapshots;
 use crate::snapshots::record::{Kind, Record};
-use crate::snapshots::{Snapshots, files};
 
 /// What a collection removed, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,7 +45,7 @@ impl Snapshots {
             collected.bytes += bytes;
         }
         if !dry_run {
-            self.remove_unused_layers()?;
+            self.remove_unused_layers(cutoff)?;
         }
         Ok(collected)
     }
@@ -88,10 +87,13 @@ impl Snapshots {
         }
     }
 
-    fn remove_unused_layers(&self) -> Result<()> {
+    /// A layer that has just arrived waits for its snapshot.
+    fn remove_unused_layers(&self, cutoff: Timestamp) -> Result<()> {
         let inner = &self.inner;
         for layer in inner.shelf.ids() {
-            inner.remove_layer_unless_used(&layer)?;
+            if inner.shelf.made(&layer).is_some_and(|made| made < cutoff) {
+                inner.remove_layer_unless_used(&layer)?;
+            }
         }
         Ok(())
     }
@@ -101,8 +103,7 @@ impl Snapshots {
         let mut bytes = 0;
         let ids = self.inner.shelf.ids();
         for id in &ids {
-            let root = Root::new(files::open_directory(&self.inner.shelf.tree(id))?);
-            bytes += crate::snapshots::diff::usage_of(&root)?.bytes;
+            bytes += self.layer_usage(id)?.bytes;
         }
         Ok((ids.len() as u64, bytes))
     }

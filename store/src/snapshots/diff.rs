@@ -1,27 +1,24 @@
 //! What a snapshot changed: as a layer blob, as a list, in bytes.
 
-use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
+use std::path::Path;
 
 use orlop_proto::descriptor::parse_digest;
-use rustix::fs::FileType;
 
 use crate::content::BlobWriter;
 use crate::error::{Result, StoreError};
 use crate::layers::compress::{Codec, Compressor};
 use crate::layers::decompress::plain;
 use crate::layers::pack::{Hashing, pack};
-use crate::layers::root::{Root, file_type};
+use crate::layers::root::Root;
 use crate::layers::shelf::LayerMeta;
+use crate::layers::usage::{Usage, usage_of};
 use crate::layers::walk::{Met, walk};
 use crate::leases::Resource;
 use crate::snapshots::record::{Kind, Packed, Record};
 use crate::snapshots::{Snapshots, files};
-
-/// Disk space is counted in these (stat(2)).
-const STAT_BLOCK_BYTES: u64 = 512;
 
 /// One path that a snapshot changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,17 +38,6 @@ pub enum ChangeKind {
     Added,
     /// It is not there any more.
     Deleted,
-}
-
-/// What a tree takes on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Bytes, holes not counted.
-    pub bytes: u64,
-    /// Inodes; a file with several names is one.
-    pub inodes: u64,
-    /// Bytes of regular files, holes included; a file with several names is one.
-    pub file_bytes: u64,
 }
 
 impl Snapshots {
@@ -100,8 +86,9 @@ impl Snapshots {
             if let Some(layer) = &record.layer {
                 let meta = LayerMeta {
                     diff_id: Some(diff_id.to_owned()),
-                    bytes: Some(self.usage(&record.key)?.file_bytes),
+                    bytes: Some(walked(&self.own_tree(&record)?)?.file_bytes),
                     empty: packed.empty,
+                    ..LayerMeta::default()
                 };
                 self.inner.shelf.describe(layer, meta)?;
             }
@@ -201,35 +188,22 @@ impl Snapshots {
         if record.kind == Kind::View {
             return Ok(Usage::default());
         }
-        let tree = files::open_directory(&self.own_tree(&record)?)?;
-        usage_of(&Root::new(tree))
+        match (&record.layer, record.kind) {
+            (Some(layer), Kind::Committed) => self.layer_usage(layer),
+            _ => walked(&self.own_tree(&record)?),
+        }
+    }
+
+    /// What a layer takes.
+    pub(crate) fn layer_usage(&self, id: &str) -> Result<Usage> {
+        self.inner
+            .shelf
+            .usage_or(id, || walked(&self.inner.shelf.tree(id)?))
     }
 }
 
-/// Bytes and inodes below a root, and of the root.
-pub(crate) fn usage_of(root: &Root) -> Result<Usage> {
-    let mut usage = Usage {
-        bytes: 0,
-        inodes: 1,
-        file_bytes: 0,
-    };
-    let mut seen = HashSet::new();
-    walk(root.fd(), None, &mut |stop| {
-        let stat = stop.stat;
-        let counted_before = stat.st_nlink > 1
-            && file_type(stat) != FileType::Directory
-            && !seen.insert((stat.st_dev, stat.st_ino));
-        if !counted_before {
-            usage.inodes += 1;
-            let blocks = u64::try_from(stat.st_blocks).unwrap_or(0);
-            usage.bytes += blocks * STAT_BLOCK_BYTES;
-            if file_type(stat) == FileType::RegularFile {
-                usage.file_bytes += u64::try_from(stat.st_size).unwrap_or(0);
-            }
-        }
-        Ok(())
-    })?;
-    Ok(usage)
+fn walked(tree: &Path) -> Result<Usage> {
+    usage_of(&Root::new(files::open_directory(tree)?))
 }
 
 fn write_failed(source: io::Error) -> StoreError {

@@ -1,7 +1,7 @@
 //! The layers of an image: each blob unpacked once, all at once, and named by its chain id.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::io::Read as _;
+use std::io::Read;
 use std::sync::{Mutex, PoisonError};
 
 use orlop_proto::descriptor::parse_digest;
@@ -10,8 +10,8 @@ use crate::error::{Result, StoreError};
 use crate::layers::chain::chain_ids;
 use crate::layers::compress::Codec;
 use crate::layers::decompress::{Format, detect};
-use crate::layers::shelf::{Draft, LayerMeta, Shelf};
-use crate::layers::unpack::unpack;
+use crate::layers::shelf::Shelf;
+use crate::snapshots::parts::{Part, Source};
 use crate::snapshots::record::{Kind, Packed, Record};
 use crate::snapshots::{Snapshots, Turn, files, layer_turn};
 
@@ -55,11 +55,12 @@ impl Snapshots {
             return Ok(done);
         }
         let _turn = self.turn_of(layers, &names);
-        let missing = self.missing(layers);
-        let drafts = self.unpack_all(&missing)?;
-        done.unpacked = count(drafts.len());
+        let parts = self.unpack_all(&self.missing(layers, &names))?;
+        let sources = self.settle(layers, &names, parts)?;
+        let is_new = |source: &&Source| matches!(source, Source::New(..));
+        done.unpacked = count(sources.iter().filter(is_new).count());
         done.existed -= done.unpacked;
-        self.publish_all(layers, &names, drafts)?;
+        self.publish_all(layers, &names, sources)?;
         Ok(done)
     }
 
@@ -72,13 +73,12 @@ impl Snapshots {
     fn turn_of(&self, layers: &[ImageLayer], names: &[String]) -> Turn<'_> {
         loop {
             let found = || {
-                layers
-                    .iter()
-                    .filter_map(|layer| self.inner.shelf.find(&layer.diff_id))
+                let pairs = layers.iter().zip(names);
+                pairs.filter_map(|(layer, name)| self.inner.shelf.find(&layer.diff_id, name))
             };
             let ids: HashSet<String> = layers
                 .iter()
-                .map(|layer| Shelf::id_of(&layer.diff_id))
+                .map(|layer| layer.diff_id.replace(':', "-"))
                 .chain(found())
                 .collect();
             let things = ids.iter().map(|id| layer_turn(id));
@@ -93,18 +93,20 @@ impl Snapshots {
     }
 
     /// Each once, even if the image has it twice.
-    fn missing(&self, layers: &[ImageLayer]) -> Vec<ImageLayer> {
+    fn missing(&self, layers: &[ImageLayer], names: &[String]) -> Vec<ImageLayer> {
         let mut seen = HashSet::new();
+        let here = |layer: &ImageLayer, name: &str| self.inner.shelf.find(&layer.diff_id, name);
         layers
             .iter()
-            .filter(|layer| self.inner.shelf.find(&layer.diff_id).is_none())
-            .filter(|layer| seen.insert(layer.diff_id.as_str()))
-            .cloned()
+            .zip(names)
+            .filter(|(layer, name)| here(layer, name).is_none())
+            .filter(|(layer, _)| seen.insert(layer.diff_id.as_str()))
+            .map(|(layer, _)| layer.clone())
             .collect()
     }
 
     /// As many at once as there are cores.
-    fn unpack_all(&self, missing: &[ImageLayer]) -> Result<HashMap<String, Draft>> {
+    fn unpack_all(&self, missing: &[ImageLayer]) -> Result<HashMap<String, Part>> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let todo: Mutex<VecDeque<&ImageLayer>> = Mutex::new(missing.iter().collect());
         let done = Mutex::new(HashMap::new());
@@ -127,7 +129,7 @@ impl Snapshots {
     fn unpack_while(
         &self,
         todo: &Mutex<VecDeque<&ImageLayer>>,
-        done: &Mutex<HashMap<String, Draft>>,
+        done: &Mutex<HashMap<String, Part>>,
         failure: &Mutex<Option<StoreError>>,
     ) {
         loop {
@@ -136,7 +138,7 @@ impl Snapshots {
                 return;
             };
             match self.unpack_one(layer) {
-                Ok(draft) => drop(lock(done).insert(layer.diff_id.clone(), draft)),
+                Ok(part) => drop(lock(done).insert(layer.diff_id.clone(), part)),
                 Err(error) => {
                     lock(todo).clear();
                     lock(failure).get_or_insert(error);
@@ -145,42 +147,53 @@ impl Snapshots {
         }
     }
 
-    fn discard(&self, drafts: HashMap<String, Draft>) -> Result<()> {
-        for draft in drafts.into_values() {
-            draft.discard(&self.inner.trash)?;
+    fn discard(&self, parts: HashMap<String, Part>) -> Result<()> {
+        for part in parts.into_values() {
+            part.draft.discard(&self.inner.trash)?;
         }
         Ok(())
     }
 
-    fn unpack_one(&self, layer: &ImageLayer) -> Result<Draft> {
-        let mut draft = self.inner.shelf.draft()?;
-        let unpacked = self.unpack_into(layer, &mut draft);
-        match unpacked {
-            Ok(()) => Ok(draft),
-            Err(error) => {
-                draft.discard(&self.inner.trash)?;
-                Err(error)
+    /// Finishes the parts, bottom first: a layer may take attributes from those below it.
+    fn settle(
+        &self,
+        layers: &[ImageLayer],
+        names: &[String],
+        mut parts: HashMap<String, Part>,
+    ) -> Result<Vec<Source>> {
+        let mut sources = Vec::new();
+        for (layer, name) in layers.iter().zip(names) {
+            match self.settle_one(layer, name, &mut parts, &sources) {
+                Ok(source) => sources.push(source),
+                Err(error) => {
+                    self.discard(parts)?;
+                    self.discard_sources(sources)?;
+                    return Err(error);
+                }
             }
         }
+        Ok(sources)
     }
 
-    /// Row H5: what came out must be what the configuration says.
-    fn unpack_into(&self, layer: &ImageLayer, draft: &mut Draft) -> Result<()> {
-        let blob = self.inner.content.open(&parse_digest(&layer.digest)?)?;
-        let tree = files::open_directory(&draft.make_tree()?)?;
-        let unpacked = unpack(blob, tree, self.inner.limits)?;
-        if unpacked.diff_id != layer.diff_id {
-            return Err(StoreError::DiffId {
-                digest: layer.digest.clone(),
-                expected: layer.diff_id.clone(),
-                actual: unpacked.diff_id,
-            });
+    fn settle_one(
+        &self,
+        layer: &ImageLayer,
+        name: &str,
+        parts: &mut HashMap<String, Part>,
+        below: &[Source],
+    ) -> Result<Source> {
+        if let Some(part) = parts.remove(&layer.diff_id) {
+            return self.finish_part(part, name, below);
         }
-        draft.describe(LayerMeta {
-            diff_id: Some(unpacked.diff_id),
-            bytes: Some(unpacked.file_bytes),
-            empty: unpacked.members == 0,
-        })
+        let again = |source: &&Source| source.is_shared_as(&layer.diff_id);
+        if let Some(Source::New(draft, _)) = below.iter().find(again) {
+            return Ok(Source::Here(Shelf::id_of(draft.meta()).unwrap_or_default()));
+        }
+        match self.inner.shelf.find(&layer.diff_id, name) {
+            Some(id) => Ok(Source::Here(id)),
+            // The image has it twice, and it is another layer each time.
+            None => self.finish_part(self.unpack_one(layer)?, name, below),
+        }
     }
 
     /// Trees before the names that point at them; one sync for all before, one after.
@@ -188,27 +201,24 @@ impl Snapshots {
         &self,
         layers: &[ImageLayer],
         names: &[String],
-        mut drafts: HashMap<String, Draft>,
+        sources: Vec<Source>,
     ) -> Result<()> {
         let inner = &self.inner;
         let mut records = Vec::new();
-        for (position, layer) in layers.iter().enumerate() {
+        for (position, (layer, source)) in layers.iter().zip(&sources).enumerate() {
             let name = &names[position];
             if inner.records.get(name).is_ok() {
                 continue;
             }
             let below = position.checked_sub(1).map(|below| names[below].clone());
-            let known = drafts.get(&layer.diff_id).map(|draft| draft.meta().clone());
-            let known = known.or_else(|| inner.shelf.meta_of(&layer.diff_id));
-            let empty = known.is_some_and(|meta| meta.empty);
-            let record = self.record_of(layer, name, below, empty)?;
+            let record = self.record_of(layer, name, below, source)?;
             let (draft, _) = inner.records.draft(&record)?;
             records.push((draft, record));
         }
         files::sync_file_system(inner.records.directory())?;
-        for layer in layers {
-            if let Some(draft) = drafts.remove(&layer.diff_id) {
-                let id = Shelf::id_of(&layer.diff_id);
+        for source in sources {
+            if let Source::New(draft, _) = source {
+                let id = Shelf::id_of(draft.meta()).unwrap_or_default();
                 inner.shelf.publish(draft, &id)?;
             }
         }
@@ -224,11 +234,15 @@ impl Snapshots {
         layer: &ImageLayer,
         name: &str,
         below: Option<String>,
-        empty: bool,
+        source: &Source,
     ) -> Result<Record> {
-        let found = self.inner.shelf.find(&layer.diff_id);
+        let (id, meta) = match source {
+            Source::Here(id) => (Some(id.clone()), self.inner.shelf.meta(id)),
+            Source::New(draft, _) => (Shelf::id_of(draft.meta()), Some(draft.meta().clone())),
+        };
+        let empty = meta.is_some_and(|meta| meta.empty);
         let mut record = Record::new(name, Kind::Committed, below, HashMap::new());
-        record.layer = Some(found.unwrap_or_else(|| Shelf::id_of(&layer.diff_id)));
+        record.layer = id;
         record.diff_id = Some(layer.diff_id.clone());
         record.blobs = self.blob_of(layer, empty)?;
         Ok(record)

@@ -1,7 +1,7 @@
 //! Prepare, view, commit, remove.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Mode, Uid};
 
@@ -67,23 +67,34 @@ impl Snapshots {
     }
 
     /// The root directory of an overlay is that of its topmost layer: a new one must look like the
-    /// one that it covers.
+    /// one that it covers, which is the topmost that some archive described.
     fn root_like_parent(&self, record: &Record, draft: &Path) -> Result<()> {
         if record.kind != Kind::Active || record.parent.is_none() {
             return Ok(());
         }
-        let lower = self.lower(record.parent.as_deref())?;
-        let Some(top) = lower.first() else {
+        let Some(top) = self.root_giver(record.parent.as_deref())? else {
             return Ok(());
         };
         let upper = Records::upper_of_draft(draft);
         let fail =
             |errno: rustix::io::Errno| files::failed("set the owner of", draft)(errno.into());
-        let from = rustix::fs::fstat(files::open_directory(top)?).map_err(fail)?;
+        let from = rustix::fs::fstat(files::open_directory(&top)?).map_err(fail)?;
         let to = files::open_directory(&upper)?;
         let (owner, group) = (Uid::from_raw(from.st_uid), Gid::from_raw(from.st_gid));
         rustix::fs::fchown(&to, Some(owner), Some(group)).map_err(fail)?;
         rustix::fs::fchmod(&to, Mode::from_raw_mode(from.st_mode & 0o7777)).map_err(fail)
+    }
+
+    fn root_giver(&self, parent: Option<&str>) -> Result<Option<PathBuf>> {
+        let inner = &self.inner;
+        let chain = inner.records.chain(parent)?;
+        let layers: Vec<&str> = chain
+            .iter()
+            .filter_map(|one| one.layer.as_deref())
+            .collect();
+        let describes = |id: &&&str| inner.shelf.meta(id).is_none_or(|meta| !meta.rootless);
+        let giver = layers.iter().find(describes).or(layers.first());
+        giver.map(|id| inner.shelf.tree(id)).transpose()
     }
 
     /// Turns an active snapshot into a committed one: its upper directory becomes a layer by rename.

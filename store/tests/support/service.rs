@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use orlop_store::Store;
+use orlop_store::config::StoreArgs;
 use orlop_wire::{Endpoint, Listener, connect, serve};
 use sha2::{Digest as _, Sha256};
 
@@ -18,8 +19,12 @@ pub(crate) struct Service {
 
 impl Service {
     pub(crate) async fn start() -> Self {
+        Self::start_with(StoreArgs::default()).await
+    }
+
+    pub(crate) async fn start_with(args: StoreArgs) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(&directory.path().join("store")).unwrap();
+        let store = Store::open_with(&directory.path().join("store"), args).unwrap();
         let endpoint = Endpoint::Unix(directory.path().join("s.sock"));
         let listener = Listener::bind(&endpoint, false).await.unwrap();
         let routes = store.routes();
@@ -78,6 +83,13 @@ impl Service {
     /// What is below the state directory, without the index and the trash.
     pub(crate) fn left(&self, part: &str) -> Vec<String> {
         names(&self.state().join(part))
+    }
+}
+
+/// The directory can only go when nothing is mounted in it.
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.store.snapshots.unmount_all().unwrap();
     }
 }
 

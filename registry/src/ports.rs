@@ -26,6 +26,9 @@ pub struct Open {
     pub truncate: bool,
     /// The lease that holds the blob from its commit on; empty for none.
     pub lease: String,
+    /// The digest of the plain tar of a layer, which the store may unpack while it is written; empty
+    /// where that is not known.
+    pub diff_id: String,
 }
 
 /// One message of a writer.

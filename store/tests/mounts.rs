@@ -92,7 +92,7 @@ async fn a_layer_that_nothing_is_built_on_is_unmounted_and_one_in_use_is_not() {
     snapshots.unmount_idle(Duration::from_secs(60)).unwrap();
     assert_eq!(mounts_below(&state).len(), 2, "it may be wanted again soon");
     snapshots.unmount_idle(Duration::ZERO).unwrap();
-    assert_eq!(mounts_below(&state), [PathBuf::new(); 0]);
+    assert!(mounts_below(&state).is_empty());
 }
 
 /// The option of an overlay mount has one page, which is what bounds others to 127 layers.
@@ -130,7 +130,7 @@ async fn what_runs_on_a_layer_keeps_it() {
     let record = snapshots.stat("k").unwrap();
     let root = snapshots.stack(&record).unwrap().open().unwrap();
     snapshots.unmount_all().unwrap();
-    assert_eq!(mounts_below(&client.service.state()), [PathBuf::new(); 0]);
+    assert!(mounts_below(&client.service.state()).is_empty());
     let stat = root.stat(b"d/a").unwrap();
     assert_eq!(stat.st_size, 5);
 }
@@ -148,7 +148,7 @@ async fn a_removed_layer_leaves_no_mount_and_no_file() {
     };
     tokio::task::spawn_blocking(collect).await.unwrap();
     let state = client.service.state();
-    assert_eq!(mounts_below(&state), [PathBuf::new(); 0]);
+    assert!(mounts_below(&state).is_empty());
     assert_eq!(client.service.left("layers"), [""; 0]);
 }
 
@@ -211,5 +211,5 @@ async fn a_killed_store_finds_its_mounts_again_and_an_ended_one_leaves_none() {
     assert_eq!(before, after);
     assert_eq!(mounts_below(directory.path()), mounted);
     second.end(Signal::TERM);
-    assert_eq!(mounts_below(directory.path()), [PathBuf::new(); 0]);
+    assert!(mounts_below(directory.path()).is_empty());
 }

@@ -131,7 +131,7 @@ impl Content for Remote {
             offset: signed(open.offset),
             truncate: open.truncate,
             lease: open.lease,
-            diff_id: String::new(),
+            diff_id: open.diff_id,
         };
         let first = message(pb::write_request::Message::Open(first));
         let rest = ReceiverStream::new(pieces).map(|piece| {

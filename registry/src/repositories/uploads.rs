@@ -41,6 +41,7 @@ impl Repositories {
             offset,
             truncate: false,
             lease: self.lease(repository).await?,
+            diff_id: String::new(),
         };
         Ok(self.store.content.write(open, pieces).await?)
     }

@@ -108,6 +108,7 @@ impl Fetch<'_> {
             offset: first,
             truncate: first == 0,
             lease: self.lease.to_owned(),
+            diff_id: self.blob.diff_id.clone(),
         };
         let (sender, pieces) = mpsc::channel(PIECES_WAITING);
         let writing = content.write(open, pieces);

@@ -1,11 +1,12 @@
 //! What an image is made of: the platform's manifest of an index, the blobs of a manifest.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-use oci_spec::image::{Descriptor, ImageIndex};
+use oci_spec::image::{Descriptor, ImageIndex, ImageManifest};
 use orlop_proto::types::Platform;
+use serde::Deserialize;
 
-use crate::manifest::{Document, is_foreign};
+use crate::manifest::{Body, Document, is_foreign};
 use crate::{Error, Result};
 
 /// A blob to be moved.
@@ -13,6 +14,8 @@ use crate::{Error, Result};
 pub(super) struct Blob {
     pub(super) digest: String,
     pub(super) size: u64,
+    /// Of a layer, once the configuration is here; otherwise empty.
+    pub(super) diff_id: String,
 }
 
 /// The blobs of a manifest, each once, without those that are never moved.
@@ -24,8 +27,46 @@ pub(super) fn blobs(document: &Document) -> Vec<Blob> {
         .map(|link| Blob {
             digest: link.digest().to_string(),
             size: link.size(),
+            diff_id: String::new(),
         })
         .collect()
+}
+
+/// The manifest, if it is of an image: charts, signatures and the like have no file tree.
+pub(super) fn image(document: &Document) -> Option<&ImageManifest> {
+    let Body::Manifest(manifest) = &document.body else {
+        return None;
+    };
+    let config = manifest.config().media_type().to_string();
+    let image = config.contains("image.config") || config.contains("container.image");
+    image.then_some(manifest)
+}
+
+/// What is read of a configuration here.
+#[derive(Debug, Deserialize)]
+struct Configuration {
+    rootfs: RootFs,
+}
+
+#[derive(Debug, Deserialize)]
+struct RootFs {
+    diff_ids: Vec<String>,
+}
+
+/// The diff ids of the layers by their digests. A configuration that does not fit has none: who unpacks
+/// the image says what is wrong with it.
+pub(super) fn diff_ids(manifest: &ImageManifest, configuration: &[u8]) -> HashMap<String, String> {
+    let diff_ids = serde_json::from_slice(configuration)
+        .map(|configuration: Configuration| configuration.rootfs.diff_ids)
+        .unwrap_or_default();
+    let layers = manifest
+        .layers()
+        .iter()
+        .map(|link| link.digest().to_string());
+    if layers.len() != diff_ids.len() {
+        return HashMap::new();
+    }
+    layers.zip(diff_ids).collect()
 }
 
 /// This host's platform, in Go's words.

@@ -11,7 +11,7 @@ use super::lease::Lease;
 use super::plan::{self, Blob};
 use super::progress::Progress;
 use super::{BLOBS_AT_ONCE, Outcome, Pull, Tally, Transfer};
-use crate::manifest::{Body, MANIFEST_BYTES_MAX};
+use crate::manifest::{Body, Document, MANIFEST_BYTES_MAX};
 use crate::remote::{Fetched, Remote, Wanted};
 use crate::{Error, Result};
 
@@ -32,7 +32,10 @@ impl Transfer {
         let blobs = plan::blobs(&resolved.manifest.document);
         check_config(&resolved.manifest, remote.host())?;
         lease.add(resolved.digests(&blobs)).await?;
-        let tally = self.fetch_all(&remote, &blobs, &lease, progress).await?;
+        let document = &resolved.manifest.document;
+        let tally = self
+            .fetch_all(&remote, document, &blobs, &lease, progress)
+            .await?;
         let manifests = resolved.all();
         let stored = manifests.map(|m| (m.digest.clone(), m.bytes.clone()));
         self.store.content.put(stored.collect(), &lease.id).await?;
@@ -50,7 +53,35 @@ impl Transfer {
         })
     }
 
+    /// The configuration of an image comes first: it has the diff ids by which the store unpacks
+    /// layers on their way.
     async fn fetch_all(
+        &self,
+        remote: &Remote<'_>,
+        document: &Document,
+        blobs: &[Blob],
+        lease: &Lease,
+        progress: &Progress,
+    ) -> Result<Tally> {
+        let Some(image) = plan::image(document) else {
+            return self.fetch_each(remote, blobs, lease, progress).await;
+        };
+        let digest = image.config().digest().to_string();
+        let (config, mut layers): (Vec<_>, Vec<_>) = blobs
+            .iter()
+            .cloned()
+            .partition(|blob| blob.digest == digest);
+        let first = self.fetch_each(remote, &config, lease, progress).await?;
+        let config = self.store.read_small(&digest, MANIFEST_BYTES_MAX).await?;
+        let mut diff_ids = plan::diff_ids(image, &config);
+        for layer in &mut layers {
+            layer.diff_id = diff_ids.remove(&layer.digest).unwrap_or_default();
+        }
+        let rest = self.fetch_each(remote, &layers, lease, progress).await?;
+        Ok(first.add(rest))
+    }
+
+    async fn fetch_each(
         &self,
         remote: &Remote<'_>,
         blobs: &[Blob],
@@ -77,13 +108,7 @@ impl Transfer {
     }
 
     async fn unpack(&self, manifest: &Fetched, lease: &Lease, progress: &Progress) -> Result<()> {
-        let Body::Manifest(document) = &manifest.document.body else {
-            return Ok(());
-        };
-        // Charts, signatures and the like have no file tree.
-        let config = document.config().media_type().to_string();
-        let image = config.contains("image.config") || config.contains("container.image");
-        if !image {
+        if plan::image(&manifest.document).is_none() {
             return Ok(());
         }
         let digest = &manifest.digest;

@@ -21,6 +21,8 @@ pub struct State {
     pub images: HashMap<String, Descriptor>,
     pub leases: HashMap<String, HashSet<String>>,
     pub unpacked: Vec<String>,
+    /// The diff id with which each blob was written; empty for none.
+    pub diff_ids: HashMap<String, String>,
     /// What `unpack` answers, if not success.
     pub unpack_fails: bool,
 }
@@ -146,6 +148,7 @@ impl Content for Memory {
                             return Err(failure(Kind::InvalidArgument, "digest mismatch"));
                         }
                         state.blobs.insert(digest.clone(), bytes.into());
+                        state.diff_ids.insert(digest.clone(), open.diff_id.clone());
                         if let Some(lease) = state.leases.get_mut(&open.lease) {
                             lease.insert(digest);
                         }

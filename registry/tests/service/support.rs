@@ -204,9 +204,16 @@ impl Image {
             let seed = format!("{name} {n} ");
             seed.bytes().cycle().take(100_000).collect()
         };
+        let layers = vec![layer(1), layer(2)];
+        // A plain layer: its diff id is its digest.
+        let diff_ids: Vec<_> = layers.iter().map(|l| digest_like("sha256", l)).collect();
+        let config = serde_json::json!({
+            "architecture": "amd64", "os": "linux", "author": name,
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        });
         Self {
-            config: format!(r#"{{"architecture":"amd64","os":"linux","author":"{name}"}}"#).into(),
-            layers: vec![layer(1), layer(2)],
+            config: serde_json::to_vec(&config).unwrap(),
+            layers,
         }
     }
 

@@ -45,6 +45,34 @@ async fn an_image_travels_out_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_store_learns_the_diff_ids_before_the_layers() {
+    let (here, there) = (Service::start().await, Service::start().await);
+    let name = format!("{}/app", there.address);
+    let image = Image::new("a");
+    here.name_image(&name, &image);
+    here.push(&name).await.unwrap();
+    let odd = Image {
+        config: br#"{"rootfs":{"diff_ids":["sha256:0"]}}"#.to_vec(),
+        ..Image::new("odd")
+    };
+    let odd_name = format!("{}/odd", there.address);
+    here.name_image(&odd_name, &odd);
+    here.push(&odd_name).await.unwrap();
+
+    let reader = Service::start().await;
+    reader.pull(&name).await.unwrap();
+    reader.pull(&odd_name).await.unwrap();
+    let state = reader.memory.state();
+    let told = |bytes: &[u8]| state.diff_ids[&digest_like("sha256", bytes)].as_str();
+    for layer in &image.layers {
+        assert_eq!(told(layer), digest_like("sha256", layer));
+    }
+    assert_eq!(told(&image.config), "");
+    // A configuration that does not fit its manifest says nothing of the layers.
+    assert_eq!(odd.layers.iter().map(|l| told(l)).collect::<String>(), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_second_push_sends_nothing() {
     let (here, there) = (Service::start().await, Service::start().await);
     let name = format!("{}/app", there.address);

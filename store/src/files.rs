@@ -5,10 +5,15 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
+use jiff::Timestamp;
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::StoreError;
+pub use group::Group;
+
+mod group;
 
 /// Prefix of the names of files that are not finished. No name from outside begins with a dot.
 pub const TEMPORARY: &str = ".tmp-";
@@ -105,6 +110,29 @@ pub fn remove_unfinished(directory: &Path) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+/// Notes in a file's time of modification that it is used now. Not synced; a missing file is fine.
+pub fn touch(path: &Path) {
+    let times = Timestamps {
+        last_access: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        last_modification: Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+    };
+    if let Err(error) = utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW) {
+        tracing::debug!(path = %path.display(), %error, "the use of a file is not noted");
+    }
+}
+
+/// When a file was last written, or its use noted.
+pub fn touched(path: &Path) -> Option<Timestamp> {
+    let modified = fs::symlink_metadata(path).ok()?.modified().ok()?;
+    Timestamp::try_from(modified).ok()
 }
 
 /// Makes the names in a directory durable.

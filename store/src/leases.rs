@@ -1,16 +1,24 @@
 //! Leases: what the collector must not touch. One file per lease is the truth: its first line says
-//! what the lease is, each later line adds or releases one resource.
+//! what the lease is, each later line adds or releases one resource or says anew what the lease is.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::files::Group;
+use crate::turns::{Turn, Turns};
 use crate::{StoreError, files, ids};
+
+/// Resources that are copied while nobody else can look at the leases.
+const HELD_AT_ONCE: usize = 512;
+/// Lines of a lease's file about what is no more, before it is worth writing anew.
+const PAST_LINES: usize = 1024;
 
 /// A lease.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +47,7 @@ pub enum Resource {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Change {
+    Put(Lease),
     Add(Resource),
     Release(Resource),
 }
@@ -47,13 +56,20 @@ enum Change {
 struct Entry {
     lease: Lease,
     resources: BTreeSet<Resource>,
+    /// Of the file.
+    lines: usize,
 }
 
 /// All leases; clones share them.
+///
+/// A change has the turn of its lease while it is made in memory and written to the file, so that both
+/// have the same order; what waits for the disk after that waits in a group, without the turn.
 #[derive(Clone, Debug)]
 pub struct Leases {
     directory: PathBuf,
     entries: Arc<Mutex<HashMap<String, Entry>>>,
+    turns: Arc<Turns>,
+    group: Group,
 }
 
 impl Leases {
@@ -63,16 +79,14 @@ impl Leases {
         files::remove_unfinished(directory)?;
         let mut entries = HashMap::new();
         for name in files::names(directory)? {
-            let path = directory.join(&name);
-            let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
-            match parse(&text) {
-                Ok(entry) => drop(entries.insert(name, entry)),
-                Err(source) => return Err(StoreError::DamagedFile { path, source }),
-            }
+            let entry = read(directory, &name)?;
+            entries.insert(name, entry);
         }
         let leases = Self {
             directory: directory.to_owned(),
             entries: Arc::new(Mutex::new(entries)),
+            turns: Arc::default(),
+            group: Group::default(),
         };
         leases.drop_expired()?;
         Ok(leases)
@@ -86,24 +100,43 @@ impl Leases {
         labels: BTreeMap<String, String>,
     ) -> Result<Lease, StoreError> {
         ids::check("lease", id)?;
-        let mut entries = self.lock();
-        let old = entries.remove(id);
+        let turn = self.turn(id);
+        let old = self
+            .lock()
+            .get(id)
+            .map(|old| (old.lease.created, old.is_long()));
         let lease = Lease {
             id: id.to_owned(),
-            created: old
-                .as_ref()
-                .map_or_else(Timestamp::now, |old| old.lease.created),
+            created: old.map_or_else(Timestamp::now, |(created, _)| created),
             expires,
             labels,
         };
-        let resources = old.map(|old| old.resources).unwrap_or_default();
+        if old.is_none_or(|(_, is_long)| is_long) {
+            self.rewrite(lease.clone())?;
+            return Ok(lease);
+        }
+        let file = self.append(id, &[Change::Put(lease.clone())])?;
+        drop(turn);
+        self.group.sync(file)?;
+        Ok(lease)
+    }
+
+    /// Writes the file of a lease anew. The caller has its turn.
+    fn rewrite(&self, lease: Lease) -> Result<(), StoreError> {
+        let id = lease.id.clone();
+        let resources = self
+            .lock()
+            .get(&id)
+            .map(|old| old.resources.clone())
+            .unwrap_or_default();
         let entry = Entry {
-            lease: lease.clone(),
+            lines: resources.len() + 1,
+            lease,
             resources,
         };
-        let written = files::write(&self.directory, id, &format(&entry)?);
-        entries.insert(id.to_owned(), entry);
-        written.map(|()| lease)
+        self.group.replace(&self.directory, &id, &format(&entry)?)?;
+        self.lock().insert(id, entry);
+        Ok(())
     }
 
     /// Holds one resource by a lease; an empty id holds nothing. Call it before the resource becomes
@@ -115,7 +148,7 @@ impl Leases {
         if id.is_empty() {
             return Ok(());
         }
-        self.change(id, [resource], Change::Add, false)
+        self.change(id, [resource], Change::Add).map(drop)
     }
 
     /// Adds resources, durably.
@@ -124,7 +157,7 @@ impl Leases {
         id: &str,
         resources: impl IntoIterator<Item = Resource>,
     ) -> Result<(), StoreError> {
-        self.change(id, resources, Change::Add, true)
+        self.change_durably(id, resources, Change::Add)
     }
 
     /// Takes resources out, durably.
@@ -133,16 +166,14 @@ impl Leases {
         id: &str,
         resources: impl IntoIterator<Item = Resource>,
     ) -> Result<(), StoreError> {
-        self.change(id, resources, Change::Release, true)
+        self.change_durably(id, resources, Change::Release)
     }
 
     /// Ends a lease; an unknown one is fine.
     pub fn delete(&self, id: &str) -> Result<(), StoreError> {
         ids::check("lease", id)?;
-        let mut entries = self.lock();
-        files::remove(&self.directory, id)?;
-        entries.remove(id);
-        Ok(())
+        let _turn = self.turn(id);
+        self.remove(id)
     }
 
     /// All leases that have not expired, in order of id.
@@ -166,76 +197,113 @@ impl Leases {
         Ok(entry.resources.iter().cloned().collect())
     }
 
-    /// Everything that any living lease holds, with the lease's id. Expired leases go.
-    pub fn held(&self) -> Result<Vec<(Resource, String)>, StoreError> {
+    /// Tells everything that a living lease holds, with the lease's id. Expired leases go. Nobody waits
+    /// while it is told: what is added meanwhile may be told or not.
+    pub fn each_held(
+        &self,
+        mut tell: impl FnMut(&Resource, &str) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.drop_expired()?;
-        let entries = self.lock();
-        let pairs = entries.iter().flat_map(|(id, entry)| {
-            entry
-                .resources
-                .iter()
-                .map(|resource| (resource.clone(), id.clone()))
-        });
-        Ok(pairs.collect())
+        for lease in self.list() {
+            let mut some = self.some_held(&lease.id, None);
+            while let Some(last) = some.last().cloned() {
+                some.iter().try_for_each(|held| tell(held, &lease.id))?;
+                some = self.some_held(&lease.id, Some(last));
+            }
+        }
+        Ok(())
     }
 
+    /// The next resources of a lease in order, as many as may be copied in one go.
+    fn some_held(&self, id: &str, after: Option<Resource>) -> Vec<Resource> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let entries = self.lock();
+        let Some(entry) = entries.get(id) else {
+            return Vec::new();
+        };
+        let rest = entry.resources.range((start, Bound::Unbounded));
+        rest.take(HELD_AT_ONCE).cloned().collect()
+    }
+
+    /// What was there already may have been held without a sync: the file is synced all the same.
+    fn change_durably(
+        &self,
+        id: &str,
+        resources: impl IntoIterator<Item = Resource>,
+        change: fn(Resource) -> Change,
+    ) -> Result<(), StoreError> {
+        let file = self.change(id, resources, change)?;
+        self.group.sync(file)
+    }
+
+    /// Changes a lease in its file and in memory. Gives the file, for a caller that has it synced.
     fn change(
         &self,
         id: &str,
         resources: impl IntoIterator<Item = Resource>,
         change: fn(Resource) -> Change,
-        durable: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Result<File, StoreError> {
         ids::check("lease", id)?;
-        let mut entries = self.lock();
-        live(&entries, id)?;
-        let Some(entry) = entries.get_mut(id) else {
-            return Err(StoreError::LeaseNotFound { id: id.to_owned() });
+        let _turn = self.turn(id);
+        let changes: Vec<Change> = {
+            let entries = self.lock();
+            let entry = live(&entries, id)?;
+            let all = resources.into_iter().map(change);
+            all.filter(|change| entry.lacks(change)).collect()
         };
-        let mut lines = Vec::new();
-        for resource in resources {
-            let change = change(resource.clone());
-            let changed = match change {
-                Change::Add(_) => entry.resources.insert(resource),
-                Change::Release(_) => entry.resources.remove(&resource),
-            };
-            if changed {
-                lines.extend(line(&change)?);
-            }
-        }
-        self.append(id, &lines, durable)
+        self.append(id, &changes)
     }
 
-    fn append(&self, id: &str, lines: &[u8], durable: bool) -> Result<(), StoreError> {
-        if lines.is_empty() {
-            return Ok(());
-        }
+    /// The open file stays the one that was written to, whatever its name becomes. The caller has the
+    /// turn of the lease. What cannot be written whole is taken back.
+    fn append(&self, id: &str, changes: &[Change]) -> Result<File, StoreError> {
         let path = self.directory.join(id);
         let mut file = OpenOptions::new()
             .append(true)
             .open(&path)
             .map_err(StoreError::io("open", &path))?;
-        file.write_all(lines)
-            .map_err(StoreError::io("write", &path))?;
-        if durable {
-            file.sync_data().map_err(StoreError::io("sync", &path))?;
+        let mut lines = Vec::new();
+        for change in changes {
+            lines.extend(line(change)?);
         }
-        Ok(())
+        let length = file.metadata().map_err(StoreError::io("examine", &path))?;
+        if let Err(error) = file.write_all(&lines) {
+            file.set_len(length.len())
+                .map_err(StoreError::io("shorten", &path))?;
+            return Err(StoreError::io("write", &path)(error));
+        }
+        if let Some(entry) = self.lock().get_mut(id) {
+            changes.iter().for_each(|change| entry.apply(change));
+        }
+        Ok(file)
     }
 
     fn drop_expired(&self) -> Result<(), StoreError> {
         let now = Timestamp::now();
-        let mut entries = self.lock();
-        let expired: Vec<_> = entries
+        let expired: Vec<_> = self
+            .lock()
             .iter()
             .filter(|(_, entry)| !entry.lives(now))
             .map(|(id, _)| id.clone())
             .collect();
         for id in expired {
-            files::remove(&self.directory, &id)?;
-            entries.remove(&id);
+            let _turn = self.turn(&id);
+            // It may have been extended meanwhile.
+            if live(&self.lock(), &id).is_err() {
+                self.remove(&id)?;
+            }
         }
         Ok(())
+    }
+
+    fn remove(&self, id: &str) -> Result<(), StoreError> {
+        self.group.remove(&self.directory, id)?;
+        self.lock().remove(id);
+        Ok(())
+    }
+
+    fn turn(&self, id: &str) -> Turn<'_> {
+        self.turns.take(vec![id.to_owned()])
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
@@ -244,6 +312,28 @@ impl Leases {
 }
 
 impl Entry {
+    fn lacks(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(_) => true,
+            Change::Add(resource) => !self.resources.contains(resource),
+            Change::Release(resource) => self.resources.contains(resource),
+        }
+    }
+
+    fn apply(&mut self, change: &Change) {
+        self.lines += 1;
+        match change {
+            Change::Put(lease) => self.lease = lease.clone(),
+            Change::Add(resource) => drop(self.resources.insert(resource.clone())),
+            Change::Release(resource) => drop(self.resources.remove(resource)),
+        }
+    }
+
+    /// The file tells more of the past than of what is.
+    fn is_long(&self) -> bool {
+        self.lines > 2 * self.resources.len() + PAST_LINES
+    }
+
     fn lives(&self, now: Timestamp) -> bool {
         self.lease.expires.is_none_or(|expires| expires > now)
     }
@@ -273,21 +363,33 @@ fn format(entry: &Entry) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// A last line that is cut short is one that was never acknowledged.
+/// Reads the file of a lease. A last line that is cut short is one that was never acknowledged: it goes,
+/// so that the next one does not begin in its middle.
+fn read(directory: &Path, name: &str) -> Result<Entry, StoreError> {
+    let path = directory.join(name);
+    let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+    let entry = parse(&text).map_err(|source| StoreError::DamagedFile { path, source })?;
+    if !text.ends_with('\n') {
+        files::write(directory, name, &format(&entry)?)?;
+    }
+    Ok(entry)
+}
+
 fn parse(text: &str) -> Result<Entry, serde_json::Error> {
     let mut lines = text.split_inclusive('\n');
-    let lease = serde_json::from_str(lines.next().unwrap_or_default())?;
-    let mut resources = BTreeSet::new();
+    let mut entry = Entry {
+        lease: serde_json::from_str(lines.next().unwrap_or_default())?,
+        resources: BTreeSet::new(),
+        lines: 1,
+    };
     for line in lines.filter(|line| line.ends_with('\n')) {
-        match serde_json::from_str(line)? {
-            Change::Add(resource) => resources.insert(resource),
-            Change::Release(resource) => resources.remove(&resource),
-        };
+        entry.apply(&serde_json::from_str(line)?);
     }
-    Ok(Entry { lease, resources })
+    Ok(entry)
 }
 
 #[cfg(test)]
+#[allow(clippy::panic, reason = "test code")]
 mod tests {
     use super::*;
 
@@ -323,6 +425,75 @@ mod tests {
                 Resource::Snapshot("s".into())
             ]
         );
+        leases
+            .add("l", [Resource::Blob("sha256:b".into())])
+            .unwrap();
+        let leases = Leases::open(directory.path()).unwrap();
+        assert_eq!(leases.resources("l").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_lease_that_is_extended_for_ever_does_not_grow_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = Leases::open(directory.path()).unwrap();
+        leases.put("l", None, BTreeMap::new()).unwrap();
+        leases.hold("l", Resource::Blob("sha256:a".into())).unwrap();
+        for _ in 0..PAST_LINES + 10 {
+            leases.hold("l", Resource::Blob("x".into())).unwrap();
+            leases
+                .change("l", [Resource::Blob("x".into())], Change::Release)
+                .unwrap();
+        }
+        leases.put("l", None, BTreeMap::new()).unwrap();
+        let text = fs::read_to_string(directory.path().join("l")).unwrap();
+        assert_eq!(text.lines().count(), 2);
+    }
+
+    #[test]
+    fn everything_held_is_told_once_in_however_many_pieces() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = Leases::open(directory.path()).unwrap();
+        for (lease, count) in [("a", 2 * HELD_AT_ONCE + 1), ("b", HELD_AT_ONCE), ("c", 0)] {
+            leases.put(lease, None, BTreeMap::new()).unwrap();
+            let names = (0..count).map(|n| Resource::Snapshot(format!("{lease}{n}")));
+            leases.add(lease, names).unwrap();
+        }
+        let mut told = Vec::new();
+        leases
+            .each_held(|held, lease| {
+                told.push((held.clone(), lease.to_owned()));
+                Ok(())
+            })
+            .unwrap();
+        let count = told.len();
+        told.sort();
+        told.dedup();
+        assert_eq!((count, told.len()), (3 * HELD_AT_ONCE + 1, count));
+    }
+
+    #[test]
+    fn what_many_add_at_once_is_there_after_reopening() {
+        let directory = tempfile::tempdir().unwrap();
+        let leases = Leases::open(directory.path()).unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..16 {
+                let leases = &leases;
+                scope.spawn(move || {
+                    let lease = format!("l{}", writer % 4);
+                    for n in 0..8 {
+                        leases.put(&lease, None, BTreeMap::new()).unwrap();
+                        let held = Resource::Snapshot(format!("{writer}-{n}"));
+                        leases.add(&lease, [held]).unwrap();
+                    }
+                });
+            }
+        });
+        let again = Leases::open(directory.path()).unwrap();
+        for lease in ["l0", "l1", "l2", "l3"] {
+            let resources = again.resources(lease).unwrap();
+            assert_eq!(resources.len(), 4 * 8);
+            assert_eq!(resources, leases.resources(lease).unwrap());
+        }
     }
 
     #[test]
@@ -337,7 +508,9 @@ mod tests {
             leases.hold("l", Resource::Blob("x".into())),
             Err(StoreError::LeaseNotFound { .. })
         ));
-        assert!(leases.held().unwrap().is_empty());
+        leases
+            .each_held(|held, _| panic!("{held:?} is held"))
+            .unwrap();
         assert!(!directory.path().join("l").exists());
     }
 

@@ -5,6 +5,7 @@
 //! - [`layers`], [`snapshots`]: file trees. [`archives`]: tars in and out.
 //! - [`leases`], [`maintenance`]: what must stay, and what may go.
 //! - [`index`]: what is looked up often; it can always be made again from [`files`].
+//! - `turns`: who waits for whom, in which order.
 //! - [`failpoint`]: where a test may kill it.
 //! - [`grpc`] translates, and nothing else. [`server`] puts the parts together.
 
@@ -24,6 +25,7 @@ pub mod maintenance;
 pub mod manifest;
 pub mod server;
 pub mod snapshots;
+mod turns;
 
 pub use config::Config;
 pub use error::StoreError;

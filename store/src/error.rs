@@ -356,6 +356,9 @@ pub enum StoreError {
         /// The cap, bytes.
         limit: usize,
     },
+    /// A reader of changes that did not keep up.
+    #[error("the watch is too far behind: changes of names are lost to it")]
+    WatchBehind,
 }
 
 /// What fallible functions of this crate answer.
@@ -419,7 +422,7 @@ impl Classify for StoreError {
             | Self::ChildMissing { .. }
             | Self::SnapshotInUse { .. }
             | Self::SnapshotKind { .. } => Kind::FailedPrecondition,
-            Self::IngestBusy { .. } | Self::ImageMoved { .. } => Kind::Aborted,
+            Self::IngestBusy { .. } | Self::ImageMoved { .. } | Self::WatchBehind => Kind::Aborted,
             Self::DiskReserve { .. } => Kind::ResourceExhausted,
             Self::ClientGone => Kind::Cancelled,
         }
@@ -452,6 +455,7 @@ impl Classify for StoreError {
                  choose `--layers directory`"
                     .to_owned(),
             ),
+            Self::WatchBehind => Some("list the images, and watch again".to_owned()),
             Self::WrongOffset { durable, .. } => Some(format!("go on at offset {durable}")),
             _ => None,
         }

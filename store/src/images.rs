@@ -1,27 +1,36 @@
 //! Names that point at descriptors. One file per name is the truth; the index keeps beside it the
 //! facts that a list needs, so that a list opens no blob.
 
+mod events;
 mod names;
 pub(crate) mod resolve;
 mod tree;
+mod unlisted;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use oci_spec::image::Descriptor;
+use oci_spec::image::{Descriptor, Digest};
 use orlop_proto::reference::Reference;
 use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
+use crate::files::Group;
 use crate::index::{Index, Table};
 use crate::layers::chain::chain_ids;
+use crate::turns::{Turn, Turns};
 use crate::{StoreError, files};
+use events::Events;
+pub use events::{Event, Watch, WatchEnd};
 pub use resolve::{Resolved, Wanted};
 pub use tree::{Summary, Tree};
+use unlisted::Unlisted;
 
 /// The most names in one page of a list.
 pub const PAGE_MAX: usize = 10_000;
+/// Names that are in memory at once while all of them are looked at.
+const SCAN_NAMES: usize = 1000;
 
 /// A name and where it points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +69,11 @@ pub struct Images {
     directory: PathBuf,
     content: Content,
     index: Index,
-    /// Held while names change: compare and swap are one.
-    turn: Arc<Mutex<()>>,
+    /// A change has the turn of its name from the comparison until it is durable and told.
+    turns: Arc<Turns>,
+    group: Group,
+    events: Events,
+    unlisted: Unlisted,
 }
 
 impl Images {
@@ -78,7 +90,10 @@ impl Images {
             directory: directory.to_owned(),
             content: content.clone(),
             index: index.clone(),
-            turn: Arc::default(),
+            turns: Arc::default(),
+            group: Group::default(),
+            events: Events::default(),
+            unlisted: Unlisted::default(),
         };
         if rebuild {
             images.rebuild()?;
@@ -104,43 +119,79 @@ impl Images {
     ) -> Result<Image, StoreError> {
         let name = normal(name)?;
         // First the wish, then the look: what is here then stays until the name holds it.
+        let _putting = self.unlisted.putting(target.digest());
         let tree = Tree::read(&self.content, &name, &target)?;
-        for digest in &tree.blobs {
-            self.content.want(digest);
+        if let Some(gone) = tree.blobs.iter().find(|blob| !self.content.want(blob)) {
+            return Err(StoreError::ChildMissing {
+                name,
+                digest: gone.to_string(),
+            });
         }
-        let summary = Tree::read(&self.content, &name, &target)?.summary;
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.turn(&name);
         self.compare(&name, expected)?;
         let image = Image {
-            name: name.clone(),
+            name,
             target,
             updated: Timestamp::now(),
         };
-        files::write_json(&self.directory, &names::file_name(&name), &image)?;
-        let listed = Listed { image, summary };
-        self.index.put(Table::Names, &name, &listed)?;
+        self.write(Listed {
+            image,
+            summary: tree.summary,
+        })
+    }
+
+    /// The file, then the index, then who watches. The caller has the turn of the name.
+    fn write(&self, listed: Listed) -> Result<Image, StoreError> {
+        let name = &listed.image.name;
+        let file = names::file_name(name);
+        let json = serde_json::to_vec(&listed.image).map_err(|source| StoreError::DamagedFile {
+            path: self.directory.join(&file),
+            source,
+        })?;
+        self.group.replace(&self.directory, &file, &json)?;
+        self.index.put(Table::Names, name, &listed)?;
+        self.unlisted.complete(name);
+        self.events.tell(&listed.image, false);
         Ok(listed.image)
     }
 
     /// Removes a name, durably. Its blobs are not wanted any more on its behalf; the names of its
     /// committed snapshots are returned, that they may be treated alike.
     pub fn delete(&self, name: &str, expected: &Expected) -> Result<Vec<String>, StoreError> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.turn(name);
         let image = self.get(name)?;
         self.compare(name, expected)?;
-        files::remove(&self.directory, &names::file_name(name))?;
+        self.group
+            .remove(&self.directory, &names::file_name(name))?;
         self.index.remove(Table::Names, name)?;
+        self.events.tell(&image, true);
         drop(turn);
         // A damaged image may still be deleted: nothing of it is known to be unwanted then.
         let tree = Tree::read(&self.content, name, &image.target).unwrap_or_default();
         for digest in &tree.blobs {
-            self.content.unwant(digest);
+            self.content.unwant(digest, image.updated);
         }
         Ok(tree
             .stacks
             .iter()
             .flat_map(|stack| chain_ids(stack))
             .collect())
+    }
+
+    /// Changes of names from now on. Those of one name come in their order.
+    pub fn watch(&self) -> Watch {
+        self.events.watch()
+    }
+
+    /// Notes that an image is used now.
+    fn touch(&self, name: &str) {
+        files::touch(&self.directory.join(names::file_name(name)));
+    }
+
+    /// When the image of a name was last resolved or written. The time of its file keeps it, written
+    /// with whatever the file system writes next: after a loss of power it may be some seconds old.
+    pub fn last_used(&self, name: &str) -> Option<Timestamp> {
+        files::touched(&self.directory.join(names::file_name(name)))
     }
 
     /// Images whose name begins with the prefix, in order of name, from behind `after`.
@@ -160,6 +211,29 @@ impl Images {
         Ok(pairs.into_iter().map(|(_, listed)| listed).collect())
     }
 
+    /// Tells every blob that a name points at, or is about to. A name that comes while it is told may
+    /// be missing: its blobs are wanted since then.
+    pub(crate) fn each_target(
+        &self,
+        mut tell: impl FnMut(&str, &Digest) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        // Before the index: what is put meanwhile is in one of them.
+        for digest in self.unlisted.targets() {
+            tell("an image that is being named", &digest)?;
+        }
+        let mut last = String::new();
+        loop {
+            let page = self.list("", &last, SCAN_NAMES)?;
+            for listed in &page {
+                tell(&listed.image.name, listed.image.target.digest())?;
+            }
+            match page.into_iter().next_back() {
+                Some(listed) => last = listed.image.name,
+                None => return Ok(()),
+            }
+        }
+    }
+
     /// The number of names.
     pub fn count(&self) -> usize {
         self.index.count(Table::Names)
@@ -168,6 +242,10 @@ impl Images {
     /// The blobs of an image.
     pub(crate) fn tree(&self, image: &Image) -> Result<Tree, StoreError> {
         Tree::read(&self.content, &image.name, &image.target)
+    }
+
+    fn turn(&self, name: &str) -> Turn<'_> {
+        self.turns.take(vec![name.to_owned()])
     }
 
     fn find(&self, name: &str) -> Result<Option<Listed>, StoreError> {
@@ -211,7 +289,8 @@ impl Images {
                         .put(Table::Names, &name, &Listed { image, summary })?;
                 }
                 Err(error) => {
-                    tracing::error!(name = image.name, %error, "an image is not complete")
+                    tracing::error!(name = image.name, %error, "an image is not complete");
+                    self.unlisted.incomplete(image.name, image.target.digest());
                 }
             }
         }

@@ -1,15 +1,20 @@
 //! `Images`.
 
-use orlop_proto::error::unimplemented;
 use orlop_proto::store as pb;
 use orlop_proto::types::Platform;
+use tokio::sync::mpsc::{Sender, channel};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::blocking;
 use super::streams::Outgoing;
 use super::values::{descriptor, image, platform, signed, time};
-use crate::images::{Expected, Images, Listed, PAGE_MAX, Resolved};
+use super::{blocking, status};
+use crate::StoreError;
+use crate::images::{Expected, Images, Listed, PAGE_MAX, Resolved, Watch, WatchEnd};
 use crate::snapshots::Snapshots;
+
+/// Events between the store and a stream that is not read fast enough.
+const IN_FLIGHT: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct ImagesRpc {
@@ -101,25 +106,58 @@ impl pb::images_server::Images for ImagesRpc {
         } else {
             asked.min(PAGE_MAX)
         };
-        let listed = blocking(move || images.list(&request.prefix, &request.page_token, limit));
-        let listed = listed.await?;
-        let next_page_token = match listed.last() {
-            Some(last) if listed.len() == limit => last.image.name.clone(),
-            _ => String::new(),
-        };
-        let images = listed.into_iter().map(|listed| self.summary(listed));
-        let images = images.collect();
+        let snapshots = self.snapshots.clone();
+        let (images, last) = blocking(move || {
+            let listed = images.list(&request.prefix, &request.page_token, limit)?;
+            let full = listed.len() == limit;
+            let last = listed.last().filter(|_| full);
+            let last = last.map(|listed| listed.image.name.clone());
+            let summary = |listed| summary(listed, &images, &snapshots);
+            Ok((listed.into_iter().map(summary).collect(), last))
+        })
+        .await?;
         Ok(Response::new(pb::ListImagesResponse {
             images,
-            next_page_token,
+            next_page_token: last.unwrap_or_default(),
         }))
     }
 
     async fn watch(
         &self,
-        _request: Request<pb::WatchImagesRequest>,
+        request: Request<pb::WatchImagesRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        Err(unimplemented("Images.Watch"))
+        let events = self.images.watch();
+        let prefix = request.into_inner().prefix;
+        let (sender, receiver) = channel(IN_FLIGHT);
+        tokio::spawn(forward(events, prefix, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Sends events until the reader is gone, or too far behind.
+async fn forward(
+    mut events: Watch,
+    prefix: String,
+    sender: Sender<Result<pb::ImageEvent, Status>>,
+) {
+    loop {
+        let next = tokio::select! {
+            () = sender.closed() => return,
+            next = events.next() => next,
+        };
+        let message = match next {
+            Ok(event) if !event.image.name.starts_with(&prefix) => continue,
+            Ok(event) => Ok(pb::ImageEvent {
+                image: Some(image(&event.image)),
+                deleted: event.deleted,
+            }),
+            Err(WatchEnd::Behind) => Err(status(&StoreError::WatchBehind)),
+            Err(WatchEnd::Closed) => return,
+        };
+        let last = message.is_err();
+        if sender.send(message).await.is_err() || last {
+            return;
+        }
     }
 }
 
@@ -135,27 +173,25 @@ fn resolved_image(resolved: Resolved) -> pb::ResolvedImage {
     }
 }
 
-impl ImagesRpc {
-    fn summary(&self, listed: Listed) -> pb::ImageSummary {
-        let summary = listed.summary;
-        let size = summary
-            .layers
-            .iter()
-            .map(|(diff_id, blob)| self.snapshots.layer_bytes(diff_id).unwrap_or(*blob))
-            .fold(0, u64::saturating_add);
-        let (os, architecture, variant) = summary.platform;
-        pb::ImageSummary {
-            image: Some(image(&listed.image)),
-            image_id: summary.image_id,
-            created: summary.created.map(time),
-            size: signed(size),
-            platform: Some(Platform {
-                os,
-                architecture,
-                variant,
-            }),
-            labels: summary.labels.into_iter().collect(),
-            last_used: None,
-        }
+fn summary(listed: Listed, images: &Images, snapshots: &Snapshots) -> pb::ImageSummary {
+    let summary = listed.summary;
+    let size = summary
+        .layers
+        .iter()
+        .map(|(diff_id, blob)| snapshots.layer_bytes(diff_id).unwrap_or(*blob))
+        .fold(0, u64::saturating_add);
+    let (os, architecture, variant) = summary.platform;
+    pb::ImageSummary {
+        image: Some(image(&listed.image)),
+        image_id: summary.image_id,
+        created: summary.created.map(time),
+        size: signed(size),
+        platform: Some(Platform {
+            os,
+            architecture,
+            variant,
+        }),
+        labels: summary.labels.into_iter().collect(),
+        last_used: images.last_used(&listed.image.name).map(time),
     }
 }

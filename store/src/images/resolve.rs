@@ -110,6 +110,11 @@ impl Images {
         let config = document.config().clone();
         let config_json = self.content.read_all(config.digest(), DOCUMENT_BYTES_MAX)?;
         let names = self.names_of(&target)?;
+        if name.is_empty() {
+            names.iter().for_each(|name| self.touch(name));
+        } else {
+            self.touch(&name);
+        }
         Ok(Resolved {
             name,
             target,

@@ -245,6 +245,26 @@ impl Content {
         Ok(blobs)
     }
 
+    /// Tells the digest of every blob, in no order. One at a time is in memory; a blob that comes or
+    /// goes meanwhile may be told or not.
+    pub fn each(
+        &self,
+        mut tell: impl FnMut(Digest) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        for algorithm in ALGORITHMS {
+            let directory = self.inner.blobs.join(algorithm);
+            let failed = || StoreError::io("list", &directory);
+            for entry in fs::read_dir(&directory).map_err(failed())? {
+                let name = entry.map_err(failed())?.file_name();
+                let name = name.to_string_lossy();
+                if let Ok(digest) = parse_digest(&format!("{algorithm}:{name}")) {
+                    tell(digest)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a blob; whether it was there. Who calls it has made sure that nothing needs it.
     pub fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
         let path = self.path(digest);
@@ -261,16 +281,34 @@ impl Content {
         digest: &Digest,
         cutoff: Timestamp,
     ) -> Result<bool, StoreError> {
+        // Freeing a large file takes its time: under the lock it only loses its name.
+        let aside = self.inner.temporary.join(files::temporary_name()?);
+        if !self.move_unless_wanted(digest, cutoff, &aside)? {
+            return Ok(false);
+        }
+        fs::remove_file(&aside).map_err(StoreError::io("remove", &aside))?;
+        Ok(true)
+    }
+
+    fn move_unless_wanted(
+        &self,
+        digest: &Digest,
+        cutoff: Timestamp,
+        aside: &Path,
+    ) -> Result<bool, StoreError> {
         let _sweeping = self
             .inner
             .sweeping
             .write()
             .unwrap_or_else(PoisonError::into_inner);
         match self.stat(digest) {
-            Ok(blob) if blob.wanted < cutoff => self.remove(digest),
-            Ok(_) | Err(StoreError::BlobNotFound { .. }) => Ok(false),
-            Err(error) => Err(error),
+            Ok(blob) if blob.wanted < cutoff => {}
+            Ok(_) | Err(StoreError::BlobNotFound { .. }) => return Ok(false),
+            Err(error) => return Err(error),
         }
+        let path = self.path(digest);
+        fs::rename(&path, aside).map_err(StoreError::io("remove", &path))?;
+        Ok(true)
     }
 
     /// Notes that somebody wants this blob now, so that the collector leaves it for a while. Whether
@@ -284,9 +322,17 @@ impl Content {
         self.set_wanted(digest, Timestamp::now())
     }
 
-    /// Takes [`Self::want`] back: the name that the blob belonged to is gone.
-    pub fn unwant(&self, digest: &Digest) {
-        self.set_wanted(digest, Timestamp::UNIX_EPOCH);
+    /// Takes a wish of `then` back: what it was for is gone. Who has wanted the blob since then goes on
+    /// wanting it.
+    pub fn unwant(&self, digest: &Digest, then: Timestamp) {
+        let _sweeping = self
+            .inner
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        if self.stat(digest).is_ok_and(|blob| blob.wanted <= then) {
+            self.set_wanted(digest, Timestamp::UNIX_EPOCH);
+        }
     }
 
     /// The access time keeps it: of no other use on a blob, and settable without touching the rest.
@@ -304,11 +350,27 @@ impl Content {
         utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
     }
 
-    /// Refuses to fill the disk: `more` bytes are about to be written.
-    pub fn check_reserve(&self, more: u64) -> Result<(), StoreError> {
+    /// Bytes of the disk that are free for us.
+    pub fn free_bytes(&self) -> Result<u64, StoreError> {
         let path = &self.inner.blobs;
         let disk = rustix::fs::statvfs(path).map_err(StoreError::io("examine", path))?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    /// When a blob last came or went.
+    pub fn changed(&self) -> Result<Timestamp, StoreError> {
+        let mut last = Timestamp::MIN;
+        for algorithm in ALGORITHMS {
+            let path = self.inner.blobs.join(algorithm);
+            let metadata = fs::metadata(&path).map_err(StoreError::io("examine", &path))?;
+            last = last.max(time(metadata.mtime(), metadata.mtime_nsec()));
+        }
+        Ok(last)
+    }
+
+    /// Refuses to fill the disk: `more` bytes are about to be written.
+    pub fn check_reserve(&self, more: u64) -> Result<(), StoreError> {
+        let free = self.free_bytes()?;
         let reserve = self.inner.reserve;
         if free.saturating_sub(more) < reserve {
             return Err(StoreError::DiskReserve { free, reserve });

@@ -44,7 +44,7 @@ macro_rules! bounded {
 pub fn routes(store: &Store) -> Routes {
     let content = content::ContentRpc::new(store.clone());
     let images = images::ImagesRpc::new(store.images.clone(), store.snapshots.clone());
-    let leases = leases::LeasesRpc::new(store.leases.clone());
+    let leases = leases::LeasesRpc::new(store.leases.clone(), store.maintenance.clone());
     let archives = archives::ArchivesRpc::new(store.archives.clone());
     let maintenance = maintenance::MaintenanceRpc::new(store.maintenance.clone());
     let snapshots = snapshots::SnapshotsRpc::new(store.snapshots.clone());

@@ -1,20 +1,39 @@
 //! Collection of what nothing needs, and accounts of what is on disk.
+//!
+//! A collection marks and sweeps while writers and readers run, and stops nobody:
+//!
+//! 1. It takes the time, minus the grace: what is *wanted* since then stays, whatever follows. Who is
+//!    about to need something wants it first and looks for it then.
+//! 2. It marks what names, names in the making and leases hold ([`mark`]), without a lock over it.
+//! 3. It sweeps one thing at a time ([`sweep`]): under a lock that only wishes wait for, it looks once
+//!    more whether the thing was wanted, and moves it aside.
+//!
+//! - [`documents`]: what manifests and indexes hold, read once. [`budget`]: a bound on all bytes.
+//! - [`usage`]: what is on disk.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+mod budget;
+mod documents;
+mod mark;
+mod sweep;
+mod usage;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use oci_spec::image::{Descriptor, Digest};
+use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
 
 use crate::StoreError;
 use crate::content::Content;
-use crate::images::{Images, Tree};
-use crate::layers::chain::chain_ids;
+use crate::images::Images;
 use crate::leases::{Leases, Resource};
-use crate::manifest::{DOCUMENT_BYTES_MAX, Document};
 use crate::snapshots::Snapshots;
+pub use budget::Keeper;
+use documents::Documents;
+use mark::{Key, Marks};
+use usage::Blobs;
+pub use usage::DiskUsage;
 
 /// Collects. Clones share the turn: one run at a time.
 #[derive(Clone, Debug)]
@@ -24,6 +43,10 @@ pub struct Maintenance {
     leases: Leases,
     snapshots: Snapshots,
     grace: Duration,
+    /// Bytes that the store may keep in all.
+    budget: Option<u64>,
+    documents: Documents,
+    blobs: Blobs,
     turn: Arc<Mutex<()>>,
 }
 
@@ -34,213 +57,117 @@ pub struct Collected {
     pub blobs: u64,
     /// Snapshots.
     pub snapshots: u64,
-    /// Bytes of both.
+    /// Bytes of the blobs, and bytes that the trees of the snapshots took on the disk.
     pub bytes: u64,
 }
 
-/// What is on disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DiskUsage {
-    /// Number of blobs.
-    pub blobs: u64,
-    /// Bytes of them.
-    pub blob_bytes: u64,
-    /// Number of unpacked layers.
-    pub layers: u64,
-    /// Bytes of them.
-    pub layer_bytes: u64,
-    /// Number of snapshots.
-    pub snapshots: u64,
-    /// Bytes written to active ones.
-    pub snapshot_bytes: u64,
-    /// Bytes of unfinished ingests.
-    pub ingest_bytes: u64,
-    /// Number of names.
-    pub images: u64,
-}
-
-/// Everything that must stay.
-#[derive(Debug, Default)]
-struct Roots {
-    blobs: HashSet<Digest>,
-    snapshots: HashSet<String>,
-}
-
 impl Maintenance {
-    /// `grace`: how long something that nothing needs stays after somebody last wanted it.
+    /// `grace`: how long something that nothing needs stays after somebody last wanted it. `budget`:
+    /// bytes that the store may keep in all; without one nothing that nobody needs outlives its grace.
     pub fn new(
         content: Content,
         images: Images,
         leases: Leases,
         snapshots: Snapshots,
         grace: Duration,
+        budget: Option<u64>,
     ) -> Self {
         Self {
+            documents: Documents::new(content.clone()),
             content,
             images,
             leases,
             snapshots,
             grace,
+            budget,
+            blobs: Blobs::default(),
             turn: Arc::default(),
         }
     }
 
-    /// Removes what nothing references and no lease holds. Online: what is wanted after it has begun
-    /// stays.
+    /// Removes what nothing references and no lease holds; with a budget only as much of it as is over
+    /// the budget, the least recently wanted first. Online: what is wanted after it has begun stays.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let grace = SignedDuration::try_from(self.grace).unwrap_or(SignedDuration::MAX);
-        let cutoff = Timestamp::now()
-            .saturating_sub(grace)
-            .unwrap_or(Timestamp::MIN);
-        let roots = self.mark()?;
-        let snapshots = self.snapshots.collect(&roots.snapshots, cutoff, dry_run)?;
-        let mut collected = Collected {
-            snapshots: snapshots.snapshots,
-            bytes: snapshots.bytes,
-            blobs: 0,
-        };
-        for blob in self.content.list()? {
-            if blob.wanted >= cutoff || roots.blobs.contains(&blob.digest) {
-                continue;
-            }
-            if dry_run || self.content.remove_unless_wanted(&blob.digest, cutoff)? {
-                collected.blobs += 1;
-                collected.bytes += blob.size;
+        let _turn = self.turn();
+        match self.budget {
+            None => self.sweep(self.cutoff(), dry_run),
+            Some(budget) => self.evict(budget, self.cutoff(), dry_run),
+        }
+    }
+
+    /// Adds resources to a lease, durably. What is here when it returns stays while the lease lives.
+    pub fn hold(&self, lease: &str, resources: Vec<Resource>) -> Result<(), StoreError> {
+        self.leases.add(lease, resources.iter().cloned())?;
+        for resource in &resources {
+            match resource {
+                Resource::Snapshot(key) => self.snapshots.want([key.as_str()]),
+                Resource::Blob(digest) => self.want_tree(digest)?,
             }
         }
-        Ok(collected)
+        Ok(())
+    }
+
+    /// A collection that has begun may have passed the lease already: for it, all is wanted now.
+    fn want_tree(&self, digest: &str) -> Result<(), StoreError> {
+        let digest = parse_digest(digest)?;
+        self.content.want(&digest);
+        self.documents.each_below(&digest, &mut |below| {
+            self.content.want(below);
+        })
     }
 
     /// Removes one blob at once, unless something needs it.
     pub fn delete_blob(&self, digest: &Digest) -> Result<(), StoreError> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(holder) = self.holder(digest)? {
-            return Err(StoreError::BlobInUse {
+        let in_use = |holder| {
+            Err(StoreError::BlobInUse {
                 digest: digest.to_string(),
                 holder,
-            });
-        }
-        self.content.remove(digest).map(drop)
-    }
-
-    /// What is on disk now.
-    pub fn disk_usage(&self) -> Result<DiskUsage, StoreError> {
-        let blobs = self.content.list()?;
-        let (layers, layer_bytes) = self.snapshots.layers_usage()?;
-        let snapshots = self.snapshots.list();
-        let mut usage = DiskUsage {
-            blobs: blobs.len() as u64,
-            blob_bytes: blobs.iter().map(|blob| blob.size).sum(),
-            layers,
-            layer_bytes,
-            snapshots: snapshots.len() as u64,
-            ingest_bytes: self
-                .content
-                .list_ingests()?
-                .iter()
-                .map(|ingest| ingest.offset)
-                .sum(),
-            images: self.images.count() as u64,
-            snapshot_bytes: 0,
+            })
         };
-        for record in snapshots
-            .iter()
-            .filter(|record| record.kind == crate::snapshots::record::Kind::Active)
-        {
-            // It may be removed meanwhile.
-            usage.snapshot_bytes += self
-                .snapshots
-                .usage(&record.key)
-                .map_or(0, |usage| usage.bytes);
+        let now = Timestamp::now();
+        if let Some(holder) = self.holder(digest)? {
+            return in_use(holder);
         }
-        Ok(usage)
-    }
-
-    fn mark(&self) -> Result<Roots, StoreError> {
-        let mut roots = Roots::default();
-        for (resource, _) in self.leases.held()? {
-            match resource {
-                Resource::Snapshot(key) => drop(roots.snapshots.insert(key)),
-                Resource::Blob(digest) => roots.add_tree(self.blob_tree(&digest)),
-            }
+        let gone = self.content.remove_unless_wanted(digest, now)?;
+        if !gone && self.content.exists(digest) {
+            return in_use("somebody who wants it just now".to_owned());
         }
-        for listed in self.images.all()? {
-            // A name whose tree is damaged keeps at least what it points at.
-            roots.blobs.insert(listed.image.target.digest().clone());
-            match self.images.tree(&listed.image) {
-                Ok(tree) => roots.add_tree(tree),
-                Err(error) => {
-                    tracing::error!(name = listed.image.name, %error, "an image is not complete");
-                }
-            }
-        }
-        Ok(roots)
-    }
-
-    /// A held blob with all that is below it, as far as it is here.
-    fn blob_tree(&self, digest: &str) -> Tree {
-        let mut tree = Tree::default();
-        let Ok(digest) = parse_digest(digest) else {
-            return tree;
-        };
-        let document = self.document(&digest);
-        if let Some((document, size)) = document {
-            let target =
-                Descriptor::new(document.media_type().as_str().into(), size, digest.clone());
-            match Tree::read(&self.content, "of a lease", &target) {
-                Ok(whole) => tree = whole,
-                Err(_) => tree
-                    .blobs
-                    .extend(document.children().map(|child| child.digest().clone())),
-            }
-        }
-        tree.blobs.insert(digest);
-        tree
-    }
-
-    fn document(&self, digest: &Digest) -> Option<(Document, u64)> {
-        let size = self.content.stat(digest).ok()?.size;
-        if size > DOCUMENT_BYTES_MAX || !self.looks_like_json(digest) {
-            return None;
-        }
-        let bytes = self.content.read_all(digest, DOCUMENT_BYTES_MAX).ok()?;
-        Some((Document::parse(&bytes, "").ok()?, size))
-    }
-
-    fn looks_like_json(&self, digest: &Digest) -> bool {
-        use std::io::Read as _;
-        let mut first = [0; 1];
-        let read = self.content.open(digest).and_then(|mut file| {
-            file.read_exact(&mut first)
-                .map_err(StoreError::io("read", self.content.path(digest)))
-        });
-        read.is_ok() && (first == *b"{" || first[0].is_ascii_whitespace())
+        Ok(())
     }
 
     fn holder(&self, digest: &Digest) -> Result<Option<String>, StoreError> {
-        for listed in self.images.all()? {
-            let tree = self.images.tree(&listed.image)?;
-            if tree.blobs.contains(digest) {
-                return Ok(Some(format!("image {}", listed.image.name)));
+        let key = Key::of(digest);
+        let mut holder = None;
+        let mut look = |root: &Digest, name: &dyn Fn() -> String| {
+            if holder.is_none() && self.marked_by(root)?.holds(key) {
+                holder = Some(name());
             }
-        }
-        for (resource, lease) in self.leases.held()? {
-            if let Resource::Blob(held) = resource
-                && self.blob_tree(&held).blobs.contains(digest)
-            {
-                return Ok(Some(format!("lease {lease}")));
-            }
-        }
-        Ok(None)
+            Ok(())
+        };
+        self.images
+            .each_target(|name, target| look(target, &|| format!("image {name}")))?;
+        self.leases.each_held(|held, lease| match held {
+            Resource::Blob(held) => look(&parse_digest(held)?, &|| format!("lease {lease}")),
+            Resource::Snapshot(_) => Ok(()),
+        })?;
+        Ok(holder)
     }
-}
 
-impl Roots {
-    fn add_tree(&mut self, tree: Tree) {
-        self.blobs.extend(tree.blobs);
-        for stack in tree.stacks {
-            self.snapshots.extend(chain_ids(&stack));
-        }
+    fn marked_by(&self, root: &Digest) -> Result<Marks, StoreError> {
+        let mut marks = Marks::default();
+        marks.add(root, &self.documents)?;
+        Ok(marks)
+    }
+
+    /// What was wanted before may go.
+    fn cutoff(&self) -> Timestamp {
+        let grace = SignedDuration::try_from(self.grace).unwrap_or(SignedDuration::MAX);
+        Timestamp::now()
+            .saturating_sub(grace)
+            .unwrap_or(Timestamp::MIN)
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -74,6 +74,7 @@ pub async fn run(config: &Config) -> Result<(), RunError> {
     let listener = Listener::bind(&endpoint, config.service.insecure).await?;
     let store = Store::open_with(&paths.state("store"), config.store)?;
     let idle = tokio::spawn(unmount_idle(store.snapshots.clone()));
+    let _keeper = store.maintenance.keep_budget();
     serve(listener, store.routes(), &grpc::SERVICES, shutdown_signal()).await?;
     idle.abort();
     store.snapshots.unmount_all()?;
@@ -124,6 +125,7 @@ impl Store {
             leases.clone(),
             snapshots.clone(),
             grace,
+            args.budget_mib.map(|mib| mib.saturating_mul(MIB)),
         );
         let lock = Arc::new(lock);
         Ok(Self {

@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::content::Content;
@@ -23,6 +23,7 @@ use crate::layers::form::Form;
 use crate::layers::root::Root;
 use crate::layers::shelf::Shelf;
 use crate::leases::Leases;
+use crate::turns::{Turn, Turns};
 
 pub mod apply;
 pub mod arrival;
@@ -41,6 +42,7 @@ pub mod record;
 pub mod resolve;
 
 use arrival::Arrivals;
+use collect::Wishes;
 use files::Trash;
 use overlay::Stack;
 use record::{Kind, Record, Records};
@@ -63,14 +65,7 @@ struct Inner {
     empty: PathBuf,
     turns: Turns,
     arrivals: Arrivals,
-    /// Committed snapshots without a grace; see [`Snapshots::unwant`].
-    unwanted: Mutex<HashSet<String>>,
-}
-
-impl Inner {
-    fn unwanted(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.unwanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    wishes: Wishes,
 }
 
 impl Snapshots {
@@ -99,7 +94,7 @@ impl Snapshots {
                 empty,
                 turns: Turns::default(),
                 arrivals: Arrivals::default(),
-                unwanted: Mutex::default(),
+                wishes: Wishes::default(),
             }),
         })
     }
@@ -190,54 +185,6 @@ impl Snapshots {
             upper: None,
         };
         stack.open().map(Some)
-    }
-}
-
-/// Lets one caller at a time work on the same thing.
-#[derive(Debug, Default)]
-struct Turns {
-    taken: Mutex<HashSet<String>>,
-    freed: Condvar,
-}
-
-impl Turns {
-    /// Waits until nobody works on any of the things, then takes all of them: never some, so that
-    /// nobody waits in a circle.
-    fn take(&self, things: Vec<String>) -> Turn<'_> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while things.iter().any(|thing| taken.contains(thing)) {
-            taken = self
-                .freed
-                .wait(taken)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
-        taken.extend(things.iter().cloned());
-        Turn {
-            turns: self,
-            things,
-        }
-    }
-}
-
-/// Somebody works on these things until it is dropped.
-#[derive(Debug)]
-struct Turn<'a> {
-    turns: &'a Turns,
-    things: Vec<String>,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut taken = self
-            .turns
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        for thing in &self.things {
-            taken.remove(thing);
-        }
-        drop(taken);
-        self.turns.freed.notify_all();
     }
 }
 

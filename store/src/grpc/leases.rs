@@ -8,16 +8,21 @@ use super::blocking;
 use super::streams::{Outgoing, of_values};
 use super::values::time;
 use crate::leases::{Lease, Leases, Resource};
+use crate::maintenance::Maintenance;
 use crate::{StoreError, content, ids};
 
 #[derive(Debug)]
 pub(super) struct LeasesRpc {
     leases: Leases,
+    maintenance: Maintenance,
 }
 
 impl LeasesRpc {
-    pub(super) fn new(leases: Leases) -> Self {
-        Self { leases }
+    pub(super) fn new(leases: Leases, maintenance: Maintenance) -> Self {
+        Self {
+            leases,
+            maintenance,
+        }
     }
 }
 
@@ -43,9 +48,9 @@ impl pb::leases_server::Leases for LeasesRpc {
         &self,
         request: Request<pb::AddResourcesRequest>,
     ) -> Result<Response<pb::AddResourcesResponse>, Status> {
-        let leases = self.leases.clone();
+        let maintenance = self.maintenance.clone();
         let request = request.into_inner();
-        blocking(move || leases.add(&request.lease, resources(request.resources)?)).await?;
+        blocking(move || maintenance.hold(&request.lease, resources(request.resources)?)).await?;
         Ok(Response::new(pb::AddResourcesResponse {}))
     }
 

@@ -52,8 +52,8 @@ impl pb::maintenance_server::Maintenance for MaintenanceRpc {
             snapshot_bytes: usage.snapshot_bytes,
             ingest_bytes: usage.ingest_bytes,
             images: usage.images,
-            reclaimable_bytes: 0,
-            budget_bytes: 0,
+            reclaimable_bytes: usage.reclaimable_bytes,
+            budget_bytes: usage.budget_bytes,
         }))
     }
 

@@ -1,10 +1,12 @@
 //! Removing what nothing needs: committed snapshots that no root reaches, then layers of none.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 
 use crate::error::Result;
+use crate::files::{touch, touched};
 use crate::snapshots::Snapshots;
 use crate::snapshots::record::{Kind, Record};
 
@@ -17,9 +19,28 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// A committed snapshot that nothing needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dead {
+    /// Its name.
+    pub name: String,
+    /// When it, or one that is built on it, was last wanted.
+    pub wanted: Timestamp,
+    /// Bytes on the disk that are free when it and all before it in the list are gone.
+    pub bytes: u64,
+}
+
+/// What is remembered beside the records.
+#[derive(Debug, Default)]
+pub(super) struct Wishes {
+    /// When committed snapshots were last wanted, as far as this process knows; the time of their
+    /// descriptions tells the rest.
+    times: Mutex<HashMap<String, Timestamp>>,
+}
+
 impl Snapshots {
     /// Removes committed snapshots that are neither in `live` nor below a live, an active or a viewed
-    /// one. `live` holds names, for example the chain ids of the images. What was made since `cutoff`
+    /// one. `live` holds names, for example the chain ids of the images. What was wanted since `cutoff`
     /// is live: a caller that has just committed it may be about to hold it.
     pub fn collect(
         &self,
@@ -28,21 +49,11 @@ impl Snapshots {
         dry_run: bool,
     ) -> Result<Collected> {
         let mut collected = Collected::default();
-        let reached = self.reached(live, cutoff);
-        let mut dead: Vec<_> = self.list();
-        dead.retain(|record| record.kind == Kind::Committed && !reached.contains(&record.key));
-        // Children go before their parents.
-        dead.sort_by_key(|record| {
-            let below = self.parents_of(&record.key).map_or(0, |chain| chain.len());
-            std::cmp::Reverse(below)
-        });
-        for record in dead {
-            let bytes = self.usage(&record.key).map_or(0, |usage| usage.bytes);
-            if !dry_run {
-                self.remove_unless_used(&record.key)?;
+        for dead in self.dead(live, cutoff)? {
+            if dry_run || self.remove_unless_wanted(&dead.name, cutoff)? {
+                collected.snapshots += 1;
+                collected.bytes += dead.bytes;
             }
-            collected.snapshots += 1;
-            collected.bytes += bytes;
         }
         if !dry_run {
             self.remove_unused_layers(cutoff)?;
@@ -50,61 +61,169 @@ impl Snapshots {
         Ok(collected)
     }
 
+    /// What [`Self::collect`] would remove, in an order that can be stopped anywhere: children before
+    /// their parents.
+    pub fn dead(&self, live: &HashSet<String>, cutoff: Timestamp) -> Result<Vec<Dead>> {
+        let reached = self.reached(live, cutoff);
+        let all = self.list();
+        let mut users: HashMap<&str, usize> = HashMap::new();
+        for layer in all.iter().filter_map(|record| record.layer.as_deref()) {
+            *users.entry(layer).or_default() += 1;
+        }
+        let mut found = Vec::new();
+        let mut wanted: HashMap<&str, Timestamp> = HashMap::new();
+        for record in self.children_first(&all) {
+            if record.kind != Kind::Committed || reached.contains(&record.key) {
+                continue;
+            }
+            let above = wanted.get(record.key.as_str()).copied();
+            let time = self.wanted_at(record).max(above.unwrap_or(Timestamp::MIN));
+            if let Some(parent) = &record.parent {
+                let below = wanted.entry(parent).or_insert(time);
+                *below = time.max(*below);
+            }
+            found.push(Dead {
+                name: record.key.clone(),
+                wanted: time,
+                bytes: self.bytes_without(record, &mut users)?,
+            });
+        }
+        Ok(found)
+    }
+
+    fn children_first<'a>(&self, all: &'a [Record]) -> Vec<&'a Record> {
+        let mut sorted: Vec<_> = all.iter().collect();
+        sorted.sort_by_cached_key(|record| {
+            let below = self.parents_of(&record.key).map_or(0, |chain| chain.len());
+            std::cmp::Reverse(below)
+        });
+        sorted
+    }
+
+    /// The bytes of a layer are free when its last user goes.
+    fn bytes_without(&self, record: &Record, users: &mut HashMap<&str, usize>) -> Result<u64> {
+        let Some(layer) = record.layer.as_deref() else {
+            return Ok(0);
+        };
+        let Some(left) = users.get_mut(layer) else {
+            return Ok(0);
+        };
+        *left -= 1;
+        if *left > 0 {
+            return Ok(0);
+        }
+        self.layer_disk_bytes(layer)
+    }
+
+    /// Notes that somebody wants these committed snapshots now, so that the collector leaves them, and
+    /// what they are built on, for a while. Who wants before looking finds what stays.
+    pub fn want<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+        let now = Timestamp::now();
+        for name in names {
+            self.inner.wishes.times().insert(name.to_owned(), now);
+            touch(&self.inner.records.place(name).join("meta.json"));
+        }
+    }
+
     /// Takes the grace of these committed snapshots away: the name that they belonged to is gone.
     /// Those that something else needs stay all the same.
     pub fn unwant(&self, names: impl IntoIterator<Item = String>) {
-        let mut unwanted = self.inner.unwanted();
-        unwanted.extend(names.into_iter().filter(|name| self.stat(name).is_ok()));
+        for name in names {
+            if self.stat(&name).is_ok() {
+                let mut times = self.inner.wishes.times();
+                times.insert(name, Timestamp::MIN);
+            }
+        }
+    }
+
+    fn wanted_at(&self, record: &Record) -> Timestamp {
+        let known = self.inner.wishes.times().get(&record.key).copied();
+        known.unwrap_or_else(|| {
+            let meta = self.inner.records.place(&record.key).join("meta.json");
+            touched(&meta).map_or(record.created, |used| used.max(record.created))
+        })
     }
 
     fn reached(&self, live: &HashSet<String>, cutoff: Timestamp) -> HashSet<String> {
-        let mut unwanted = self.inner.unwanted();
-        unwanted.retain(|name| self.stat(name).is_ok());
-        let wanted = |record: &Record| {
-            let fresh = record.created >= cutoff && !unwanted.contains(&record.key);
-            fresh || live.contains(&record.key)
-        };
-        let roots = self
-            .list()
-            .into_iter()
-            .filter_map(|record| match record.kind {
-                Kind::Committed => wanted(&record).then_some(record.key),
-                Kind::Active | Kind::View => record.parent,
-            });
+        let all = self.list();
+        let known: HashSet<&str> = all.iter().map(|record| record.key.as_str()).collect();
+        let gone =
+            |name: &String, time: &Timestamp| *time < cutoff && !known.contains(name.as_str());
+        self.inner
+            .wishes
+            .times()
+            .retain(|name, time| !gone(name, time));
         let mut reached = HashSet::new();
-        for root in roots {
-            let chain = self.parents_of(&root).unwrap_or_default();
-            reached.extend(chain.into_iter().map(|record| record.key));
+        for record in &all {
+            let root = match record.kind {
+                Kind::Committed if live.contains(&record.key) => Some(&record.key),
+                Kind::Committed => (self.wanted_at(record) >= cutoff).then_some(&record.key),
+                Kind::Active | Kind::View => record.parent.as_ref(),
+            };
+            if let Some(root) = root.filter(|root| !reached.contains(*root)) {
+                let chain = self.parents_of(root).unwrap_or_default();
+                reached.extend(chain.into_iter().map(|record| record.key));
+            }
         }
         reached
     }
 
-    /// Something may have been built on it since it was found dead: then it stays.
-    fn remove_unless_used(&self, key: &str) -> Result<()> {
-        match self.remove(key) {
-            Err(crate::error::StoreError::SnapshotInUse { .. }) => Ok(()),
-            other => other,
+    /// Removes a committed snapshot that nobody has wanted since `cutoff` and nothing is built on;
+    /// whether it is gone by this call. Nobody can want it between the look and the removal.
+    pub fn remove_unless_wanted(&self, name: &str, cutoff: Timestamp) -> Result<bool> {
+        let inner = &self.inner;
+        let _turn = inner.turns.take(vec![name.to_owned()]);
+        let Ok(record) = inner.records.get(name) else {
+            return Ok(false);
+        };
+        let before = self.wanted_at(&record);
+        let mut times = inner.wishes.times();
+        let wanted = times.get(name).copied().unwrap_or(before);
+        if wanted >= cutoff || inner.records.child_of(name).is_some() {
+            return Ok(false);
         }
+        inner.records.remove(name, &inner.trash)?;
+        times.remove(name);
+        drop(times);
+        if let Some(layer) = record.layer {
+            inner.remove_layer_unless_used(&layer)?;
+        }
+        Ok(true)
     }
 
-    /// A layer that has just arrived waits for its snapshot.
-    fn remove_unused_layers(&self, cutoff: Timestamp) -> Result<()> {
+    /// Layers that belong to no snapshot: what a crash left between the two. One that has just arrived
+    /// waits for its snapshot.
+    pub(crate) fn remove_unused_layers(&self, cutoff: Timestamp) -> Result<()> {
         let inner = &self.inner;
-        for layer in inner.shelf.ids() {
-            if inner.shelf.made(&layer).is_some_and(|made| made < cutoff) {
-                inner.remove_layer_unless_used(&layer)?;
+        let used: HashSet<_> = self.list().into_iter().filter_map(|r| r.layer).collect();
+        for layer in inner.shelf.ids().difference(&used) {
+            if inner.shelf.made(layer).is_some_and(|made| made < cutoff) {
+                inner.remove_layer_unless_used(layer)?;
             }
         }
         Ok(())
     }
 
-    /// Bytes and inodes of all layers.
+    /// Number of layers, and bytes that they take on the disk.
     pub fn layers_usage(&self) -> Result<(u64, u64)> {
-        let mut bytes = 0;
         let ids = self.inner.shelf.ids();
-        for id in &ids {
-            bytes += self.layer_usage(id)?.bytes;
+        let bytes = ids.iter().map(|id| self.layer_disk_bytes(id));
+        Ok((ids.len() as u64, bytes.sum::<Result<u64>>()?))
+    }
+
+    /// Bytes that a layer takes on the disk; 0 when it is not here. An image is one file.
+    pub fn layer_disk_bytes(&self, id: &str) -> Result<u64> {
+        let shelf = &self.inner.shelf;
+        match shelf.image_bytes(id) {
+            Some(bytes) => Ok(bytes),
+            None if shelf.contains(id) => Ok(self.layer_usage(id)?.bytes),
+            None => Ok(0),
         }
-        Ok((ids.len() as u64, bytes))
+    }
+}
+
+impl Wishes {
+    fn times(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,7 +44,7 @@ impl Snapshots {
             return Ok(Unpacked::default());
         };
         self.hold(lease, top)?;
-        self.inner.unwanted().retain(|name| !names.contains(name));
+        self.want(names.iter().map(String::as_str));
         let count = |layers: usize| u32::try_from(layers).unwrap_or(u32::MAX);
         let mut done = Unpacked {
             name: top.clone(),

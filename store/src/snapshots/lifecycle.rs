@@ -44,6 +44,7 @@ impl Snapshots {
         things.extend(parent.clone());
         let _turn = inner.turns.take(things);
         inner.records.check_free(&wanted.key)?;
+        self.want(parent.as_deref());
         if let Some(parent) = &parent {
             let below = inner.records.get(parent)?;
             if below.kind != Kind::Committed {

@@ -3,23 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use orlop_proto::builder::{CacheUsageRequest, PruneCacheRequest};
-use orlop_proto::runtime::{
-    ContainerStatus, ListContainersRequest, ListVolumesRequest, PruneContainersRequest,
-    PruneVolumesRequest,
-};
-use orlop_proto::store::{CollectRequest, DiskUsageRequest};
+use orlop_proto::builder::PruneCacheRequest;
+use orlop_proto::runtime::{PruneContainersRequest, PruneVolumesRequest};
+use orlop_proto::store::CollectRequest;
 
 use super::image_prune;
 use crate::app::Context;
 use crate::error::CliError;
-use crate::ui::table::Table;
 use crate::ui::{self, size, terminal};
+pub(crate) use df::{DfArgs, df};
 
-/// Show what is on disk
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  orlop system df")]
-pub(crate) struct DfArgs {}
+mod df;
 
 /// Remove stopped containers and what nothing uses
 #[derive(Debug, Args)]
@@ -36,75 +30,6 @@ pub(crate) struct PruneArgs {
     /// Remove anonymous volumes that no container uses, too
     #[arg(long)]
     volumes: bool,
-}
-
-/// Shows disk usage.
-pub(super) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let usage = context
-        .clients
-        .maintenance()?
-        .disk_usage(DiskUsageRequest {})
-        .await?
-        .into_inner();
-    let cache = context
-        .clients
-        .cache()?
-        .usage(CacheUsageRequest {})
-        .await?
-        .into_inner();
-    let request = ListContainersRequest {
-        all: true,
-        ..ListContainersRequest::default()
-    };
-    let containers = context.clients.containers()?.list(request).await?;
-    let containers = containers.into_inner().containers;
-    let running = containers.iter().filter(|container| {
-        let state = container.state.as_ref();
-        state.is_some_and(|state| state.status() == ContainerStatus::Running)
-    });
-    let volumes = context
-        .clients
-        .volumes()?
-        .list(ListVolumesRequest {})
-        .await?;
-    let volumes = volumes.into_inner().volumes.len();
-    let mut table = Table::new(["TYPE", "TOTAL", "ACTIVE", "SIZE"]);
-    let mut row = |kind: &str, total: String, active: String, bytes: Option<u64>| {
-        let size = bytes.map_or_else(|| "-".to_owned(), size::human);
-        table.row([kind.to_owned(), total, active, size]);
-    };
-    let none = || "-".to_owned();
-    let images = usage.blob_bytes + usage.layer_bytes;
-    row("Images", usage.images.to_string(), none(), Some(images));
-    let count = containers.len().to_string();
-    row(
-        "Containers",
-        count,
-        running.count().to_string(),
-        Some(usage.snapshot_bytes),
-    );
-    row("Local Volumes", volumes.to_string(), none(), None);
-    row(
-        "Build Cache",
-        cache.records.to_string(),
-        none(),
-        Some(cache.bytes),
-    );
-    row(
-        "Blobs",
-        usage.blobs.to_string(),
-        none(),
-        Some(usage.blob_bytes),
-    );
-    row(
-        "Layers",
-        usage.layers.to_string(),
-        none(),
-        Some(usage.layer_bytes),
-    );
-    row("Uploads", none(), none(), Some(usage.ingest_bytes));
-    table.print()?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Removes what is not in use.

@@ -91,7 +91,7 @@ impl Images {
             content: content.clone(),
             index: index.clone(),
             turns: Arc::default(),
-            group: Group::default(),
+            group: Group::new(directory),
             events: Events::default(),
             unlisted: Unlisted::default(),
         };
@@ -148,7 +148,7 @@ impl Images {
             path: self.directory.join(&file),
             source,
         })?;
-        self.group.replace(&self.directory, &file, &json)?;
+        self.group.replace(&file, &json)?;
         self.index.put(Table::Names, name, &listed)?;
         self.unlisted.complete(name);
         self.events.tell(&listed.image, false);
@@ -161,8 +161,7 @@ impl Images {
         let turn = self.turn(name);
         let image = self.get(name)?;
         self.compare(name, expected)?;
-        self.group
-            .remove(&self.directory, &names::file_name(name))?;
+        self.group.remove(&names::file_name(name))?;
         self.index.remove(Table::Names, name)?;
         self.events.tell(&image, true);
         drop(turn);

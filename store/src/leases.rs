@@ -86,7 +86,7 @@ impl Leases {
             directory: directory.to_owned(),
             entries: Arc::new(Mutex::new(entries)),
             turns: Arc::default(),
-            group: Group::default(),
+            group: Group::new(directory),
         };
         leases.drop_expired()?;
         Ok(leases)
@@ -117,7 +117,7 @@ impl Leases {
         }
         let file = self.append(id, &[Change::Put(lease.clone())])?;
         drop(turn);
-        self.group.sync(file)?;
+        self.group.sync(&file)?;
         Ok(lease)
     }
 
@@ -134,7 +134,7 @@ impl Leases {
             lease,
             resources,
         };
-        self.group.replace(&self.directory, &id, &format(&entry)?)?;
+        self.group.replace(&id, &format(&entry)?)?;
         self.lock().insert(id, entry);
         Ok(())
     }
@@ -233,7 +233,7 @@ impl Leases {
         change: fn(Resource) -> Change,
     ) -> Result<(), StoreError> {
         let file = self.change(id, resources, change)?;
-        self.group.sync(file)
+        self.group.sync(&file)
     }
 
     /// Changes a lease in its file and in memory. Gives the file, for a caller that has it synced.
@@ -297,7 +297,7 @@ impl Leases {
     }
 
     fn remove(&self, id: &str) -> Result<(), StoreError> {
-        self.group.remove(&self.directory, id)?;
+        self.group.remove(id)?;
         self.lock().remove(id);
         Ok(())
     }

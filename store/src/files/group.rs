@@ -1,191 +1,170 @@
-//! Group commit of small files. Who comes while others wait for the disk waits for the next group, and
-//! a group is one pass: the bytes of all its files, then their names, then their directories.
+//! Group commit of small files in one directory: the bytes of each file, then its name, then the
+//! directory, once for all who wait for it.
+//!
+//! The bytes of a file are synced by who wrote it, at the same time as others sync theirs: then the
+//! journal of the file system commits once for all of them. One after another they would cost as many
+//! commits, and one sync of the whole file system would wait for everything that others write.
 
-use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
-use std::os::fd::AsFd as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use super::{sync_directory, temporary_name};
+use super::{sync_directory, temporary_name, write_synced};
 use crate::StoreError;
 
-/// From this many files on, one sync of the file system costs less than one per file.
-const SYNCFS_FILES: usize = 16;
-
-/// Makes changes of small files durable together; clones share the groups.
-#[derive(Clone, Debug, Default)]
+/// Makes changes of the small files of a directory durable; clones share the groups.
+#[derive(Clone, Debug)]
 pub struct Group {
-    queue: Arc<Queue>,
+    inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default)]
-struct Queue {
+#[derive(Debug)]
+struct Inner {
+    directory: PathBuf,
     state: Mutex<State>,
     done: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: Vec<Job>,
-    /// Somebody is at the disk for an earlier group.
+    /// Who came since the last sync has begun.
+    waiting: Vec<Waiting>,
+    /// Somebody syncs for an earlier group.
     leading: bool,
 }
 
-/// What must be durable.
-#[derive(Debug, Default)]
-struct Job {
-    /// Its bytes.
-    file: Option<File>,
-    /// A file in the making and the name that it gets.
-    rename: Option<(PathBuf, PathBuf)>,
-    /// The names in it.
-    directory: Option<PathBuf>,
-    result: Arc<Mutex<Option<Outcome>>>,
-}
-
-type Outcome = Result<(), StoreError>;
+type Waiting = Arc<Mutex<Option<Result<(), StoreError>>>>;
 
 impl Group {
-    /// Writes `directory/name` whole. When it returns the new content survives the loss of power;
-    /// before, the old one does.
-    pub fn replace(&self, directory: &Path, name: &str, content: &[u8]) -> Outcome {
-        let draft = directory.join(temporary_name()?);
-        let written = self.replace_by(&draft, directory, name, content);
-        if written.is_err() {
-            fs::remove_file(&draft).ok();
+    /// For the files of a directory.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                directory: directory.to_owned(),
+                state: Mutex::default(),
+                done: Condvar::new(),
+            }),
         }
-        written
     }
 
-    fn replace_by(&self, draft: &Path, directory: &Path, name: &str, content: &[u8]) -> Outcome {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(draft)
-            .map_err(StoreError::io("create", draft))?;
-        file.write_all(content)
-            .map_err(StoreError::io("write", draft))?;
-        self.commit(Job {
-            file: Some(file),
-            rename: Some((draft.to_owned(), directory.join(name))),
-            directory: Some(directory.to_owned()),
-            ..Job::default()
-        })
+    /// Writes a file whole. When it returns the new content survives the loss of power; before, the
+    /// old one does.
+    pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        let draft = self.inner.directory.join(temporary_name()?);
+        let path = self.inner.directory.join(name);
+        let written = write_synced(&draft, content)
+            .and_then(|()| fs::rename(&draft, &path).map_err(StoreError::io("write", &path)));
+        if let Err(error) = written {
+            fs::remove_file(&draft).ok();
+            return Err(error);
+        }
+        self.sync_names()
     }
 
-    /// Makes what was written to a file durable.
-    pub fn sync(&self, file: File) -> Outcome {
-        self.commit(Job {
-            file: Some(file),
-            ..Job::default()
-        })
+    /// Makes what was written to a file that has its name durable.
+    pub fn sync(&self, file: &File) -> Result<(), StoreError> {
+        file.sync_data()
+            .map_err(StoreError::io("sync a file in", &self.inner.directory))
     }
 
     /// Removes a file durably. Whether there was one.
-    pub fn remove(&self, directory: &Path, name: &str) -> Result<bool, StoreError> {
-        let path = directory.join(name);
+    pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
+        let path = self.inner.directory.join(name);
         match fs::remove_file(&path) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-            Err(error) => return Err(StoreError::io("remove", &path)(error)),
+            Ok(()) => self.sync_names().map(|()| true),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::io("remove", &path)(error)),
         }
-        self.commit(Job {
-            directory: Some(directory.to_owned()),
-            ..Job::default()
-        })?;
-        Ok(true)
     }
 
-    /// Waits until the job is done. The first of those who wait does the work of all of them.
-    fn commit(&self, job: Job) -> Outcome {
-        let result = job.result.clone();
-        let mut state = lock(&self.queue.state);
-        state.waiting.push(job);
+    /// Makes all names in the directory durable. The first of those who wait does it for all of them;
+    /// who comes while it is done is in the next group.
+    fn sync_names(&self) -> Result<(), StoreError> {
+        let own = Waiting::default();
+        let mut state = lock(&self.inner.state);
+        state.waiting.push(own.clone());
         loop {
-            if let Some(outcome) = lock(&result).take() {
-                return outcome;
+            if let Some(result) = lock(&own).take() {
+                return result;
             }
             if state.leading {
-                state = self
-                    .queue
-                    .done
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
+                let woken = self.inner.done.wait(state);
+                state = woken.unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             state.leading = true;
             let group = std::mem::take(&mut state.waiting);
             drop(state);
-            run(group);
-            state = lock(&self.queue.state);
+            let result = sync_directory(&self.inner.directory);
+            for waiting in group {
+                *lock(&waiting) = Some(share(&result));
+            }
+            state = lock(&self.inner.state);
             state.leading = false;
-            self.queue.done.notify_all();
+            self.inner.done.notify_all();
         }
     }
 }
 
-/// Bytes, then names, then directories. What fails for one file fails its job alone.
-fn run(group: Vec<Job>) {
-    let mut outcomes = sync_files(&group);
-    let mut directories = BTreeMap::new();
-    for (job, outcome) in group.iter().zip(&mut outcomes) {
-        if let (Ok(()), Some((from, to))) = (&outcome, &job.rename) {
-            *outcome = fs::rename(from, to).map_err(StoreError::io("write", to));
-        }
-        if let (Ok(()), Some(directory)) = (&outcome, &job.directory) {
-            let synced = directories
-                .entry(directory.clone())
-                .or_insert_with(|| sync_directory(directory));
-            *outcome = share(synced);
-        }
-    }
-    for (job, outcome) in group.into_iter().zip(outcomes) {
-        *lock(&job.result) = Some(outcome);
-    }
-}
-
-fn sync_files(group: &[Job]) -> Vec<Outcome> {
-    let files: Vec<&File> = group.iter().filter_map(|job| job.file.as_ref()).collect();
-    if let Some(first) = files.first().filter(|_| files.len() >= SYNCFS_FILES) {
-        let synced =
-            rustix::fs::syncfs(first.as_fd()).map_err(StoreError::io("sync", "the file system"));
-        return group.iter().map(|_| share(&synced)).collect();
-    }
-    let sync = |file: &File| {
-        file.sync_data()
-            .map_err(StoreError::io("sync", "a small file"))
-    };
-    group
-        .iter()
-        .map(|job| job.file.as_ref().map_or(Ok(()), sync))
-        .collect()
-}
-
-/// A failed sync fails every job that it was for, each with the same cause.
-fn share(outcome: &Outcome) -> Outcome {
-    match outcome {
+/// A failed sync fails everybody that it was for, each with the same cause.
+fn share(result: &Result<(), StoreError>) -> Result<(), StoreError> {
+    match result {
+        Ok(()) => Ok(()),
         Err(StoreError::Io {
             action,
             path,
             source,
-        }) => Err(StoreError::Io {
-            action,
-            path: path.clone(),
-            source: source
+        }) => Err(StoreError::io(action, path)(
+            source
                 .raw_os_error()
                 .map_or_else(|| source.kind().into(), std::io::Error::from_raw_os_error),
-        }),
-        Err(other) => Err(StoreError::io("sync", "a small file")(
+        )),
+        Err(other) => Err(StoreError::io("sync", "a directory")(
             std::io::Error::other(other.to_string()),
         )),
-        Ok(()) => Ok(()),
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_write_at_once_is_all_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = Group::new(directory.path());
+        std::thread::scope(|scope| {
+            for writer in 0..16 {
+                let group = &group;
+                scope.spawn(move || {
+                    let name = format!("f{writer}");
+                    for turn in 0..5_u8 {
+                        group.replace(&name, &[turn]).unwrap();
+                    }
+                    if writer % 2 == 0 {
+                        assert!(group.remove(&name).unwrap());
+                        assert!(!group.remove(&name).unwrap());
+                    }
+                });
+            }
+        });
+        let names = crate::files::names(directory.path()).unwrap();
+        assert_eq!(names.len(), 8);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 8);
+        for name in names {
+            assert_eq!(fs::read(directory.path().join(name)).unwrap(), [4]);
+        }
+    }
+
+    #[test]
+    fn a_failed_sync_is_an_error_for_who_waits() {
+        let directory = tempfile::tempdir().unwrap();
+        let group = Group::new(&directory.path().join("gone"));
+        assert!(group.replace("f", b"x").is_err());
+        assert!(group.sync_names().is_err());
+    }
 }

@@ -7,7 +7,7 @@ use tokio::sync::broadcast::{Receiver, Sender, channel};
 use super::Image;
 
 /// Events that a reader may be behind.
-const BEHIND_MAX: usize = 4096;
+const BEHIND_MAX: usize = 1024;
 
 /// A change of a name.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,28 +6,35 @@
 mod hash;
 mod ingest;
 mod publish;
+mod verify;
 mod writer;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use jiff::Timestamp;
 use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
-use rustix::fs::{AtFlags, CWD, OFlags, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
+use crate::quarantine::Quarantine;
 use crate::{StoreError, files};
 pub use hash::Hasher;
 use ingest::Ingests;
 pub use ingest::{IngestInfo, IngestWriter};
 use publish::Publisher;
+pub use verify::BlobReader;
+use verify::{Hashing, Known, Stamp};
 pub use writer::{BlobWriter, Sealed};
 
 const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
+
+/// A hundredth of the inodes is kept free, at most so many: names and leases need some.
+const INODES_RESERVE: u64 = 1000;
 
 /// What is known of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +64,9 @@ struct Inner {
     reserve: u64,
     ingests: Ingests,
     publisher: Publisher,
+    known: Arc<Known>,
+    hashing: Hashing,
+    quarantine: Quarantine,
     /// Written while a blob is swept: nobody can want it between the look and the removal.
     sweeping: RwLock<()>,
 }
@@ -72,10 +82,14 @@ impl Content {
         let temporary = state.join("tmp");
         files::make_directory(&temporary)?;
         files::remove_unfinished(&temporary)?;
+        let known = Arc::new(Known::default());
         Ok(Self {
             inner: Arc::new(Inner {
                 ingests: Ingests::open(&state.join("ingest"))?,
-                publisher: Publisher::start(&blobs)?,
+                publisher: Publisher::start(&blobs, known.clone())?,
+                known,
+                hashing: Hashing::default(),
+                quarantine: Quarantine::at(state),
                 sweeping: RwLock::default(),
                 blobs,
                 temporary,
@@ -94,7 +108,8 @@ impl Content {
     pub fn stat(&self, digest: &Digest) -> Result<Blob, StoreError> {
         let path = self.path(digest);
         match fs::symlink_metadata(&path) {
-            Ok(metadata) => Ok(blob(digest.clone(), &metadata)),
+            Ok(metadata) if metadata.is_file() => Ok(blob(digest.clone(), &metadata)),
+            Ok(metadata) => Err(self.misplaced(digest, &metadata)),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found(digest)),
             Err(error) => Err(StoreError::io("examine", &path)(error)),
         }
@@ -102,41 +117,13 @@ impl Content {
 
     /// Whether a blob is here.
     pub fn exists(&self, digest: &Digest) -> bool {
-        self.path(digest).exists()
-    }
-
-    /// Opens a blob for reading. Reading it this way does not make it look wanted.
-    pub fn open(&self, digest: &Digest) -> Result<File, StoreError> {
-        let path = self.path(digest);
-        let open = |flags: OFlags| {
-            let flags = i32::try_from((flags | OFlags::NOFOLLOW).bits()).unwrap_or_default();
-            OpenOptions::new()
-                .read(true)
-                .custom_flags(flags)
-                .open(&path)
-        };
-        // Only the owner may ask for O_NOATIME.
-        let opened = match open(OFlags::NOATIME) {
-            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-                open(OFlags::empty())
-            }
-            other => other,
-        };
-        match opened {
-            Ok(file) => Ok(file),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(not_found(digest)),
-            Err(error) => Err(StoreError::io("open", &path)(error)),
-        }
+        self.stat(digest).is_ok()
     }
 
     /// A whole blob of at most `max` bytes, its digest verified.
     pub fn read_all(&self, digest: &Digest, max: u64) -> Result<Vec<u8>, StoreError> {
-        let file = self.open(digest)?;
-        let path = self.path(digest);
-        let size = file
-            .metadata()
-            .map_err(StoreError::io("examine", &path))?
-            .len();
+        let mut reader = self.reader(digest, 0, 0, true)?;
+        let size = reader.left();
         if size > max {
             return Err(StoreError::BlobTooLarge {
                 digest: digest.to_string(),
@@ -144,18 +131,8 @@ impl Content {
                 max,
             });
         }
-        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-        file.take(max)
-            .read_to_end(&mut bytes)
-            .map_err(StoreError::io("read", &path))?;
-        let actual = Hasher::digest_of(digest.algorithm(), &bytes)?;
-        if actual != *digest {
-            return Err(StoreError::BlobDamaged {
-                digest: digest.to_string(),
-                detail: format!("its bytes have digest {actual}"),
-            });
-        }
-        Ok(bytes)
+        let whole = usize::try_from(size).unwrap_or(usize::MAX);
+        Ok(reader.piece(whole)?.unwrap_or_default())
     }
 
     /// Stores bytes made in this process.
@@ -187,7 +164,7 @@ impl Content {
     pub fn publish(&self, sealed: Vec<Sealed>) -> Result<usize, StoreError> {
         let mut fresh = Vec::new();
         for blob in sealed {
-            if !self.want(blob.digest()) {
+            if !self.keep(blob.digest())? {
                 fresh.push(blob);
             }
         }
@@ -237,7 +214,7 @@ impl Content {
                 };
                 match self.stat(&digest) {
                     Ok(blob) => blobs.push(blob),
-                    Err(StoreError::BlobNotFound { .. }) => {}
+                    Err(StoreError::BlobNotFound { .. } | StoreError::BlobDamaged { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -267,6 +244,11 @@ impl Content {
 
     /// Removes a blob; whether it was there. Who calls it has made sure that nothing needs it.
     pub fn remove(&self, digest: &Digest) -> Result<bool, StoreError> {
+        let _sweeping = self.sweep();
+        self.unlink(digest)
+    }
+
+    fn unlink(&self, digest: &Digest) -> Result<bool, StoreError> {
         let path = self.path(digest);
         match fs::remove_file(&path) {
             Ok(()) => Ok(true),
@@ -296,24 +278,32 @@ impl Content {
         cutoff: Timestamp,
         aside: &Path,
     ) -> Result<bool, StoreError> {
-        let _sweeping = self
-            .inner
-            .sweeping
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        match self.stat(digest) {
-            Ok(blob) if blob.wanted < cutoff => {}
-            Ok(_) | Err(StoreError::BlobNotFound { .. }) => return Ok(false),
-            Err(error) => return Err(error),
-        }
+        let _sweeping = self.sweep();
         let path = self.path(digest);
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if blob(digest.clone(), &metadata).wanted < cutoff => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StoreError::io("examine", &path)(error)),
+        }
         fs::rename(&path, aside).map_err(StoreError::io("remove", &path))?;
         Ok(true)
+    }
+
+    /// Taken while a blob leaves its place, so that its name does not change its file meanwhile.
+    fn sweep(&self) -> RwLockWriteGuard<'_, ()> {
+        self.inner
+            .sweeping
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes that somebody wants this blob now, so that the collector leaves it for a while. Whether
     /// it is here.
     pub fn want(&self, digest: &Digest) -> bool {
+        if self.stat(digest).is_err() {
+            return false;
+        }
         let _not_sweeping = self
             .inner
             .sweeping
@@ -352,9 +342,13 @@ impl Content {
 
     /// Bytes of the disk that are free for us.
     pub fn free_bytes(&self) -> Result<u64, StoreError> {
-        let path = &self.inner.blobs;
-        let disk = rustix::fs::statvfs(path).map_err(StoreError::io("examine", path))?;
+        let disk = self.disk()?;
         Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    }
+
+    fn disk(&self) -> Result<StatVfs, StoreError> {
+        let path = &self.inner.blobs;
+        rustix::fs::statvfs(path).map_err(StoreError::io("examine", path))
     }
 
     /// When a blob last came or went.
@@ -370,10 +364,17 @@ impl Content {
 
     /// Refuses to fill the disk: `more` bytes are about to be written.
     pub fn check_reserve(&self, more: u64) -> Result<(), StoreError> {
-        let free = self.free_bytes()?;
+        let disk = self.disk()?;
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let reserve = self.inner.reserve;
         if free.saturating_sub(more) < reserve {
             return Err(StoreError::DiskReserve { free, reserve });
+        }
+        // A file system without a fixed number of inodes says that it has none.
+        let (all, free) = (disk.f_files, disk.f_favail);
+        let reserve = INODES_RESERVE.min(all / 100);
+        if free < reserve {
+            return Err(StoreError::InodeReserve { free, reserve });
         }
         Ok(())
     }

@@ -359,6 +359,14 @@ pub enum StoreError {
     /// A reader of changes that did not keep up.
     #[error("the watch is too far behind: changes of names are lost to it")]
     WatchBehind,
+    /// The disk has few files left to make.
+    #[error("the disk has {free} inodes left, of which {reserve} are kept in reserve")]
+    InodeReserve {
+        /// Inodes free for us.
+        free: u64,
+        /// Inodes of the reserve.
+        reserve: u64,
+    },
 }
 
 /// What fallible functions of this crate answer.
@@ -423,7 +431,7 @@ impl Classify for StoreError {
             | Self::SnapshotInUse { .. }
             | Self::SnapshotKind { .. } => Kind::FailedPrecondition,
             Self::IngestBusy { .. } | Self::ImageMoved { .. } | Self::WatchBehind => Kind::Aborted,
-            Self::DiskReserve { .. } => Kind::ResourceExhausted,
+            Self::DiskReserve { .. } | Self::InodeReserve { .. } => Kind::ResourceExhausted,
             Self::ClientGone => Kind::Cancelled,
         }
     }
@@ -456,26 +464,79 @@ impl Classify for StoreError {
                     .to_owned(),
             ),
             Self::WatchBehind => Some("list the images, and watch again".to_owned()),
+            Self::InodeReserve { .. } => Some("free inodes with `orlop system prune`".to_owned()),
+            Self::BlobDamaged { digest, .. } => Some(format!(
+                "it was put aside and counts as missing: pull or push {digest} again"
+            )),
+            Self::Io { path, source, .. } => disk_hint(path, source),
+            Self::Tree { path, source, .. } => disk_hint(Path::new(path), source),
             Self::WrongOffset { durable, .. } => Some(format!("go on at offset {durable}")),
             _ => None,
         }
     }
 }
 
-/// A full disk is the operator's to solve; everything else that a system call says about our own
-/// files is a fault.
+/// A full or failing disk is the operator's to solve; a name that is too long the caller's; everything
+/// else that a system call says about our own files is a fault.
 fn io_kind(error: &io::Error) -> Kind {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
-        _ => Kind::Internal,
+        io::ErrorKind::InvalidFilename => Kind::InvalidArgument,
+        _ => disk_kind(error).unwrap_or(Kind::Internal),
     }
+}
+
+/// What the state of the disk is on the wire: nothing about the request is wrong, and it succeeds as
+/// soon as the disk is well again.
+fn disk_kind(error: &io::Error) -> Option<Kind> {
+    use rustix::io::Errno;
+    const FAILING: [Errno; 5] = [
+        Errno::IO,
+        Errno::ROFS,
+        Errno::UCLEAN,
+        Errno::NODEV,
+        Errno::SHUTDOWN,
+    ];
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Some(Kind::ResourceExhausted),
+        _ => {
+            let code = error.raw_os_error()?;
+            let failing = FAILING.iter().any(|errno| errno.raw_os_error() == code);
+            failing.then_some(Kind::Unavailable)
+        }
+    }
+}
+
+/// Says of a disk that refused a write which of its two supplies is used up.
+fn disk_hint(path: &Path, error: &io::Error) -> Option<String> {
+    let hint = match disk_kind(error)? {
+        Kind::ResourceExhausted if error.kind() == io::ErrorKind::QuotaExceeded => {
+            "the quota is used up: raise it, or free space with `orlop system prune`"
+        }
+        Kind::ResourceExhausted if lacks_inodes(path) => {
+            "the disk has no inodes left: free some with `orlop system prune`"
+        }
+        Kind::ResourceExhausted => {
+            "the disk has no bytes left: free some with `orlop system prune`, or give it more room"
+        }
+        _ => {
+            "the disk is read-only or failing: the store answers reads only until it is well again; \
+             see the kernel's log"
+        }
+    };
+    Some(hint.to_owned())
+}
+
+fn lacks_inodes(path: &Path) -> bool {
+    let disk = path
+        .ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok());
+    disk.is_some_and(|disk| disk.f_files > 0 && disk.f_favail == 0)
 }
 
 /// Within a tree, names and links come from outside: what cannot be done with them is the input's
 /// fault.
 fn tree_kind(error: &io::Error) -> Kind {
     match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Kind::ResourceExhausted,
         io::ErrorKind::NotFound
         | io::ErrorKind::NotADirectory
         | io::ErrorKind::IsADirectory
@@ -485,7 +546,7 @@ fn tree_kind(error: &io::Error) -> Kind {
         _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
             Kind::InvalidArgument
         }
-        _ => Kind::Internal,
+        _ => disk_kind(error).unwrap_or(Kind::Internal),
     }
 }
 
@@ -494,10 +555,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_resource_exhausted() {
-        let error = StoreError::io("write", "/x")(io::Error::from_raw_os_error(28));
-        assert_eq!(error.kind(), Kind::ResourceExhausted);
-        let error = StoreError::io("write", "/x")(io::Error::from_raw_os_error(5));
-        assert_eq!(error.kind(), Kind::Internal);
+    fn the_state_of_the_disk_is_no_fault_of_ours() {
+        let kind = |code| StoreError::io("write", "/x")(io::Error::from_raw_os_error(code)).kind();
+        assert_eq!(kind(28), Kind::ResourceExhausted, "ENOSPC");
+        assert_eq!(kind(122), Kind::ResourceExhausted, "EDQUOT");
+        assert_eq!(kind(5), Kind::Unavailable, "EIO");
+        assert_eq!(kind(30), Kind::Unavailable, "EROFS");
+        assert_eq!(kind(36), Kind::InvalidArgument, "ENAMETOOLONG");
+        assert_eq!(kind(13), Kind::Internal, "EACCES");
     }
 }

@@ -71,7 +71,7 @@ pub(crate) fn status(error: &StoreError) -> Status {
     let status = to_status(error);
     if matches!(
         error.kind(),
-        Kind::Internal | Kind::DataLoss | Kind::ResourceExhausted
+        Kind::Internal | Kind::DataLoss | Kind::ResourceExhausted | Kind::Unavailable
     ) {
         tracing::error!(error = status.message(), "a request failed");
     }

@@ -6,6 +6,7 @@
 //! - [`leases`], [`maintenance`]: what must stay, and what may go.
 //! - [`index`]: what is looked up often; it can always be made again from [`files`].
 //! - `turns`: who waits for whom, in which order.
+//! - [`quarantine`]: what was found damaged.
 //! - [`failpoint`]: where a test may kill it.
 //! - [`grpc`] translates, and nothing else. [`server`] puts the parts together.
 
@@ -23,6 +24,7 @@ pub mod layers;
 pub mod leases;
 pub mod maintenance;
 pub mod manifest;
+pub mod quarantine;
 pub mod server;
 pub mod snapshots;
 mod turns;

@@ -273,7 +273,7 @@ impl IngestWriter {
             return Err(error);
         }
         leases.hold(lease, Resource::Blob(digest.to_string()))?;
-        if !self.content.want(&digest) {
+        if !self.content.keep(&digest)? {
             let to = self.content.path(&digest);
             self.content.inner.publisher.publish(vec![(path, to)])?;
         }

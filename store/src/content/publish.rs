@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::{Known, Stamp};
 use crate::{StoreError, files};
 
 /// How long the first of a group waits for others.
@@ -36,12 +37,13 @@ struct Job {
 }
 
 impl Publisher {
-    /// Starts the thread; it ends when the last handle is dropped.
-    pub(super) fn start(blobs: &Path) -> Result<Self, StoreError> {
+    /// Starts the thread; it ends when the last handle is dropped. What it publishes was verified by
+    /// who wrote it, and is known good from then on.
+    pub(super) fn start(blobs: &Path, known: Arc<Known>) -> Result<Self, StoreError> {
         let (queue, jobs) = sync_channel(QUEUE);
         thread::Builder::new()
             .name("publish".to_owned())
-            .spawn(move || work(&jobs))
+            .spawn(move || work(&jobs, &known))
             .map_err(StoreError::io("start the committing thread for", blobs))?;
         Ok(Self {
             queue: Mutex::new(queue),
@@ -86,7 +88,7 @@ fn unshare(error: &StoreError) -> StoreError {
     }
 }
 
-fn work(jobs: &Receiver<Job>) {
+fn work(jobs: &Receiver<Job>, known: &Known) {
     while let Ok(first) = jobs.recv() {
         let mut group = vec![first];
         let until = Instant::now() + GATHER;
@@ -94,7 +96,7 @@ fn work(jobs: &Receiver<Job>) {
             group.push(job);
         }
         let moves: Vec<&Move> = group.iter().flat_map(|job| &job.moves).collect();
-        let result = commit(&moves).map_err(Arc::new);
+        let result = commit(&moves, known).map_err(Arc::new);
         for job in group {
             // Who does not wait any more needs no answer.
             job.done.send(result.clone()).ok();
@@ -102,12 +104,13 @@ fn work(jobs: &Receiver<Job>) {
     }
 }
 
-fn commit(moves: &[&Move]) -> Result<(), StoreError> {
-    sync_files(moves)?;
+fn commit(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
+    let stamps = sync_files(moves)?;
     let mut directories = BTreeSet::new();
-    for (from, to) in moves {
+    for ((from, to), stamp) in moves.iter().zip(stamps) {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
+            Ok(()) => known.insert(stamp),
+            Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(StoreError::io("publish", to)(error)),
         }
         directories.extend(to.parent());
@@ -116,18 +119,19 @@ fn commit(moves: &[&Move]) -> Result<(), StoreError> {
 }
 
 /// Modes and times are set first, so that the one sync covers them.
-fn sync_files(moves: &[&Move]) -> Result<(), StoreError> {
-    if let Some((from, _)) = moves.first().filter(|_| moves.len() >= SYNCFS_FILES) {
-        for (from, _) in moves {
-            finish(from)?;
+fn sync_files(moves: &[&Move]) -> Result<Vec<Stamp>, StoreError> {
+    let mut stamps = Vec::with_capacity(moves.len());
+    for (from, _) in moves {
+        let file = finish(from)?;
+        if moves.len() < SYNCFS_FILES {
+            file.sync_all().map_err(StoreError::io("sync", from))?;
+        } else if stamps.len() + 1 == moves.len() {
+            rustix::fs::syncfs(file.as_fd()).map_err(StoreError::io("sync", from))?;
         }
-        let file = finish(from)?;
-        return rustix::fs::syncfs(file.as_fd()).map_err(StoreError::io("sync", from));
+        let metadata = file.metadata().map_err(StoreError::io("examine", from))?;
+        stamps.push(Stamp::of(&metadata));
     }
-    moves.iter().try_for_each(|(from, _)| {
-        let file = finish(from)?;
-        file.sync_all().map_err(StoreError::io("sync", from))
-    })
+    Ok(stamps)
 }
 
 fn finish(path: &Path) -> Result<File, StoreError> {

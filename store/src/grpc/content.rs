@@ -1,7 +1,5 @@
 //! `Content`.
 
-use std::io::{Read as _, Seek as _, SeekFrom};
-
 use bytes::Bytes;
 use oci_spec::image::Digest;
 use orlop_proto::store as pb;
@@ -13,7 +11,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::streams::{Outgoing, incoming, of_values, outgoing, send};
 use super::values::{signed, time};
 use super::{blocking, status};
-use crate::content::{self, Blob, Content, IngestInfo, IngestWriter, Sealed, digest};
+use crate::content::{self, Blob, BlobReader, Content, IngestInfo, IngestWriter, Sealed, digest};
 use crate::leases::{Leases, Resource};
 use crate::snapshots::arrival::Arrival;
 use crate::{Store, StoreError};
@@ -86,8 +84,11 @@ impl pb::content_server::Content for ContentRpc {
         let content = self.content();
         let digest = request.into_inner().digest;
         let blob = blocking(move || {
-            let blob = content.stat(&content::digest(&digest)?)?;
-            Ok((content.path(&blob.digest), blob.size))
+            let digest = content::digest(&digest)?;
+            let file = content.open(&digest)?;
+            let path = content.path(&digest);
+            let metadata = file.metadata().map_err(StoreError::io("examine", &path))?;
+            Ok((path, metadata.len()))
         });
         let (path, size) = blob.await?;
         let path = path.to_string_lossy().into_owned();
@@ -203,58 +204,16 @@ fn find_missing(content: &Content, digests: Vec<String>) -> Result<Vec<String>, 
     Ok(missing)
 }
 
-struct Range {
-    file: std::io::Take<std::fs::File>,
-    digest: Digest,
-    left: u64,
-}
-
-fn open_range(content: &Content, request: &pb::ReadRequest) -> Result<Range, StoreError> {
+fn open_range(content: &Content, request: &pb::ReadRequest) -> Result<BlobReader, StoreError> {
     let digest = digest(&request.digest)?;
-    let mut file = content.open(&digest)?;
-    let path = content.path(&digest);
-    let size = file
-        .metadata()
-        .map_err(StoreError::io("examine", &path))?
-        .len();
-    let beyond = || StoreError::RangeBeyondEnd {
-        digest: digest.to_string(),
-        size,
-        offset: request.offset,
-    };
-    let offset = u64::try_from(request.offset).map_err(|_| beyond())?;
-    let rest = size.checked_sub(offset).ok_or_else(beyond)?;
-    let length = match u64::try_from(request.length) {
-        Ok(0) => rest,
-        Ok(length) if length <= rest => length,
-        _ => return Err(beyond()),
-    };
-    file.seek(SeekFrom::Start(offset))
-        .map_err(StoreError::io("seek", &path))?;
-    Ok(Range {
-        file: file.take(length),
-        digest,
-        left: length,
-    })
+    content.reader(&digest, request.offset, request.length, request.verify)
 }
 
 fn send_range(
-    mut range: Range,
+    mut reader: BlobReader,
     sender: &Sender<Result<pb::ReadResponse, Status>>,
 ) -> Result<(), StoreError> {
-    while range.left > 0 {
-        let mut data = Vec::with_capacity(CHUNK_BYTES);
-        let count = (&mut range.file)
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut data)
-            .map_err(StoreError::io("read", range.digest.to_string()))?;
-        if count == 0 {
-            return Err(StoreError::BlobDamaged {
-                digest: range.digest.to_string(),
-                detail: "its file ends too early".to_owned(),
-            });
-        }
-        range.left -= count as u64;
+    while let Some(data) = reader.piece(CHUNK_BYTES)? {
         send(sender, pb::ReadResponse { data: data.into() })?;
     }
     Ok(())
@@ -372,7 +331,7 @@ fn put_many(
         let lease = lease.get_or_insert(request.lease);
         let digest = digest(&request.digest)?;
         leases.hold(lease, Resource::Blob(request.digest))?;
-        if content.want(&digest) {
+        if content.keep(&digest)? {
             response.existed += 1;
             continue;
         }

@@ -7,7 +7,6 @@ use orlop_proto::descriptor::DescriptorError;
 use orlop_proto::error::{Classify, Kind, reason};
 use orlop_proto::reference::ReferenceError;
 
-use crate::index::IndexError;
 use crate::manifest::ManifestError;
 
 /// One variant per cause.
@@ -29,9 +28,6 @@ pub enum StoreError {
         /// The state directory.
         path: PathBuf,
     },
-    /// The index cannot be used, and could not be replaced.
-    #[error("the store's index failed")]
-    Index(#[from] IndexError),
     /// A file of the store's own that cannot be understood.
     #[error("damaged file {}", path.display())]
     DamagedFile {
@@ -367,6 +363,14 @@ pub enum StoreError {
         /// Inodes of the reserve.
         reserve: u64,
     },
+    /// The file of a name was damaged while the store runs.
+    #[error("the file of the image name {name} is damaged: {detail}")]
+    NameDamaged {
+        /// The name.
+        name: String,
+        /// What is wrong.
+        detail: String,
+    },
 }
 
 /// What fallible functions of this crate answer.
@@ -391,7 +395,7 @@ impl Classify for StoreError {
         match self {
             Self::Io { source, .. } => io_kind(source),
             Self::Locked { .. } => Kind::Unavailable,
-            Self::Index(_) | Self::DamagedFile { .. } => Kind::Internal,
+            Self::DamagedFile { .. } => Kind::Internal,
             Self::MalformedId { .. }
             | Self::Request(_)
             | Self::Descriptor(_)
@@ -421,7 +425,7 @@ impl Classify for StoreError {
             | Self::LeaseNotFound { .. }
             | Self::SnapshotNotFound { .. }
             | Self::PathNotFound { .. } => Kind::NotFound,
-            Self::BlobDamaged { .. } => Kind::DataLoss,
+            Self::BlobDamaged { .. } | Self::NameDamaged { .. } => Kind::DataLoss,
             Self::RangeBeyondEnd { .. } | Self::WrongOffset { .. } => Kind::OutOfRange,
             Self::BlobInUse { .. }
             | Self::NotLocal

@@ -1,6 +1,7 @@
-//! Names that point at descriptors. One file per name is the truth; the index keeps beside it the
-//! facts that a list needs, so that a list opens no blob.
+//! Names that point at descriptors. One file per name is the truth; the [`catalog`] has the facts that
+//! a list needs, so that a list opens no blob.
 
+pub(crate) mod catalog;
 mod events;
 mod names;
 pub(crate) mod resolve;
@@ -17,10 +18,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::content::Content;
 use crate::files::Group;
-use crate::index::{Index, Table};
+use crate::index::Index;
 use crate::layers::chain::chain_ids;
 use crate::turns::{Turn, Turns};
 use crate::{StoreError, files};
+use catalog::Catalog;
 use events::Events;
 pub use events::{Event, Watch, WatchEnd};
 pub use resolve::{Resolved, Wanted};
@@ -30,7 +32,6 @@ use unlisted::Unlisted;
 /// The most names in one page of a list.
 pub const PAGE_MAX: usize = 10_000;
 /// Names that are in memory at once while all of them are looked at.
-const SCAN_NAMES: usize = 1000;
 
 /// A name and where it points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,7 +69,7 @@ pub enum Expected {
 pub struct Images {
     directory: PathBuf,
     content: Content,
-    index: Index,
+    catalog: Catalog,
     /// A change has the turn of its name from the comparison until it is durable and told.
     turns: Arc<Turns>,
     group: Group,
@@ -77,7 +78,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// Opens the names of a directory; `rebuild` fills the index from their files.
+    /// Opens the names of a directory; `rebuild` fills the index from their files, in the background.
     pub fn open(
         directory: &Path,
         content: &Content,
@@ -89,14 +90,18 @@ impl Images {
         let images = Self {
             directory: directory.to_owned(),
             content: content.clone(),
-            index: index.clone(),
+            catalog: Catalog::open(directory, content, index)?,
             turns: Arc::default(),
             group: Group::new(directory),
             events: Events::default(),
             unlisted: Unlisted::default(),
         };
-        if rebuild {
-            images.rebuild()?;
+        if rebuild && images.count() > 0 {
+            let catalog = images.catalog.clone();
+            std::thread::Builder::new()
+                .name("fill the index".to_owned())
+                .spawn(move || catalog.fill())
+                .map_err(StoreError::io("start a thread for", directory))?;
         }
         Ok(images)
     }
@@ -149,8 +154,7 @@ impl Images {
             source,
         })?;
         self.group.replace(&file, &json)?;
-        self.index.put(Table::Names, name, &listed)?;
-        self.unlisted.complete(name);
+        self.catalog.put(&listed);
         self.events.tell(&listed.image, false);
         Ok(listed.image)
     }
@@ -162,7 +166,7 @@ impl Images {
         let image = self.get(name)?;
         self.compare(name, expected)?;
         self.group.remove(&names::file_name(name))?;
-        self.index.remove(Table::Names, name)?;
+        self.catalog.remove(name);
         self.events.tell(&image, true);
         drop(turn);
         // A damaged image may still be deleted: nothing of it is known to be unwanted then.
@@ -200,14 +204,12 @@ impl Images {
         } else {
             limit.min(PAGE_MAX)
         };
-        let pairs = self.index.scan_after(Table::Names, prefix, after, limit)?;
-        Ok(pairs.into_iter().map(|(_, listed)| listed).collect())
+        Ok(self.catalog.list(prefix, after, limit))
     }
 
     /// All images.
     pub fn all(&self) -> Result<Vec<Listed>, StoreError> {
-        let pairs = self.index.scan(Table::Names, "")?;
-        Ok(pairs.into_iter().map(|(_, listed)| listed).collect())
+        self.catalog.all()
     }
 
     /// Tells every blob that a name points at, or is about to. A name that comes while it is told may
@@ -216,26 +218,22 @@ impl Images {
         &self,
         mut tell: impl FnMut(&str, &Digest) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        // Before the index: what is put meanwhile is in one of them.
+        // Before the catalog: what is put meanwhile is in one of them.
         for digest in self.unlisted.targets() {
             tell("an image that is being named", &digest)?;
         }
-        let mut last = String::new();
-        loop {
-            let page = self.list("", &last, SCAN_NAMES)?;
-            for listed in &page {
-                tell(&listed.image.name, listed.image.target.digest())?;
-            }
-            match page.into_iter().next_back() {
-                Some(listed) => last = listed.image.name,
-                None => return Ok(()),
-            }
-        }
+        self.catalog
+            .each(&mut |listed| tell(&listed.image.name, listed.image.target.digest()))
     }
 
     /// The number of names.
     pub fn count(&self) -> usize {
-        self.index.count(Table::Names)
+        self.catalog.count()
+    }
+
+    /// The names, for a check.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.catalog
     }
 
     /// The blobs of an image.
@@ -248,7 +246,7 @@ impl Images {
     }
 
     fn find(&self, name: &str) -> Result<Option<Listed>, StoreError> {
-        Ok(self.index.get(Table::Names, name)?)
+        self.catalog.get(name)
     }
 
     fn compare(&self, name: &str, expected: &Expected) -> Result<(), StoreError> {
@@ -268,32 +266,6 @@ impl Images {
             actual: actual.map_or_else(|| "is absent".to_owned(), |at| format!("points at {at}")),
             expected: wish.to_owned(),
         })
-    }
-
-    /// A name whose file or blobs are damaged stays out of the index, and its file where it is.
-    fn rebuild(&self) -> Result<(), StoreError> {
-        for file in files::names(&self.directory)? {
-            let image = match files::read_json::<Image>(&self.directory.join(&file)) {
-                Ok(Some(image)) => image,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::error!(file, %error, "an image's name cannot be read");
-                    continue;
-                }
-            };
-            match self.tree(&image) {
-                Ok(Tree { summary, .. }) => {
-                    let name = image.name.clone();
-                    self.index
-                        .put(Table::Names, &name, &Listed { image, summary })?;
-                }
-                Err(error) => {
-                    tracing::error!(name = image.name, %error, "an image is not complete");
-                    self.unlisted.incomplete(image.name, image.target.digest());
-                }
-            }
-        }
-        Ok(())
     }
 }
 

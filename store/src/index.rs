@@ -1,22 +1,35 @@
-//! The index: small typed tables over sled. It holds nothing that cannot be made again from files, so
-//! that a lost, damaged or stale one is put aside and filled anew.
+//! The index: small typed tables over sled. It holds nothing that cannot be made again from files: a
+//! value that is missing, damaged or stale is a question that the files answer.
+//!
+//! sled trusts what it finds on the disk: damage makes it panic, wait for ever, or give back something
+//! else. So it is opened on a thread of its own within a bound of time, every call is guarded, every
+//! value carries a checksum over its key and itself, and the first failure ends its use: the index then
+//! knows nothing, until a fresh one is opened a while later.
 
-use std::fmt;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
 
 /// Raise it when a table's values change their form: an index of another version is filled anew.
-const SCHEMA: &[u8] = b"2";
+const SCHEMA: &[u8] = b"3";
 const SCHEMA_KEY: &[u8] = b"schema";
-/// Present only while no process uses the index: without it the last one was killed, and what it
-/// wrote last may not have reached the index.
-const CLEAN_KEY: &[u8] = b"clean";
 /// sled's own default of 1 GiB is for databases.
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// A whole index opens in milliseconds; a damaged one may never.
+const OPEN_MAX: Duration = Duration::from_secs(5);
+/// A process that has just been killed may hold its lock a moment longer.
+const LOCKED_MAX: Duration = Duration::from_secs(2);
+const LOCKED_PAUSE: Duration = Duration::from_millis(20);
+/// How long a failed index rests before a fresh one is tried.
+const REST: Duration = Duration::from_secs(10);
+const CHECKSUM_BYTES: usize = 8;
 
 /// The tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,280 +38,391 @@ pub enum Table {
     Names,
 }
 
-/// A handle; clones share the database.
-#[derive(Clone)]
+/// A handle; clones share the database. No call fails: what the index does not know is asked of the
+/// files.
+#[derive(Clone, Debug)]
 pub struct Index {
     inner: Arc<Inner>,
 }
 
+#[derive(Debug)]
 struct Inner {
-    database: sled::Db,
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+enum State {
+    Open(Database),
+    /// Since when it is not used.
+    Failed(Instant),
+}
+
+#[derive(Clone, Debug)]
+struct Database {
     names: sled::Tree,
 }
 
-/// An index, and whether it must be filled from files.
+/// An index, and whether it has to be filled from files.
 #[derive(Debug)]
 pub struct Opened {
     /// The index.
     pub index: Index,
-    /// It is empty because it is new, or because the earlier one could not be trusted.
+    /// It is empty because it is new, or because the earlier one could not be used.
     pub empty: bool,
 }
 
-/// Why the index failed.
+/// What an index says of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry<T> {
+    /// A value whose checksum is right.
+    Value(T),
+    /// Nothing.
+    Absent,
+    /// Something that was not written like that.
+    Damaged,
+}
+
+/// Why sled is not used.
 #[derive(Debug, thiserror::Error)]
-pub enum IndexError {
-    /// The database.
+enum IndexError {
     #[error("the database failed")]
     Database(#[from] sled::Error),
-    /// A value that does not have the form of its table.
-    #[error("a value of table {table:?} cannot be understood")]
-    Value {
-        /// Which table.
-        table: Table,
-        /// What the parser said.
-        source: serde_json::Error,
-    },
-    /// The old one cannot be put aside.
-    #[error("cannot put {} aside", path.display())]
-    Aside {
-        /// Its path.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    #[error("the database panicked")]
+    Panicked,
+    #[error("the database did not open within {} s", OPEN_MAX.as_secs())]
+    Hangs,
+    #[error("its tables have another form")]
+    Schema,
+    #[error("cannot put it aside")]
+    Aside(#[source] std::io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
 }
 
 impl Index {
-    /// Opens the index at a path. A missing, damaged, stale or foreign one is replaced by an empty
-    /// one; the caller must hold the lock on the state directory and fill an empty index.
-    pub fn open(path: &Path) -> Result<Opened, IndexError> {
-        match Self::open_trusted(path) {
-            Ok(Some(index)) => Ok(Opened {
-                index,
-                empty: false,
-            }),
-            Ok(None) => Self::replace(path),
+    /// Opens the index at a path. A damaged or foreign one is put aside and replaced by an empty one;
+    /// where even that fails, the index knows nothing. The caller holds the lock on the state directory.
+    pub fn open(path: &Path) -> Opened {
+        let fresh = !path.exists();
+        let (state, empty) = match open_on_thread(path) {
+            Ok(database) => (State::Open(database), fresh),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "the index cannot be opened");
-                Self::replace(path)
+                log("the index cannot be used and is made anew", path, &error);
+                (replace(path), true)
             }
-        }
+        };
+        let inner = Inner {
+            path: path.to_owned(),
+            state: Mutex::new(state),
+        };
+        let index = Self {
+            inner: Arc::new(inner),
+        };
+        Opened { index, empty }
     }
 
     /// The value of a key.
-    pub fn get<T: DeserializeOwned>(
-        &self,
-        table: Table,
-        key: &str,
-    ) -> Result<Option<T>, IndexError> {
-        match self.tree(table).get(key)? {
-            Some(bytes) => parse(table, &bytes).map(Some),
-            None => Ok(None),
+    pub fn get<T: DeserializeOwned>(&self, table: Table, key: &str) -> Entry<T> {
+        let found = self.guarded(|database| database.tree(table).get(key));
+        match found.flatten() {
+            Some(bytes) => match parse(key, &bytes) {
+                Some(value) => Entry::Value(value),
+                None => Entry::Damaged,
+            },
+            None => Entry::Absent,
         }
     }
 
     /// Sets the value of a key. It reaches the disk soon; the file it was made from is the truth.
-    pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) -> Result<(), IndexError> {
-        let bytes =
-            serde_json::to_vec(value).map_err(|source| IndexError::Value { table, source })?;
-        self.tree(table).insert(key, bytes)?;
-        Ok(())
+    pub fn put<T: Serialize>(&self, table: Table, key: &str, value: &T) {
+        let Ok(json) = serde_json::to_vec(value) else {
+            return;
+        };
+        let mut bytes = checksum(key, &json).to_vec();
+        bytes.extend(json);
+        self.guarded(|database| database.tree(table).insert(key, bytes.as_slice()));
     }
 
     /// Removes a key; an unknown one is fine.
-    pub fn remove(&self, table: Table, key: &str) -> Result<(), IndexError> {
-        self.tree(table).remove(key)?;
-        Ok(())
+    pub fn remove(&self, table: Table, key: &str) {
+        self.guarded(|database| database.tree(table).remove(key));
     }
 
-    /// All pairs whose key begins with the prefix, in order of the key.
-    pub fn scan<T: DeserializeOwned>(
-        &self,
-        table: Table,
-        prefix: &str,
-    ) -> Result<Vec<(String, T)>, IndexError> {
-        self.scan_after(table, prefix, "", usize::MAX)
-    }
-
-    /// Like [`Self::scan`], from behind the key `after`, at most `limit` pairs.
-    pub fn scan_after<T: DeserializeOwned>(
-        &self,
-        table: Table,
-        prefix: &str,
-        after: &str,
-        limit: usize,
-    ) -> Result<Vec<(String, T)>, IndexError> {
-        use std::ops::Bound;
-        let start = if after.is_empty() || after < prefix {
-            Bound::Included(prefix.as_bytes().to_vec())
-        } else {
-            Bound::Excluded(after.as_bytes().to_vec())
+    /// All keys of a table, as far as it can be read.
+    pub fn keys(&self, table: Table) -> Vec<String> {
+        let read = |database: &Database| {
+            let keys = database.tree(table).iter().keys();
+            let text = |key: sled::IVec| String::from_utf8_lossy(&key).into_owned();
+            keys.map(|key| key.map(text)).collect()
         };
-        let mut pairs = Vec::new();
-        for pair in self.tree(table).range((start, Bound::Unbounded)) {
-            let (key, bytes) = pair?;
-            if !key.starts_with(prefix.as_bytes()) || pairs.len() >= limit {
-                break;
+        self.guarded(read).unwrap_or_default()
+    }
+
+    /// Whether it is in use; otherwise every answer comes from files.
+    pub fn works(&self) -> bool {
+        matches!(*self.state(), State::Open(_))
+    }
+
+    /// Puts the index aside, and goes on with an empty one.
+    pub fn renew(&self) {
+        let mut state = self.state();
+        let old = std::mem::replace(&mut *state, State::Failed(Instant::now()));
+        close(old);
+        *state = replace(&self.inner.path);
+    }
+
+    /// `None` when the index is not in use, or not any more.
+    fn guarded<T>(&self, work: impl FnOnce(&Database) -> sled::Result<T>) -> Option<T> {
+        let database = self.database()?;
+        let result = catch_unwind(AssertUnwindSafe(|| work(&database)))
+            .map_err(|_| IndexError::Panicked)
+            .and_then(|result| result.map_err(IndexError::Database));
+        match result {
+            Ok(value) => Some(value),
+            Err(error) => {
+                log("the index failed; files answer", &self.inner.path, &error);
+                let failed = State::Failed(Instant::now());
+                close(std::mem::replace(&mut *self.state(), failed));
+                None
             }
-            let key = String::from_utf8_lossy(&key).into_owned();
-            pairs.push((key, parse(table, &bytes)?));
         }
-        Ok(pairs)
     }
 
-    /// The number of keys.
-    pub fn count(&self, table: Table) -> usize {
-        self.tree(table).len()
+    /// The database, a fresh one if the last has failed some time ago.
+    fn database(&self) -> Option<Database> {
+        let mut state = self.state();
+        if let State::Failed(since) = *state
+            && since.elapsed() > REST
+        {
+            *state = replace(&self.inner.path);
+        }
+        match &*state {
+            State::Open(database) => Some(database.clone()),
+            State::Failed(_) => None,
+        }
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Database {
     fn tree(&self, table: Table) -> &sled::Tree {
         match table {
-            Table::Names => &self.inner.names,
+            Table::Names => &self.names,
         }
-    }
-
-    /// `None` when it opens and is not to be trusted.
-    fn open_trusted(path: &Path) -> Result<Option<Self>, IndexError> {
-        if !path.exists() {
-            return Ok(None);
-        }
-        let database = open_database(path)?;
-        let schema = database.get(SCHEMA_KEY)?;
-        let clean = database.remove(CLEAN_KEY)?.is_some();
-        if !clean || schema.as_deref() != Some(SCHEMA) {
-            return Ok(None);
-        }
-        database.flush()?;
-        Ok(Some(Self::with(database)?))
-    }
-
-    fn replace(path: &Path) -> Result<Opened, IndexError> {
-        put_aside(path)?;
-        let database = open_database(path)?;
-        database.insert(SCHEMA_KEY, SCHEMA)?;
-        let index = Self::with(database)?;
-        Ok(Opened { index, empty: true })
-    }
-
-    fn with(database: sled::Db) -> Result<Self, IndexError> {
-        let tree = |name| database.open_tree(name);
-        Ok(Self {
-            inner: Arc::new(Inner {
-                names: tree("names")?,
-                database,
-            }),
-        })
     }
 }
 
-impl fmt::Debug for Index {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Index").finish_non_exhaustive()
-    }
-}
-
-/// The last handle closes the index in order, so that the next process can trust it.
+/// sled writes what it has when its last handle goes.
 impl Drop for Inner {
     fn drop(&mut self) {
-        let closed = self
-            .database
-            .flush()
-            .and_then(|_| self.database.insert(CLEAN_KEY, &[]))
-            .and_then(|_| self.database.flush());
-        if let Err(error) = closed {
-            tracing::warn!(%error, "the index was not closed in order, the next start fills it anew");
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        close(std::mem::replace(state, State::Failed(Instant::now())));
+    }
+}
+
+/// Drops a database, which may panic as well.
+fn close(state: State) {
+    if catch_unwind(AssertUnwindSafe(|| drop(state))).is_err() {
+        tracing::warn!("the index was not closed in order");
+    }
+}
+
+/// An empty index in the place of one that failed.
+fn replace(path: &Path) -> State {
+    let replaced = put_aside(path)
+        .map_err(IndexError::Aside)
+        .and_then(|()| open_on_thread(path));
+    match replaced {
+        Ok(database) => State::Open(database),
+        Err(error) => {
+            log("there is no index; files answer", path, &error);
+            State::Failed(Instant::now())
         }
     }
 }
 
-fn open_database(path: &Path) -> Result<sled::Db, sled::Error> {
-    sled::Config::default()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .open()
+/// A thread that hangs is left behind; it has the old files, which are put aside.
+fn open_on_thread(path: &Path) -> Result<Database, IndexError> {
+    let (sender, receiver) = channel();
+    let path = path.to_owned();
+    std::thread::Builder::new()
+        .name("index".to_owned())
+        .spawn(move || {
+            let opened = catch_unwind(|| open_unlocked(&path));
+            // Who waits no longer does not want it.
+            sender
+                .send(opened.unwrap_or(Err(IndexError::Panicked)))
+                .ok();
+        })
+        .map_err(IndexError::Thread)?;
+    match receiver.recv_timeout(OPEN_MAX) {
+        Ok(opened) => opened,
+        Err(RecvTimeoutError::Timeout) => Err(IndexError::Hangs),
+        Err(RecvTimeoutError::Disconnected) => Err(IndexError::Panicked),
+    }
 }
 
-fn parse<T: DeserializeOwned>(table: Table, bytes: &[u8]) -> Result<T, IndexError> {
-    serde_json::from_slice(bytes).map_err(|source| IndexError::Value { table, source })
+fn open_unlocked(path: &Path) -> Result<Database, IndexError> {
+    let until = Instant::now() + LOCKED_MAX;
+    loop {
+        match open_database(path) {
+            Err(IndexError::Database(sled::Error::Io(error)))
+                if is_locked(&error) && Instant::now() < until =>
+            {
+                std::thread::sleep(LOCKED_PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+/// sled says it in words, around the error of the system.
+fn is_locked(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("WouldBlock")
+}
+
+fn open_database(path: &Path) -> Result<Database, IndexError> {
+    let database = sled::Config::default()
+        .path(path)
+        .cache_capacity(CACHE_BYTES)
+        .open()?;
+    let known = match database.insert(SCHEMA_KEY, SCHEMA)? {
+        Some(schema) => schema == SCHEMA,
+        None => !database.was_recovered(),
+    };
+    if !known {
+        return Err(IndexError::Schema);
+    }
+    let names = database.open_tree("names")?;
+    Ok(Database { names })
+}
+
+fn checksum(key: &str, json: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let digest = Sha256::new()
+        .chain_update(key)
+        .chain_update([0])
+        .chain_update(json)
+        .finalize();
+    let mut sum = [0; CHECKSUM_BYTES];
+    sum.copy_from_slice(&digest[..CHECKSUM_BYTES]);
+    sum
+}
+
+fn parse<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Option<T> {
+    let (sum, json) = bytes.split_at_checked(CHECKSUM_BYTES)?;
+    if sum != checksum(key, json) {
+        return None;
+    }
+    serde_json::from_slice(json).ok()
+}
+
+fn log(message: &'static str, path: &Path, error: &IndexError) {
+    let error = orlop_proto::error::chain(error);
+    tracing::warn!(path = %path.display(), error, "{message}");
 }
 
 /// One old index is kept, for whoever wants to know what happened to it.
-fn put_aside(path: &Path) -> Result<(), IndexError> {
+fn put_aside(path: &Path) -> std::io::Result<()> {
     let aside = path.with_extension("old");
-    let failed = |source| IndexError::Aside {
-        path: path.to_owned(),
-        source,
+    let missing_is_fine = |result: std::io::Result<()>| match result {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
     };
-    match fs::remove_dir_all(&aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-        _ => {}
-    }
-    match fs::rename(path, &aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(failed(error)),
-        _ => Ok(()),
-    }
+    let older = match fs::symlink_metadata(&aside) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&aside),
+        _ => fs::remove_file(&aside),
+    };
+    missing_is_fine(older)?;
+    missing_is_fine(fs::rename(path, &aside))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let entry = entry.unwrap();
-            if entry.path().is_dir() {
-                copy(&entry.path(), &to.join(entry.file_name()));
-            } else {
-                fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
-            }
-        }
+    fn open(path: &Path) -> Opened {
+        Index::open(path)
     }
 
     #[test]
-    fn an_index_closed_in_order_is_trusted_and_a_killed_one_is_not() {
+    fn an_index_is_found_again() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("index");
-        let opened = Index::open(&path).unwrap();
+        let opened = open(&path);
         assert!(opened.empty);
-        opened.index.put(Table::Names, "a", &1).unwrap();
+        opened.index.put(Table::Names, "a", &1);
         drop(opened);
-
-        let opened = Index::open(&path).unwrap();
+        let opened = open(&path);
         assert!(!opened.empty);
-        assert_eq!(opened.index.get::<i32>(Table::Names, "a").unwrap(), Some(1));
-        let killed = directory.path().join("killed");
-        copy(&path, &killed);
-        let reopened = Index::open(&killed).unwrap();
-        assert!(reopened.empty);
-        assert_eq!(reopened.index.count(Table::Names), 0);
+        assert_eq!(opened.index.get(Table::Names, "a"), Entry::Value(1));
+        assert_eq!(opened.index.keys(Table::Names), ["a"]);
+        opened.index.remove(Table::Names, "a");
+        assert_eq!(opened.index.get::<i32>(Table::Names, "a"), Entry::Absent);
     }
 
     #[test]
     fn a_damaged_index_is_put_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("index");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("conf"), b"garbage").unwrap();
-        fs::write(path.join("db"), vec![7; 10_000]).unwrap();
-        assert!(Index::open(&path).unwrap().empty);
-        assert!(directory.path().join("index.old").exists());
+        for damage in [
+            |path: &Path| {
+                fs::create_dir(path).unwrap();
+                fs::write(path.join("conf"), b"garbage").unwrap();
+                fs::write(path.join("db"), vec![7; 10_000]).unwrap();
+            },
+            |path: &Path| fs::write(path, b"a file").unwrap(),
+            |path: &Path| fs::create_dir_all(path.join("db")).unwrap(),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("index");
+            damage(&path);
+            let opened = open(&path);
+            assert!(opened.empty && opened.index.works());
+            assert!(directory.path().join("index.old").exists());
+        }
     }
 
     #[test]
-    fn a_scan_is_ordered_and_can_go_on() {
+    fn an_index_of_another_form_is_made_anew() {
         let directory = tempfile::tempdir().unwrap();
-        let index = Index::open(&directory.path().join("index")).unwrap().index;
-        for key in ["b/2", "a", "b/1", "b/3", "c"] {
-            index.put(Table::Names, key, &0).unwrap();
-        }
-        let keys = |pairs: Vec<(String, i32)>| pairs.into_iter().map(|p| p.0).collect::<Vec<_>>();
-        assert_eq!(
-            keys(index.scan(Table::Names, "b/").unwrap()),
-            ["b/1", "b/2", "b/3"]
-        );
-        let page = index.scan_after(Table::Names, "b/", "b/1", 1).unwrap();
-        assert_eq!(keys(page), ["b/2"]);
+        let path = directory.path().join("index");
+        let database = sled::open(&path).unwrap();
+        database.insert(SCHEMA_KEY, b"2").unwrap();
+        drop(database);
+        let opened = open(&path);
+        assert!(opened.empty);
+        assert!(opened.index.keys(Table::Names).is_empty());
+    }
+
+    #[test]
+    fn a_value_that_was_not_written_like_that_is_damaged() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = open(&directory.path().join("index")).index;
+        index.put(Table::Names, "a", &1);
+        index.guarded(|database| {
+            let value = database.names.get("a")?.unwrap_or_default();
+            database.names.insert("b", value)
+        });
+        assert_eq!(index.get(Table::Names, "a"), Entry::Value(1));
+        assert_eq!(index.get::<i32>(Table::Names, "b"), Entry::Damaged);
+    }
+
+    #[test]
+    fn an_index_that_panics_knows_nothing_from_then_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let index = open(&directory.path().join("index")).index;
+        index.put(Table::Names, "a", &1);
+        let broken: Option<()> = index.guarded(|_| panic!("as sled does"));
+        assert!(broken.is_none() && !index.works());
+        assert_eq!(index.get::<i32>(Table::Names, "a"), Entry::Absent);
+        index.put(Table::Names, "a", &2);
+        index.renew();
+        assert!(index.works());
+        assert_eq!(index.get::<i32>(Table::Names, "a"), Entry::Absent);
     }
 }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::files::Group;
+use crate::quarantine::{Quarantine, Suspect};
 use crate::turns::{Turn, Turns};
 use crate::{StoreError, files, ids};
 
@@ -52,8 +53,9 @@ enum Change {
     Release(Resource),
 }
 
-#[derive(Debug)]
-struct Entry {
+/// A lease and what it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
     lease: Lease,
     resources: BTreeSet<Resource>,
     /// Of the file.
@@ -73,14 +75,18 @@ pub struct Leases {
 }
 
 impl Leases {
-    /// Reads the leases of a directory, and drops those that have expired.
+    /// Reads the leases of a directory, and drops those that have expired. A damaged file is put
+    /// aside: what it may hold is safe there, because nothing is collected until a person knows.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         files::make_directory(directory)?;
         files::remove_unfinished(directory)?;
         let mut entries = HashMap::new();
         for name in files::names(directory)? {
-            let entry = read(directory, &name)?;
-            entries.insert(name, entry);
+            let path = directory.join(&name);
+            match read_mended(directory, &name)? {
+                Some(entry) => drop(entries.insert(name, entry)),
+                None => drop(Quarantine::beside(directory).put(Suspect::Lease, &name, &path)?),
+            }
         }
         let leases = Self {
             directory: directory.to_owned(),
@@ -119,6 +125,12 @@ impl Leases {
         drop(turn);
         self.group.sync(&file)?;
         Ok(lease)
+    }
+
+    /// Writes the file of a lease anew, from what is known of it.
+    pub(crate) fn restore(&self, lease: Lease) -> Result<(), StoreError> {
+        let _turn = self.turn(&lease.id);
+        self.rewrite(lease)
     }
 
     /// Writes the file of a lease anew. The caller has its turn.
@@ -363,16 +375,29 @@ fn format(entry: &Entry) -> Result<Vec<u8>, StoreError> {
     Ok(bytes)
 }
 
-/// Reads the file of a lease. A last line that is cut short is one that was never acknowledged: it goes,
-/// so that the next one does not begin in its middle.
-fn read(directory: &Path, name: &str) -> Result<Entry, StoreError> {
-    let path = directory.join(name);
-    let text = fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
-    let entry = parse(&text).map_err(|source| StoreError::DamagedFile { path, source })?;
+/// What the file of a lease holds; `None` when it is damaged.
+pub(crate) fn read(path: &Path) -> Option<Entry> {
+    parse(&text(path)?).ok()
+}
+
+/// The same. A last line that is cut short is one that was never acknowledged: it goes, so that the next
+/// one does not begin in its middle.
+fn read_mended(directory: &Path, name: &str) -> Result<Option<Entry>, StoreError> {
+    let Some(text) = text(&directory.join(name)) else {
+        return Ok(None);
+    };
+    let Ok(entry) = parse(&text) else {
+        return Ok(None);
+    };
     if !text.ends_with('\n') {
         files::write(directory, name, &format(&entry)?)?;
     }
-    Ok(entry)
+    Ok(Some(entry))
+}
+
+fn text(path: &Path) -> Option<String> {
+    let regular = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file());
+    regular.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
 fn parse(text: &str) -> Result<Entry, serde_json::Error> {

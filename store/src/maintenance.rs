@@ -28,6 +28,7 @@ use crate::StoreError;
 use crate::content::Content;
 use crate::images::Images;
 use crate::leases::{Leases, Resource};
+use crate::quarantine::Quarantine;
 use crate::snapshots::Snapshots;
 pub use budget::Keeper;
 use documents::Documents;
@@ -42,6 +43,7 @@ pub struct Maintenance {
     images: Images,
     leases: Leases,
     snapshots: Snapshots,
+    quarantine: Quarantine,
     grace: Duration,
     /// Bytes that the store may keep in all.
     budget: Option<u64>,
@@ -69,6 +71,7 @@ impl Maintenance {
         images: Images,
         leases: Leases,
         snapshots: Snapshots,
+        quarantine: Quarantine,
         grace: Duration,
         budget: Option<u64>,
     ) -> Self {
@@ -78,6 +81,7 @@ impl Maintenance {
             images,
             leases,
             snapshots,
+            quarantine,
             grace,
             budget,
             blobs: Blobs::default(),
@@ -89,6 +93,15 @@ impl Maintenance {
     /// the budget, the least recently wanted first. Online: what is wanted after it has begun stays.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
         let _turn = self.turn();
+        // What a damaged name or lease held is not known: see `quarantine`.
+        let unseen = self.quarantine.unseen()?;
+        if !unseen.is_empty() {
+            tracing::error!(
+                ?unseen,
+                "nothing is collected until `orlop system check --repair` has told of these"
+            );
+            return Ok(Collected::default());
+        }
         match self.budget {
             None => self.sweep(self.cutoff(), dry_run),
             Some(budget) => self.evict(budget, self.cutoff(), dry_run),

@@ -18,6 +18,7 @@ use crate::index::Index;
 use crate::layers::decompress::Limits;
 use crate::leases::Leases;
 use crate::maintenance::Maintenance;
+use crate::quarantine::Quarantine;
 use crate::snapshots::Snapshots;
 use crate::{StoreError, files, grpc};
 
@@ -105,7 +106,7 @@ impl Store {
     pub fn open_with(state: &Path, args: StoreArgs) -> Result<Self, StoreError> {
         files::make_directory(state)?;
         let lock = lock(state)?;
-        let opened = Index::open(&state.join("index"))?;
+        let opened = Index::open(&state.join("index"));
         let index = opened.index;
         let leases = Leases::open(&state.join("leases"))?;
         let content = Content::open_at(state, u64::from(args.disk_reserve_mib) * MIB)?;
@@ -124,6 +125,7 @@ impl Store {
             images.clone(),
             leases.clone(),
             snapshots.clone(),
+            Quarantine::at(state),
             grace,
             args.budget_mib.map(|mib| mib.saturating_mul(MIB)),
         );

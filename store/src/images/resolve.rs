@@ -156,10 +156,8 @@ impl Images {
             return Ok(exact);
         };
         let repository = format!("{}/{}", reference.registry(), reference.repository());
-        let listed = self
-            .index
-            .scan::<Listed>(crate::index::Table::Names, &repository)?;
-        Ok(listed.into_iter().map(|(_, listed)| listed).find(|listed| {
+        let listed = self.catalog.list(&repository, "", usize::MAX);
+        Ok(listed.into_iter().find(|listed| {
             let same = listed.image.name[repository.len()..].starts_with([':', '@']);
             same && listed.image.target.digest().as_ref() == digest
         }))

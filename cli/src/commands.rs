@@ -185,6 +185,7 @@ commands! {
     /// The whole instance: disk usage, clean-up, facts
     #[command(after_help = "Example:\n  orlop system df")]
     SystemCommand {
+        Check(system::check::CheckArgs) => system::check::run,
         Df(system::DfArgs) => system::df,
         Info(info::InfoArgs) => info::run,
         Prune(system::PruneArgs) => system::prune,

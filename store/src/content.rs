@@ -31,7 +31,8 @@ pub use verify::BlobReader;
 use verify::{Hashing, Known, Stamp};
 pub use writer::{BlobWriter, Sealed};
 
-const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
+/// The directories of `blobs`.
+pub(crate) const ALGORITHMS: [&str; 3] = ["sha256", "sha384", "sha512"];
 
 /// A hundredth of the inodes is kept free, at most so many: names and leases need some.
 const INODES_RESERVE: u64 = 1000;

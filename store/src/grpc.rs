@@ -46,7 +46,8 @@ pub fn routes(store: &Store) -> Routes {
     let images = images::ImagesRpc::new(store.images.clone(), store.snapshots.clone());
     let leases = leases::LeasesRpc::new(store.leases.clone(), store.maintenance.clone());
     let archives = archives::ArchivesRpc::new(store.archives.clone());
-    let maintenance = maintenance::MaintenanceRpc::new(store.maintenance.clone());
+    let maintenance =
+        maintenance::MaintenanceRpc::new(store.maintenance.clone(), store.check.clone());
     let snapshots = snapshots::SnapshotsRpc::new(store.snapshots.clone());
     Routes::new(bounded!(ContentServer::new(content)))
         .add_service(bounded!(ImagesServer::new(images)))

@@ -31,7 +31,6 @@ use unlisted::Unlisted;
 
 /// The most names in one page of a list.
 pub const PAGE_MAX: usize = 10_000;
-/// Names that are in memory at once while all of them are looked at.
 
 /// A name and where it points.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,6 +98,11 @@ impl Leases {
         Ok(leases)
     }
 
+    /// Where the files are.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Makes or extends a lease. Its resources stay. Durable.
     pub fn put(
         &self,

@@ -6,11 +6,12 @@
 //! - [`leases`], [`maintenance`]: what must stay, and what may go.
 //! - [`index`]: what is looked up often; it can always be made again from [`files`].
 //! - `turns`: who waits for whom, in which order.
-//! - [`quarantine`]: what was found damaged.
+//! - [`check`]: whether all of that fits together. [`quarantine`]: what was found damaged.
 //! - [`failpoint`]: where a test may kill it.
 //! - [`grpc`] translates, and nothing else. [`server`] puts the parts together.
 
 pub mod archives;
+pub mod check;
 pub mod config;
 pub mod content;
 pub mod error;

@@ -10,6 +10,7 @@ use rustix::fs::{FlockOperation, flock};
 use tonic::service::Routes;
 
 use crate::archives::Archives;
+use crate::check::{Check, Parts};
 use crate::config::{Config, StoreArgs};
 use crate::content::Content;
 use crate::failpoint::Failpoint;
@@ -41,6 +42,8 @@ pub struct Store {
     pub archives: Archives,
     /// What may go.
     pub maintenance: Maintenance,
+    /// Whether all of it fits together.
+    pub check: Check,
     /// The index of all of them.
     pub index: Index,
     /// Held for the lock on it: one store per state directory.
@@ -129,6 +132,15 @@ impl Store {
             grace,
             args.budget_mib.map(|mib| mib.saturating_mul(MIB)),
         );
+        let check = Check::new(Parts {
+            state: state.to_owned(),
+            content: content.clone(),
+            images: images.clone(),
+            leases: leases.clone(),
+            snapshots: snapshots.clone(),
+            index: index.clone(),
+            quarantine: Quarantine::at(state),
+        });
         let lock = Arc::new(lock);
         Ok(Self {
             content,
@@ -137,6 +149,7 @@ impl Store {
             snapshots,
             archives,
             maintenance,
+            check,
             index,
             _lock: lock,
         })

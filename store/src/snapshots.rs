@@ -9,7 +9,7 @@
 //!   way to the shelf. [`arrival`]: while it is still being written.
 //! - [`diff`]: a snapshot as a layer blob, its changes and usage.
 //! - [`apply`], [`copy`], [`owner`]: file operations. [`read`]: one file, the whole tree.
-//! - [`collect`]: what nothing needs any more.
+//! - [`collect`]: what nothing needs any more. `faults`: what is not as it should be.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,7 @@ pub mod arrival;
 pub mod collect;
 pub mod copy;
 pub mod diff;
+pub(crate) mod faults;
 pub mod files;
 pub mod images;
 pub mod implicit;

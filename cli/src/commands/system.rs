@@ -1,4 +1,6 @@
-//! `orlop system df` and `orlop system prune`.
+//! `orlop system df`, `orlop system prune` and `orlop system check`.
+
+pub(super) mod check;
 
 use std::process::ExitCode;
 

@@ -1,21 +1,22 @@
 //! `Maintenance`.
 
-use orlop_proto::error::unimplemented;
 use orlop_proto::store as pb;
 use tonic::{Request, Response, Status};
 
 use super::blocking;
-use super::streams::Outgoing;
+use super::streams::{Outgoing, outgoing, send};
+use crate::check::{Check, Finding, Options};
 use crate::maintenance::Maintenance;
 
 #[derive(Debug)]
 pub(super) struct MaintenanceRpc {
     maintenance: Maintenance,
+    check: Check,
 }
 
 impl MaintenanceRpc {
-    pub(super) fn new(maintenance: Maintenance) -> Self {
-        Self { maintenance }
+    pub(super) fn new(maintenance: Maintenance, check: Check) -> Self {
+        Self { maintenance, check }
     }
 }
 
@@ -59,8 +60,22 @@ impl pb::maintenance_server::Maintenance for MaintenanceRpc {
 
     async fn check(
         &self,
-        _request: Request<pb::CheckRequest>,
+        request: Request<pb::CheckRequest>,
     ) -> Result<Response<Self::CheckStream>, Status> {
-        Err(unimplemented("Maintenance.Check"))
+        let check = self.check.clone();
+        let pb::CheckRequest { repair, rehash } = request.into_inner();
+        let options = Options { repair, rehash };
+        Ok(Response::new(outgoing(move |sender| {
+            check.run(options, &mut |found| send(sender, finding(found)))
+        })))
+    }
+}
+
+fn finding(found: Finding) -> pb::CheckFinding {
+    pb::CheckFinding {
+        kind: found.kind.as_str().to_owned(),
+        subject: found.subject,
+        detail: found.detail,
+        repaired: found.repaired,
     }
 }

@@ -192,10 +192,39 @@ impl Catalog {
         self.lock().len()
     }
 
-    /// Whether the index agrees with the file of a name, as far as it has something; for a check.
-    pub(crate) fn index_agrees(&self, image: &Image) -> bool {
-        match self.index.get::<Listed>(Table::Names, &image.name) {
-            Entry::Value(listed) => listed.image == *image,
+    /// The file of a name.
+    pub(crate) fn file_of(&self, name: &str) -> String {
+        names::file_name(name)
+    }
+
+    /// The files that there should be.
+    pub(crate) fn known_files(&self) -> impl Iterator<Item = String> {
+        let names: Vec<_> = self.lock().keys().cloned().collect();
+        names.into_iter().map(|name| names::file_name(&name))
+    }
+
+    /// The name that a file is of, and when it was last changed.
+    pub(crate) fn name_of(&self, file: &str) -> Option<(String, Timestamp)> {
+        let names = self.lock();
+        let mut found = names
+            .iter()
+            .filter(|(name, _)| names::file_name(name) == file);
+        found.next().map(|(name, updated)| (name.clone(), *updated))
+    }
+
+    /// What a name was by its last change, as far as the index has it.
+    pub(crate) fn remembered(&self, name: &str) -> Option<Image> {
+        let updated = self.lock().get(name).copied();
+        match self.index.get::<Listed>(Table::Names, name) {
+            Entry::Value(listed) if Some(listed.image.updated) == updated => Some(listed.image),
+            _ => None,
+        }
+    }
+
+    /// Whether what the index has of a name, if anything, is of its last change.
+    pub(crate) fn index_agrees(&self, name: &str) -> bool {
+        match self.index.get::<Listed>(Table::Names, name) {
+            Entry::Value(_) => self.remembered(name).is_some(),
             Entry::Absent => true,
             Entry::Damaged => false,
         }
@@ -208,7 +237,7 @@ impl Catalog {
     }
 
     /// Fills the index, with a few threads. Who asks for a name meanwhile is served first.
-    pub(super) fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let names: Vec<_> = self.lock().clone().into_iter().collect();
         let next = AtomicUsize::new(0);
         thread::scope(|scope| {

@@ -47,6 +47,9 @@ pub struct LayerMeta {
     /// Its tar does not describe the root directory.
     #[serde(default)]
     pub rootless: bool,
+    /// It is kept as an image.
+    #[serde(default)]
+    pub image: bool,
 }
 
 /// The layers, by id and by diff id. The files are the truth; what is in memory was read from them.
@@ -86,7 +89,7 @@ impl Shelf {
         for id in files::entries(&shelf.directory)? {
             let place = shelf.directory.join(&id);
             match files::read_json::<LayerMeta>(&place.join(META)) {
-                Ok(meta) if !id.starts_with('.') && place.join(TREE).is_dir() => {
+                Ok(meta) if !id.starts_with('.') && is_whole(&place, meta.image) => {
                     shelf.known().insert(&id, meta);
                 }
                 _ => {
@@ -136,17 +139,27 @@ impl Shelf {
             .or_else(like)
     }
 
+    /// What the file of a layer says.
+    pub(crate) fn read(&self, id: &str) -> Result<LayerMeta> {
+        files::read_json(&self.directory.join(id).join(META))
+    }
+
+    /// Whether a layer's tree, or its image, is on the disk.
+    pub(crate) fn is_whole(&self, id: &str) -> bool {
+        let is_image = self.meta(id).is_some_and(|meta| meta.image);
+        is_whole(&self.directory.join(id), is_image)
+    }
+
     /// A layer's tree; of an image, the place where it is mounted from now on.
     pub fn tree(&self, id: &str) -> Result<PathBuf> {
         let tree = self.directory.join(id).join(TREE);
-        let image = self.directory.join(id).join(IMAGE);
         let mut mounted = self.mounted();
         if !mounted.contains_key(id) {
-            if !image.exists() {
+            if !self.meta(id).is_some_and(|meta| meta.image) {
                 return Ok(tree);
             }
             if !mounts::is_attached(&tree)? {
-                mounts::attach(&image, &tree)?;
+                mounts::attach(&self.directory.join(id).join(IMAGE), &tree)?;
             }
         }
         mounted.insert(id.to_owned(), Instant::now());
@@ -310,6 +323,10 @@ impl Known {
         self.by_diff_id.retain(|_, layer| layer != id);
         self.by_chain.retain(|_, layer| layer != id);
     }
+}
+
+fn is_whole(place: &Path, is_image: bool) -> bool {
+    place.join(TREE).is_dir() && (!is_image || place.join(IMAGE).is_file())
 }
 
 /// A layer in the making.

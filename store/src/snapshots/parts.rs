@@ -150,5 +150,6 @@ fn meta_of(making: &Making, unpacked: &Unpacked) -> LayerMeta {
         empty: unpacked.members == 0,
         chain: None,
         rootless: !making.root_described(),
+        image: matches!(making, Making::Image(_)),
     }
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, StoreError};
 use crate::layers::compress::Codec;
 use crate::layers::shelf::Shelf;
+use crate::quarantine::{Quarantine, Suspect};
 use crate::snapshots::files::{self, Trash};
 use crate::snapshots::not_found;
 
@@ -95,11 +96,6 @@ impl Record {
     }
 }
 
-/// The key of a directory: the other way round.
-fn key_of(name: &str) -> String {
-    name.replace("%3A", ":")
-}
-
 /// All records.
 #[derive(Debug)]
 pub struct Records {
@@ -124,8 +120,12 @@ impl Records {
             let place = records.directory.join(&name);
             match files::read_json::<Record>(&place.join(META)) {
                 Ok(mut record) if !name.starts_with('.') && whole(&record, &place, shelf) => {
-                    record.key = key_of(&name);
+                    record.key = Self::key_of(&name);
                     records.known().insert(record.key.clone(), record);
+                }
+                Err(_) if !name.starts_with('.') && has_content(&place.join(META)) => {
+                    let quarantine = Quarantine::beside(&records.directory);
+                    quarantine.put(Suspect::Snapshot, &name, &place)?;
                 }
                 _ => {
                     tracing::warn!(name, "a snapshot that was not finished is dropped");
@@ -178,6 +178,16 @@ impl Records {
     pub fn work_of(&self, key: &str) -> (PathBuf, PathBuf) {
         let place = self.place(key);
         (place.join(UPPER), place.join(WORK))
+    }
+
+    /// The key of a directory.
+    pub(crate) fn key_of(name: &str) -> String {
+        name.replace("%3A", ":")
+    }
+
+    /// What the file of a snapshot says.
+    pub(crate) fn read(&self, key: &str) -> Result<Record> {
+        files::read_json(&self.place(key).join(META))
     }
 
     /// Where a snapshot is.
@@ -277,6 +287,12 @@ impl Records {
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A description that was not finished when the power went is empty; one with something in it that
+/// cannot be understood was damaged later.
+fn has_content(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file() || metadata.len() > 0)
 }
 
 fn whole(record: &Record, place: &Path, shelf: &Shelf) -> bool {

@@ -92,7 +92,7 @@ enum IndexError {
     Panicked,
     #[error("the database did not open within {} s", OPEN_MAX.as_secs())]
     Hangs,
-    #[error("its tables have another form")]
+    #[error("its tables are gone, or have another form")]
     Schema,
     #[error("cannot put it aside")]
     Aside(#[source] std::io::Error),
@@ -289,16 +289,16 @@ fn is_locked(error: &std::io::Error) -> bool {
 }
 
 fn open_database(path: &Path) -> Result<Database, IndexError> {
+    let fresh = !path.exists();
     let database = sled::Config::default()
         .path(path)
         .cache_capacity(CACHE_BYTES)
         .open()?;
-    let known = match database.insert(SCHEMA_KEY, SCHEMA)? {
-        Some(schema) => schema == SCHEMA,
-        None => !database.was_recovered(),
-    };
-    if !known {
-        return Err(IndexError::Schema);
+    // What sled does not recognize at all it silently begins anew, over what is there.
+    match database.insert(SCHEMA_KEY, SCHEMA)? {
+        Some(schema) if schema == SCHEMA => {}
+        None if fresh => {}
+        _ => return Err(IndexError::Schema),
     }
     let names = database.open_tree("names")?;
     Ok(Database { names })
@@ -369,20 +369,24 @@ mod tests {
 
     #[test]
     fn a_damaged_index_is_put_aside() {
-        for damage in [
-            |path: &Path| {
+        let damages: [(&str, fn(&Path)); 3] = [
+            ("garbage", |path| {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("conf"), b"garbage").unwrap();
                 fs::write(path.join("db"), vec![7; 10_000]).unwrap();
-            },
-            |path: &Path| fs::write(path, b"a file").unwrap(),
-            |path: &Path| fs::create_dir_all(path.join("db")).unwrap(),
-        ] {
+            }),
+            ("a file", |path| fs::write(path, b"a file").unwrap()),
+            ("a directory in it", |path| {
+                fs::create_dir_all(path.join("db")).unwrap();
+            }),
+        ];
+        for (what, damage) in damages {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("index");
             damage(&path);
             let opened = open(&path);
-            assert!(opened.empty && opened.index.works());
+            assert!(opened.empty, "{what}");
+            assert!(opened.index.works(), "{what}");
             assert!(directory.path().join("index.old").exists());
         }
     }

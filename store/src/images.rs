@@ -272,3 +272,56 @@ impl Images {
 fn normal(name: &str) -> Result<String, StoreError> {
     Ok(name.parse::<Reference>()?.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hundred thousand names, of which half come or go while they are listed.
+    #[test]
+    fn every_name_that_stays_is_in_one_page() {
+        const NAMES: usize = 100_000;
+        let directory = tempfile::tempdir().unwrap();
+        let content = Content::open_at(directory.path(), 0).unwrap();
+        let index = Index::open(&directory.path().join("index")).unwrap().index;
+        let images = directory.path().join("images");
+        let images = Images::open(&images, &content, &index, false).unwrap();
+        let name = |n: usize| format!("docker.io/library/n{n:06}:1");
+        let put = |n: usize| {
+            index
+                .put(Table::Names, &name(n), &listed(&name(n)))
+                .unwrap()
+        };
+        (0..NAMES).step_by(2).for_each(put);
+        let (mut seen, mut last) = (Vec::new(), String::new());
+        for turn in 0_usize.. {
+            let page = images.list("docker.io/library/n", &last, 0).unwrap();
+            let Some(end) = page.last() else { break };
+            last.clone_from(&end.image.name);
+            seen.extend(page.into_iter().map(|listed| listed.image.name));
+            let around = (turn + 1) * 20_000;
+            (around - 99..around + 100).step_by(2).for_each(put);
+            (around - 20_000..around)
+                .skip(1)
+                .step_by(20)
+                .for_each(|n| index.remove(Table::Names, &name(n)).unwrap());
+        }
+        assert!(seen.is_sorted_by(|a, b| a < b), "a name is listed twice");
+        let stay = |name: &String| name[19..25].parse::<usize>().unwrap().is_multiple_of(2);
+        seen.retain(stay);
+        assert_eq!(seen.len(), NAMES / 2);
+    }
+
+    fn listed(name: &str) -> Listed {
+        let target = Content::digest_of(b"x").unwrap();
+        let target = Descriptor::new(oci_spec::image::MediaType::ImageManifest, 1, target);
+        Listed {
+            image: Image {
+                name: name.to_owned(),
+                target,
+                updated: Timestamp::UNIX_EPOCH,
+            },
+            summary: Summary::default(),
+        }
+    }
+}

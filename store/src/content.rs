@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
 use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT, utimensat};
+use rustix::io::Errno;
 
 use crate::quarantine::Quarantine;
 use crate::{StoreError, files};
@@ -338,7 +339,9 @@ impl Content {
                 tv_nsec: UTIME_OMIT,
             },
         };
-        utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+        let set = utimensat(CWD, self.path(digest), &times, AtFlags::SYMLINK_NOFOLLOW);
+        // On a disk that cannot be written to, nothing is swept either.
+        !matches!(set, Err(Errno::NOENT | Errno::NOTDIR))
     }
 
     /// Bytes of the disk that are free for us.

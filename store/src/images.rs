@@ -283,15 +283,11 @@ mod tests {
         const NAMES: usize = 100_000;
         let directory = tempfile::tempdir().unwrap();
         let content = Content::open_at(directory.path(), 0).unwrap();
-        let index = Index::open(&directory.path().join("index")).unwrap().index;
+        let index = Index::open(&directory.path().join("index")).index;
         let images = directory.path().join("images");
         let images = Images::open(&images, &content, &index, false).unwrap();
         let name = |n: usize| format!("docker.io/library/n{n:06}:1");
-        let put = |n: usize| {
-            index
-                .put(Table::Names, &name(n), &listed(&name(n)))
-                .unwrap()
-        };
+        let put = |n: usize| images.catalog.put(&listed(&name(n)));
         (0..NAMES).step_by(2).for_each(put);
         let (mut seen, mut last) = (Vec::new(), String::new());
         for turn in 0_usize.. {
@@ -304,7 +300,7 @@ mod tests {
             (around - 20_000..around)
                 .skip(1)
                 .step_by(20)
-                .for_each(|n| index.remove(Table::Names, &name(n)).unwrap());
+                .for_each(|n| images.catalog.remove(&name(n)));
         }
         assert!(seen.is_sorted_by(|a, b| a < b), "a name is listed twice");
         let stay = |name: &String| name[19..25].parse::<usize>().unwrap().is_multiple_of(2);

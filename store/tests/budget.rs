@@ -10,6 +10,7 @@ use orlop_proto::descriptor::parse_digest;
 use orlop_store::Store;
 use orlop_store::config::StoreArgs;
 use orlop_store::images::Expected;
+use orlop_store::layers::form::Form;
 use orlop_store::leases::Resource;
 use orlop_store::maintenance::Collected;
 use orlop_store::snapshots::images::ImageLayer;
@@ -21,6 +22,7 @@ fn open(state: &Path, budget_mib: Option<u64>, grace: u32) -> Store {
         budget_mib,
         collect_grace_seconds: grace,
         disk_reserve_mib: 1,
+        layers: Form::Directory,
         ..StoreArgs::default()
     };
     Store::open_with(state, args).unwrap()
@@ -198,6 +200,7 @@ fn open_smaller(store: Store, state: &Path) -> Store {
             budget_mib: Some(1),
             collect_grace_seconds: 0,
             disk_reserve_mib: 1,
+            layers: Form::Directory,
             ..StoreArgs::default()
         };
         match Store::open_with(state, args) {

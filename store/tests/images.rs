@@ -287,17 +287,6 @@ async fn a_collection_takes_what_nothing_needs() {
 }
 
 #[tokio::test]
-async fn what_is_not_built_says_so() {
-    let served = Served::start().await;
-    let error = served
-        .maintenance()
-        .check(pb::CheckRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(error.code(), Code::Unimplemented);
-}
-
-#[tokio::test]
 async fn the_size_of_an_unpacked_image_is_that_of_its_files() {
     let served = Served::start().await;
     let mut tar = tar::Builder::new(Vec::new());

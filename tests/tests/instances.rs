@@ -48,6 +48,8 @@ fn two_hundred_containers_leave_no_trace() {
     const COUNT: usize = 200;
     /// Namespaces that the runtime prepares ahead.
     const POOL: usize = 4;
+    /// Layers of the image that they run.
+    const LAYERS: usize = 1;
     let orlop = Instance::start();
     orlop.import_busybox("busybox");
     // The first start makes the bridge and the pool, which stay until `down`.

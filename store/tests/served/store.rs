@@ -19,6 +19,7 @@ use orlop_proto::store::maintenance_client::MaintenanceClient;
 use orlop_proto::types::Descriptor;
 use orlop_store::Store;
 use orlop_store::config::StoreArgs;
+use orlop_store::layers::form::Form;
 use orlop_wire::{Endpoint, Listener, connect, serve};
 use sha2::{Digest as _, Sha256};
 use tonic::transport::Channel;
@@ -52,6 +53,8 @@ impl Served {
         let args = StoreArgs {
             collect_grace_seconds: 0,
             disk_reserve_mib: 1,
+            // Tests look into trees, and change them.
+            layers: Form::Directory,
             ..StoreArgs::default()
         };
         let store = Store::open_with(state, args).unwrap();

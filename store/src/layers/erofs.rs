@@ -21,6 +21,7 @@ use crate::layers::entry::Action;
 use crate::layers::root::{failed, join, split_last};
 use crate::layers::tar::{Kind, Member, TarReader};
 
+mod acl;
 mod attributes;
 mod blocks;
 mod data;

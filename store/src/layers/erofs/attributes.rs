@@ -5,6 +5,7 @@ use rustix::io::Errno;
 
 use crate::error::Result;
 use crate::layers::apply::{Attributes, settable, tolerated};
+use crate::layers::erofs::acl::{self, Acl};
 use crate::layers::erofs::format::{self, XATTR_BYTES_MAX};
 use crate::layers::erofs::tree::Node;
 use crate::layers::root::failed;
@@ -24,14 +25,14 @@ pub(super) fn set(
     path: &[u8],
 ) -> Result<()> {
     let own = &mut node.attributes;
+    own.mtime = attributes.mtime;
     if attributes.uid != UNCHANGED {
         own.uid = attributes.uid;
     }
     if attributes.gid != UNCHANGED {
         own.gid = attributes.gid;
     }
-    own.mtime = attributes.mtime;
-    own.mode = attributes.mode & 0o7777;
+    chmod(node, attributes.mode & 0o7777);
     for (name, value) in settable(xattrs) {
         let set = set_xattr(node, name, value);
         tolerated(name, set).map_err(failed("set an attribute of", path))?;
@@ -43,6 +44,17 @@ pub(super) fn set(
         )));
     }
     Ok(())
+}
+
+fn chmod(node: &mut Node, mode: u32) {
+    node.attributes.mode = mode;
+    let list = node.xattrs.iter_mut().find(|(name, _)| name == acl::ACCESS);
+    if let Some((_, value)) = list
+        && let Ok(Some(mut list)) = Acl::parse(value)
+    {
+        list.chmod(mode);
+        *value = list.encode();
+    }
 }
 
 /// As `setxattr(2)`.
@@ -57,6 +69,9 @@ fn set_xattr(node: &mut Node, name: &[u8], value: &[u8]) -> rustix::io::Result<(
         return Err(Errno::TOOBIG);
     }
     let (_, rest) = format::xattr_prefix(name).ok_or(Errno::OPNOTSUPP)?;
+    if name == acl::ACCESS || name == acl::DEFAULT {
+        return set_acl(node, name, value);
+    }
     let file_type = node.file_type();
     let holds_user = matches!(file_type, FileType::RegularFile | FileType::Directory);
     match name {
@@ -66,6 +81,30 @@ fn set_xattr(node: &mut Node, name: &[u8], value: &[u8]) -> rustix::io::Result<(
         _ => {}
     }
     put(&mut node.xattrs, name, value);
+    Ok(())
+}
+
+fn set_acl(node: &mut Node, name: &[u8], value: &[u8]) -> rustix::io::Result<()> {
+    let list = Acl::parse(value)?;
+    let file_type = node.file_type();
+    if file_type == FileType::Symlink {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if name == acl::DEFAULT && file_type != FileType::Directory && list.is_some() {
+        return Err(Errno::ACCESS);
+    }
+    node.xattrs.retain(|(known, _)| known != name);
+    let Some(list) = list else {
+        return Ok(());
+    };
+    if name == acl::ACCESS {
+        let (mode, says_all) = list.mode(node.attributes.mode);
+        node.attributes.mode = mode;
+        if says_all {
+            return Ok(());
+        }
+    }
+    put(&mut node.xattrs, name, &list.encode());
     Ok(())
 }
 

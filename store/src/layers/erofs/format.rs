@@ -2,6 +2,7 @@
 //! `Documentation/filesystems/erofs.rst` and the project's `core_ondisk` page describe them. All
 //! numbers are little endian. No I/O.
 
+use crate::layers::erofs::acl;
 use crate::layers::tar::Time;
 
 /// Bytes of a block, log2 and whole: what every kernel with EROFS can mount.
@@ -166,8 +167,8 @@ pub(super) fn entry_bytes(name: &[u8]) -> usize {
 pub(super) fn xattr_prefix(name: &[u8]) -> Option<(u8, &[u8])> {
     const PREFIXES: [(u8, &[u8]); 3] = [(1, b"user."), (4, b"trusted."), (6, b"security.")];
     match name {
-        b"system.posix_acl_access" => Some((2, b"")),
-        b"system.posix_acl_default" => Some((3, b"")),
+        acl::ACCESS => Some((2, b"")),
+        acl::DEFAULT => Some((3, b"")),
         _ => PREFIXES
             .iter()
             .find_map(|(index, prefix)| Some((*index, name.strip_prefix(*prefix)?))),

@@ -109,7 +109,8 @@ impl Node {
     fn memory(&self) -> usize {
         let xattrs: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
         let body = match &self.body {
-            Body::Directory(directory) => directory.path_bytes,
+            // A path that can be asked for may be asked for, by [`Tree::implicit`].
+            Body::Directory(directory) if directory.path_bytes < PATH_MAX => directory.path_bytes,
             Body::File(data) => data.memory(),
             Body::Symlink { target, data } => target.len() + data.memory(),
             _ => 0,

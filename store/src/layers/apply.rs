@@ -166,7 +166,7 @@ impl Applier {
 
     /// Sets the times of the directories; gives the number of things made.
     pub fn finish(self) -> Result<u64> {
-        for (path, mtime) in self.times.iter().rev() {
+        for (path, mtime) in &self.times {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             match self.root.open(path, flags) {
                 Ok(fd) => rustix::fs::futimens(&fd, &times(*mtime))

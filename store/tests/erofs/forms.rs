@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use orlop_proto::error::Classify as _;
 use orlop_store::StoreError;
 use orlop_store::layers::apply::Applier;
 use orlop_store::layers::entry::decide;
@@ -249,7 +250,10 @@ pub(crate) fn compare(tar: impl Fn() -> Box<dyn Read>) -> Option<Tree> {
     let (image, directory) = (Image::of(tar()), directory(tar()));
     let (image, (directory, made)) = match (image, directory) {
         (Ok(image), Ok(directory)) => (image, directory),
-        (Err(_), Err(_)) => return None,
+        (Err(image), Err(directory)) => {
+            assert_eq!(image.kind(), directory.kind(), "{image}, {directory}");
+            return None;
+        }
         (image, directory) => panic!("one form refuses: {image:?}, {directory:?}"),
     };
     assert_eq!(image.made, made);

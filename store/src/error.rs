@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use orlop_proto::descriptor::DescriptorError;
 use orlop_proto::error::{Classify, Kind, reason};
 use orlop_proto::reference::ReferenceError;
+use rustix::io::Errno;
 
 use crate::manifest::ManifestError;
 
@@ -546,8 +547,12 @@ fn tree_kind(error: &io::Error) -> Kind {
         | io::ErrorKind::IsADirectory
         | io::ErrorKind::InvalidFilename
         | io::ErrorKind::InvalidInput
+        | io::ErrorKind::ArgumentListTooLong
         | io::ErrorKind::TooManyLinks => Kind::InvalidArgument,
-        _ if error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => {
+        _ if [Errno::LOOP, Errno::RANGE]
+            .iter()
+            .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) =>
+        {
             Kind::InvalidArgument
         }
         _ => disk_kind(error).unwrap_or(Kind::Internal),

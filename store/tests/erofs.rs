@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
+use orlop_proto::error::Classify as _;
 use orlop_store::StoreError;
 use orlop_store::layers::apply::Attributes;
+use orlop_store::layers::entry::decide;
 use orlop_store::layers::erofs::ImageWriter;
-use orlop_store::layers::tar::Time;
+use orlop_store::layers::tar::{TarReader, Time};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{FsOpenFlags, fsconfig_create, fsconfig_set_string, fsopen};
 
@@ -23,8 +25,10 @@ use smith::{Tar, header, seal};
 const DEBIAN: &str = "/var/cache/orlop-tests/debian-bookworm-node.tar";
 
 fn refused(tar: &[u8]) -> StoreError {
-    forms::directory(tar).unwrap_err();
-    Image::of(tar).unwrap_err()
+    let directory = forms::directory(tar).unwrap_err();
+    let image = Image::of(tar).unwrap_err();
+    assert_eq!(image.kind(), directory.kind());
+    image
 }
 
 fn device(flag: u8, name: &str, major: u32, minor: u32) -> [u8; 512] {
@@ -608,9 +612,9 @@ fn i5_the_reserve_of_the_disk_and_the_bound_on_bytes_hold() {
         let file = tempfile::tempfile().unwrap();
         let mut writer = ImageWriter::new(file, bytes_max, disk_reserve)?;
         let tar = Tar::new().file("f", &[0; 5000]).file("g", &[0; 5000]).end();
-        let mut tar = orlop_store::layers::tar::TarReader::new(&*tar);
+        let mut tar = TarReader::new(&*tar);
         while let Some(member) = tar.next_member()? {
-            writer.perform(orlop_store::layers::entry::decide(member)?, &mut tar)?;
+            writer.perform(decide(member)?, &mut tar)?;
         }
         writer.finish().map(drop)
     };
@@ -624,27 +628,70 @@ fn i5_the_reserve_of_the_disk_and_the_bound_on_bytes_hold() {
     assert!(matches!(error, StoreError::DiskReserve { .. }), "{error:?}");
 }
 
+/// So many ends of files that most get a block of their own.
+#[test]
+fn small_files_without_end_are_read_back() {
+    let mut tar = Tar::new();
+    for n in 0..6000_u32 {
+        tar = tar.file(&format!("d{}/f{n}", n % 7), &n.to_le_bytes().repeat(200));
+    }
+    let image = Image::of(&*tar.end()).unwrap();
+    image.check();
+    let mount = image.mount();
+    for n in (0..6000_u32).step_by(13) {
+        let path = mount.path().join(format!("d{}/f{n}", n % 7));
+        assert_eq!(fs::read(path).unwrap(), n.to_le_bytes().repeat(200));
+    }
+}
+
+/// As `lchown(2)` takes it.
+#[test]
+fn an_owner_of_minus_one_is_no_owner() {
+    let records: &[(&str, &[u8])] = &[("uid", b"4294967295"), ("gid", b"4294967295")];
+    let tar = Tar::new().pax(records).file("f", b"").end();
+    let tree = look(&Image::of(&*tar).unwrap().mount().path());
+    assert_eq!(tree[Path::new("f")].owner, (0, 0));
+}
+
+/// What a directory hands down to new files on a disk is not in the archive: neither its group nor
+/// its default list.
+#[test]
+fn directories_hand_nothing_down() {
+    let list = [
+        &[2, 0, 0, 0][..],
+        &[1, 0, 7, 0, 0, 0, 0, 0],
+        &[4, 0, 7, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    let list = [&list[..], &[32, 0, 7, 0, 0, 0, 0, 0]].concat();
+    let tar = Tar::new()
+        .pax(&[
+            ("gid", b"50"),
+            ("SCHILY.xattr.system.posix_acl_default", &list),
+        ])
+        .directory("d", 0o2775)
+        .file("d/implicit/f", b"")
+        .end();
+    let tree = look(&Image::of(&*tar).unwrap().mount().path());
+    for path in ["d/implicit", "d/implicit/f"] {
+        let seen = &tree[Path::new(path)];
+        assert_eq!((seen.owner, seen.xattrs.len()), ((0, 0), 0));
+    }
+}
+
 /// Two thousand directories of one member weigh more than their names.
 #[test]
 fn i5_a_tree_that_needs_too_much_memory_is_refused() {
-    let mut names = 0_u32..;
-    let mut header_of = move || {
-        let name = format!("{}{}/f", "d/".repeat(2000), names.next().unwrap());
-        Tar::new()
-            .pax(&[(
-                "path",
-                name.replacen('d', &names.next().unwrap().to_string(), 1)
-                    .as_bytes(),
-            )])
-            .file("", b"")
-            .cut()
-    };
     let mut writer = ImageWriter::new(tempfile::tempfile().unwrap(), 1 << 40, 0).unwrap();
-    for _ in 0..1000 {
-        let bytes = header_of();
-        let mut tar = orlop_store::layers::tar::TarReader::new(&*bytes);
+    for n in 0..1000 {
+        let path = format!("{n}{}f", "/d".repeat(2000));
+        let bytes = Tar::new()
+            .pax(&[("path", path.as_bytes())])
+            .file("", b"")
+            .cut();
+        let mut tar = TarReader::new(&*bytes);
         let member = tar.next_member().unwrap().unwrap();
-        let action = orlop_store::layers::entry::decide(member).unwrap();
+        let action = decide(member).unwrap();
         if let Err(error) = writer.perform(action, &mut tar) {
             assert!(matches!(error, StoreError::LayerTree { .. }), "{error:?}");
             return;

@@ -5,7 +5,8 @@
 //! The tree is the one that [`apply`](super::apply) would make of the same members, with the same
 //! errors, but for what only a directory on disk can show: the limits of its file system.
 //!
-//! - [`tree`] holds what is in which directory, [`attributes`] what files say of themselves.
+//! - [`tree`] holds what is in which directory; [`attributes`] and [`acl`] are what may be said of a
+//!   file.
 //! - [`data`] is where the bytes of a file are, [`blocks`] the image file while it grows.
 //! - [`layout`] gives inodes and directories their places; [`format`] is their bytes.
 
@@ -30,7 +31,7 @@ mod layout;
 mod tree;
 
 use blocks::Blocks;
-use data::Data;
+use data::{Data, TAILS_MAX};
 use tree::{Body, Node, NodeId, PATH_MAX, ROOT, Tree};
 
 /// Bytes of memory that the tree of one layer may take: about two million files.
@@ -43,6 +44,8 @@ pub struct ImageWriter {
     blocks: Blocks,
     space: Space,
     disk_reserve: u64,
+    /// Bytes that the ends of files may still take in memory.
+    tails: usize,
     /// The parent of the last member; honest archives stay in a directory for long.
     parent: Option<(Vec<u8>, NodeId)>,
     made: u64,
@@ -57,6 +60,7 @@ impl ImageWriter {
             blocks: Blocks::new(file),
             space: Space::new(bytes_max, disk_reserve),
             disk_reserve,
+            tails: TAILS_MAX,
             parent: None,
             made: 0,
         })
@@ -170,7 +174,7 @@ impl ImageWriter {
 
     fn read_body<R: Read>(&mut self, member: &Member, tar: &mut TarReader<R>) -> Result<Data> {
         self.space.take(member.size, self.blocks.fd())?;
-        Data::read(&mut self.blocks, tar, member.size)
+        Data::read(&mut self.blocks, tar, member.size, &mut self.tails)
     }
 
     fn symlink(&mut self, member: &Member, path: &[u8]) -> Result<Body> {

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -112,9 +112,7 @@ impl Mount {
 /// The same layer as a directory.
 pub(crate) fn directory(tar: impl Read) -> Result<(tempfile::TempDir, u64), StoreError> {
     let directory = tempfile::Builder::new()
-        .permissions(fs::Permissions::from(
-            std::os::unix::fs::PermissionsExt::from_mode(0o755),
-        ))
+        .permissions(fs::Permissions::from_mode(0o755))
         .tempdir()
         .unwrap();
     let root = Root::new(File::open(directory.path()).unwrap().into());

@@ -126,8 +126,8 @@ impl Blocks {
         Ok((self.file, bytes))
     }
 
-    /// What is left of the last block is not written twice in a row but by [`Self::skip_to`], whose
-    /// hole begins after it.
+    /// Everything but the first block: when the buffer is full, at the end, and before a hole, which
+    /// then begins in a later block.
     fn flush(&mut self) -> Result<()> {
         self.file
             .write_all_at(&self.buffer[..self.filled], self.written)

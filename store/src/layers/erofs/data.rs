@@ -7,9 +7,11 @@ use crate::layers::erofs::blocks::{Blocks, address};
 use crate::layers::erofs::format::{BLOCK, BLOCK_BITS};
 use crate::layers::tar::TarReader;
 
-/// The end of a file is kept in memory and follows its inode if it is no longer than this: below it
-/// a block of its own would be mostly air.
+/// The end of a file is kept in memory and follows its inode if it is no longer than this: a block of
+/// its own would be mostly air. It saves 3 % of a Debian root.
 const TAIL_MAX: usize = 1024;
+/// The ends of all files of one layer that are kept so; the Debian root has half of it.
+pub(super) const TAILS_MAX: usize = 2 << 20;
 /// Addresses that the map of one sparse file may have; its chunks are as large as that needs.
 const CHUNKS_MAX: u64 = 4096;
 
@@ -97,17 +99,19 @@ impl Data {
         })
     }
 
-    /// Reads the body of a member that has `size` bytes.
+    /// Reads the body of a member that has `size` bytes. What it keeps in memory is taken from
+    /// `tails`.
     pub(super) fn read<R: Read>(
         blocks: &mut Blocks,
         tar: &mut TarReader<R>,
         size: u64,
+        tails: &mut usize,
     ) -> Result<Self> {
         let mut body = Body::new(blocks, size);
         while let Some((offset, count)) = body.blocks.read_piece(tar)? {
             body.piece(offset, count)?;
         }
-        body.finish()
+        body.finish(tails)
     }
 }
 
@@ -173,7 +177,7 @@ impl<'a> Body<'a> {
         self.blocks.keep_at(position, count)
     }
 
-    fn finish(self) -> Result<Data> {
+    fn finish(self, tails: &mut usize) -> Result<Data> {
         let chunk = self.chunk();
         let size = self.size;
         let place = match self.extents.as_slice() {
@@ -183,7 +187,7 @@ impl<'a> Body<'a> {
             },
             [only] if only.offset == 0 && only.end.next_multiple_of(chunk) >= size => {
                 self.blocks.skip_to(only.position + size)?;
-                dense(self.blocks, address(only.position)?, size)?
+                dense(self.blocks, address(only.position)?, size, tails)?
             }
             extents => {
                 if let Some(last) = extents.last() {
@@ -191,16 +195,10 @@ impl<'a> Body<'a> {
                     self.blocks.skip_to(last.position + (end - last.offset))?;
                     self.blocks.pad()?;
                 }
-                let run = |extent: &Extent| {
-                    Ok(Run {
-                        chunk: extent.offset / chunk,
-                        count: (extent.end - extent.offset).div_ceil(chunk),
-                        block: address(extent.position)?,
-                    })
-                };
+                let runs = extents.iter().map(|extent| extent.run(chunk));
                 Place::Sparse {
                     chunk_bits: self.chunk_bits,
-                    runs: extents.iter().map(run).collect::<Result<_>>()?,
+                    runs: runs.collect::<Result<_>>()?,
                 }
             }
         };
@@ -208,11 +206,24 @@ impl<'a> Body<'a> {
     }
 }
 
+impl Extent {
+    fn run(&self, chunk: u64) -> Result<Run> {
+        Ok(Run {
+            chunk: self.offset / chunk,
+            count: (self.end - self.offset).div_ceil(chunk),
+            block: address(self.position)?,
+        })
+    }
+}
+
 /// The image ends with the file.
-fn dense(blocks: &mut Blocks, block: u32, size: u64) -> Result<Place> {
+fn dense(blocks: &mut Blocks, block: u32, size: u64, tails: &mut usize) -> Result<Place> {
     let mut tail = Box::default();
     match usize::try_from(size % BLOCK as u64) {
-        Ok(bytes) if bytes <= TAIL_MAX => tail = blocks.take_tail(bytes),
+        Ok(bytes) if bytes <= TAIL_MAX.min(*tails) => {
+            tail = blocks.take_tail(bytes);
+            *tails -= bytes;
+        }
         _ => blocks.pad()?,
     }
     Ok(Place::Dense { block, tail })

@@ -644,6 +644,33 @@ fn small_files_without_end_are_read_back() {
     }
 }
 
+#[test]
+fn ends_of_files_are_whole_beside_attributes_of_all_sizes() {
+    let mut tar = Tar::new();
+    let sizes = || (2900..9000_usize).step_by(37);
+    for size in sizes() {
+        let name = size.to_string();
+        let value = vec![b'v'; size];
+        tar = tar.pax(&[("SCHILY.xattr.trusted.x", &value)]);
+        tar = tar.file(&name, &name.as_bytes().repeat(250));
+    }
+    let image = Image::of(&*tar.end()).unwrap();
+    image.check();
+    let mount = image.mount();
+    for size in sizes() {
+        let name = size.to_string();
+        let path = mount.path().join(&name);
+        assert_eq!(
+            fs::read(&path).unwrap(),
+            name.as_bytes().repeat(250),
+            "{name}"
+        );
+        let mut value = vec![0; 10_000];
+        let length = rustix::fs::lgetxattr(&path, "trusted.x", &mut value).unwrap();
+        assert_eq!(length, size);
+    }
+}
+
 /// As `lchown(2)` takes it.
 #[test]
 fn an_owner_of_minus_one_is_no_owner() {

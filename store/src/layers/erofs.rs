@@ -114,6 +114,7 @@ impl ImageWriter {
         xattrs: &[(Vec<u8>, Vec<u8>)],
     ) -> Result<()> {
         let id = self.tree.find(path).map_err(failed("look at", path))?;
+        self.tree.count(xattrs);
         attributes::set(self.tree.node_mut(id), attributes, xattrs, path)
     }
 
@@ -221,8 +222,7 @@ impl ImageWriter {
         if let Ok(directory) = self.tree.directory_mut(id) {
             directory.described = true;
         }
-        let bytes: usize = member.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
-        self.tree.count(bytes);
+        self.tree.count(&member.xattrs);
         let node = self.tree.node_mut(id);
         attributes::set(node, &of_member(member), &member.xattrs, path)
     }

@@ -53,7 +53,7 @@ struct Plan {
 /// What follows an inode, in bytes.
 struct Record {
     xattrs: usize,
-    /// Must be in one block with the inode.
+    /// Must be within one block, in that of the inode if all of it fits.
     tail: usize,
     map: u64,
     /// Whole blocks of a directory.
@@ -71,15 +71,11 @@ impl Plan {
         };
         for id in &plan.order {
             let record = Record::of(tree, *id);
-            let bytes = record.bytes();
-            let block = BLOCK as u64;
-            if record.tail > 0 && plan.inode_bytes % block + bytes > block {
-                plan.inode_bytes = plan.inode_bytes.next_multiple_of(block);
-            }
-            plan.offsets[*id] = plan.inode_bytes;
+            let offset = record.offset(plan.inode_bytes);
+            plan.offsets[*id] = offset;
             // No inode crosses a block.
-            plan.inode_bytes += bytes.next_multiple_of(INODE as u64);
-            plan.bytes += record.blocks * block;
+            plan.inode_bytes = offset + record.bytes().next_multiple_of(INODE as u64);
+            plan.bytes += record.blocks * BLOCK as u64;
             plan.chunked |= record.map > 0;
         }
         // `fsck.erofs` 1.5 reads the header of attributes also where there are none, and the last
@@ -106,13 +102,9 @@ impl Record {
         match &node.body {
             Body::Directory(directory) => {
                 let names = listing(directory, id);
-                let blocks = split_in_blocks(&names);
+                let (blocks, tail) = split_in_blocks(&names, record.xattrs);
                 record.blocks = blocks.len() as u64;
-                let last = block_bytes(blocks.last().copied().unwrap_or_default());
-                if INODE + record.xattrs + last <= BLOCK {
-                    record.tail = last;
-                    record.blocks -= 1;
-                }
+                record.tail = block_bytes(tail);
             }
             Body::File(data) | Body::Symlink { data, .. } => {
                 record.map = data.chunks() * CHUNK_ADDRESS as u64;
@@ -127,6 +119,17 @@ impl Record {
 
     fn bytes(&self) -> u64 {
         (INODE + self.xattrs + self.tail) as u64 + self.map
+    }
+
+    /// The first place for it from here on.
+    fn offset(&self, from: u64) -> u64 {
+        let block = BLOCK as u64;
+        let fits = |offset: &u64| {
+            let tail = offset + (INODE + self.xattrs) as u64;
+            let first = if self.bytes() <= block { *offset } else { tail };
+            self.tail == 0 || first / block == (tail + self.tail as u64 - 1) / block
+        };
+        (from..).step_by(INODE).find(fits).unwrap_or(from)
     }
 }
 
@@ -160,24 +163,26 @@ fn listing(directory: &Directory, id: NodeId) -> Vec<Name<'_>> {
     names
 }
 
-/// As many names a block as it holds.
-fn split_in_blocks<'a, 'b>(mut names: &'b [Name<'a>]) -> Vec<&'b [Name<'a>]> {
+/// As many names a block as it holds; apart from them the last ones, if they fit beside an inode with
+/// this many bytes of attributes.
+fn split_in_blocks<'a, 'b>(
+    mut names: &'b [Name<'a>],
+    xattr_bytes: usize,
+) -> (Vec<&'b [Name<'a>]>, &'b [Name<'a>]) {
     let mut blocks = Vec::new();
     while !names.is_empty() {
-        let mut left = BLOCK;
-        let fits = |(name, _): &&Name<'_>| match left.checked_sub(format::entry_bytes(name)) {
-            Some(rest) => {
-                left = rest;
-                true
-            }
-            None => false,
+        let mut bytes = 0;
+        let fits = |(name, _): &&Name<'_>| {
+            bytes += format::entry_bytes(name);
+            bytes <= BLOCK
         };
-        let count = names.iter().take_while(fits).count();
-        let (block, rest) = names.split_at(count);
+        let (block, rest) = names.split_at(names.iter().take_while(fits).count());
         blocks.push(block);
         names = rest;
     }
-    blocks
+    let inline = |block: &mut &[Name<'_>]| INODE + xattr_bytes + block_bytes(block) <= BLOCK;
+    let tail = blocks.pop_if(inline).unwrap_or_default();
+    (blocks, tail)
 }
 
 fn block_bytes(names: &[Name<'_>]) -> usize {
@@ -237,17 +242,19 @@ impl Writer<'_> {
         bytes: &mut Vec<u8>,
     ) -> Result<()> {
         let names = listing(directory, id);
-        let blocks = split_in_blocks(&names);
-        let record = Record::of(self.tree, id);
+        let (blocks, tail) = split_in_blocks(&names, inode.xattr_bytes);
         inode.links = 1 + self.subdirectories(&names);
         inode.place = self.next_directory;
-        let last = blocks.last().copied().unwrap_or_default();
-        inode.size = ((blocks.len() - 1) * BLOCK + block_bytes(last)) as u64;
-        if record.tail > 0 {
-            inode.layout = Layout::Inline;
-            self.block(last, bytes);
+        inode.size = (blocks.len() * BLOCK) as u64;
+        if let (true, Some(last)) = (tail.is_empty(), blocks.last()) {
+            inode.size -= (BLOCK - block_bytes(last)) as u64;
         }
-        let end = u64::from(self.next_directory) + record.blocks;
+        if !tail.is_empty() {
+            inode.layout = Layout::Inline;
+            inode.size += block_bytes(tail) as u64;
+            self.block(tail, bytes);
+        }
+        let end = u64::from(self.next_directory) + blocks.len() as u64;
         self.next_directory = address(end * BLOCK as u64)?;
         Ok(())
     }
@@ -279,9 +286,8 @@ impl Writer<'_> {
                 continue;
             };
             let names = listing(directory, *id);
-            let record = Record::of(self.tree, *id);
-            let whole = usize::try_from(record.blocks).unwrap_or(usize::MAX);
-            for names in split_in_blocks(&names).into_iter().take(whole) {
+            let xattrs = format::xattr_bytes(&self.tree.node(*id).xattrs);
+            for names in split_in_blocks(&names, xattrs).0 {
                 bytes.clear();
                 self.block(names, &mut bytes);
                 self.append(&bytes)?;

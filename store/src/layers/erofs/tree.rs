@@ -107,7 +107,6 @@ impl Node {
 
     /// Bytes that it takes, roughly.
     fn memory(&self) -> usize {
-        let xattrs: usize = self.xattrs.iter().map(|(n, v)| n.len() + v.len()).sum();
         let body = match &self.body {
             // A path that can be asked for may be asked for, by [`Tree::implicit`].
             Body::Directory(directory) if directory.path_bytes < PATH_MAX => directory.path_bytes,
@@ -115,7 +114,7 @@ impl Node {
             Body::Symlink { target, data } => target.len() + data.memory(),
             _ => 0,
         };
-        size_of::<Self>() + xattrs + body
+        size_of::<Self>() + memory_of(&self.xattrs) + body
     }
 }
 
@@ -282,8 +281,8 @@ impl Tree {
     }
 
     /// Counts attributes that a node got after it was made.
-    pub(super) fn count(&mut self, bytes: usize) {
-        self.memory += bytes;
+    pub(super) fn count(&mut self, xattrs: &[(Vec<u8>, Vec<u8>)]) {
+        self.memory += memory_of(xattrs);
     }
 
     /// Removes one name and everything below it; says whether it was there. Not recursive: a tree may
@@ -327,6 +326,13 @@ impl Tree {
         }
         found
     }
+}
+
+fn memory_of(xattrs: &[(Vec<u8>, Vec<u8>)]) -> usize {
+    let each = |(name, value): &(Vec<u8>, Vec<u8>)| {
+        size_of::<(Vec<u8>, Vec<u8>)>() + name.len() + value.len()
+    };
+    xattrs.iter().map(each).sum()
 }
 
 fn push_names(todo: &mut Vec<Box<[u8]>>, path: &[u8]) {

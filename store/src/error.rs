@@ -493,7 +493,6 @@ fn io_kind(error: &io::Error) -> Kind {
 /// What the state of the disk is on the wire: nothing about the request is wrong, and it succeeds as
 /// soon as the disk is well again.
 fn disk_kind(error: &io::Error) -> Option<Kind> {
-    use rustix::io::Errno;
     const FAILING: [Errno; 5] = [
         Errno::IO,
         Errno::ROFS,

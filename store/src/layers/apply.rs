@@ -24,6 +24,8 @@ use crate::layers::tar::{Kind, Member, TarReader, Time};
 
 /// The mark of a directory that hides what lower layers have in it.
 pub(crate) const OPAQUE_XATTR: &str = "trusted.overlay.opaque";
+/// The access list that a directory hands down to what is made in it (acl(5)).
+const DEFAULT_LIST_XATTR: &str = "system.posix_acl_default";
 /// Attributes with these prefixes steer overlayfs: an archive must not set them.
 const OVERLAY_XATTRS: [&[u8]; 2] = [b"trusted.overlay.", b"user.overlay."];
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -39,6 +41,7 @@ pub struct Applier {
     root_described: bool,
     /// Directories get their times last, as making things in them changes these.
     times: Vec<(Vec<u8>, Time)>,
+    default_lists: Vec<(Vec<u8>, Vec<u8>)>,
     /// The parent of the last member; honest archives stay in a directory for long.
     parent: Option<(Vec<u8>, OwnedFd)>,
     owner: Option<(u32, u32)>,
@@ -77,6 +80,7 @@ impl Applier {
             implicit: HashMap::new(),
             root_described: false,
             times: Vec::new(),
+            default_lists: Vec::new(),
             parent: None,
             owner: None,
             space: Space::new(bytes_max, disk_reserve),
@@ -150,8 +154,7 @@ impl Applier {
             .root
             .directory(path)
             .map_err(failed("open the directory", path))?;
-        self.times.push((path.to_vec(), attributes.mtime));
-        set_attributes(fd.as_fd(), attributes, xattrs, path)
+        self.directory_attributes(fd.as_fd(), attributes, xattrs, path)
     }
 
     fn directory_made(&mut self, path: &[u8]) -> Result<OwnedFd> {
@@ -159,6 +162,9 @@ impl Applier {
         root.directory_noted(path, &mut |made| {
             let stat = rustix::fs::fstat(made).map_err(failed("look at", path))?;
             let own = root.path_of(made).map_err(failed("name", path))?;
+            // A directory above may hand its group down.
+            rustix::fs::fchown(made, Some(Uid::ROOT), Some(Gid::ROOT))
+                .map_err(failed("set the owner of", path))?;
             implicit.insert(stat.st_ino, own);
             Ok(())
         })
@@ -166,24 +172,56 @@ impl Applier {
 
     /// Sets the times of the directories; gives the number of things made.
     pub fn finish(self) -> Result<u64> {
+        for (path, list) in &self.default_lists {
+            if let Some(fd) = self.directory_still(path)? {
+                let set = rustix::fs::fsetxattr(&fd, DEFAULT_LIST_XATTR, list, XattrFlags::empty());
+                tolerated(DEFAULT_LIST_XATTR.as_bytes(), set)
+                    .map_err(failed("set an attribute of", path))?;
+            }
+        }
         for (path, mtime) in &self.times {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-            match self.root.open(path, flags) {
-                Ok(fd) => rustix::fs::futimens(&fd, &times(*mtime))
-                    .map_err(failed("set the times of", path))?,
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-                Err(errno) => return Err(failed("open the directory", path)(errno)),
+            if let Some(fd) = self.directory_still(path)? {
+                rustix::fs::futimens(&fd, &times(*mtime))
+                    .map_err(failed("set the times of", path))?;
             }
         }
         Ok(self.made)
     }
 
+    /// A directory, unless something else has its name by now.
+    fn directory_still(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
+        match self.root.open(path, flags) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
+            Err(errno) => Err(failed("open the directory", path)(errno)),
+        }
+    }
+
+    /// Directories get their times and their lists for what is made in them last: an archive says all
+    /// of that itself.
+    fn directory_attributes(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        attributes: &Attributes,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+        path: &[u8],
+    ) -> Result<()> {
+        let is_list = |name: &[u8]| name == DEFAULT_LIST_XATTR.as_bytes();
+        let (lists, xattrs): (Vec<_>, Vec<_>) =
+            xattrs.iter().cloned().partition(|(name, _)| is_list(name));
+        let lists = lists.into_iter().map(|(_, list)| (path.to_vec(), list));
+        self.default_lists.extend(lists);
+        self.times.push((path.to_vec(), attributes.mtime));
+        set_attributes(fd, attributes, &xattrs, path)
+    }
+
     fn root_metadata(&mut self, member: &Member) -> Result<()> {
         let attributes = self.attributes(member);
         self.root_described = true;
-        set_attributes(self.root.fd(), &attributes, &member.xattrs, b"/")?;
-        self.times.push((Vec::new(), member.mtime));
-        Ok(())
+        let root = rustix::io::fcntl_dupfd_cloexec(self.root.fd(), 0);
+        let root = root.map_err(failed("open the directory", b"/"))?;
+        self.directory_attributes(root.as_fd(), &attributes, &member.xattrs, b"")
     }
 
     fn attributes(&self, member: &Member) -> Attributes {
@@ -284,8 +322,8 @@ impl Applier {
             let stat = rustix::fs::fstat(&fd).map_err(failed("look at", path))?;
             self.implicit.remove(&stat.st_ino);
         }
-        self.times.push((path.to_vec(), member.mtime));
-        set_attributes(fd.as_fd(), &self.attributes(member), &member.xattrs, path)
+        let attributes = self.attributes(member);
+        self.directory_attributes(fd.as_fd(), &attributes, &member.xattrs, path)
     }
 
     /// A hard link has the metadata of what it links to; its own header repeats it at best.
@@ -508,12 +546,19 @@ pub(crate) fn tolerated(name: &[u8], result: rustix::io::Result<()>) -> rustix::
     }
 }
 
+/// -1 is no owner: to `chown` it says that nothing changes (chown(2)).
 fn uid(attributes: &Attributes) -> Uid {
-    Uid::from_raw(attributes.uid)
+    match attributes.uid {
+        u32::MAX => Uid::ROOT,
+        uid => Uid::from_raw(uid),
+    }
 }
 
 fn gid(attributes: &Attributes) -> Gid {
-    Gid::from_raw(attributes.gid)
+    match attributes.gid {
+        u32::MAX => Gid::ROOT,
+        gid => Gid::from_raw(gid),
+    }
 }
 
 /// The access time is set to the same: the true one is nobody's business.

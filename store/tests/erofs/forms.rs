@@ -116,7 +116,7 @@ pub(crate) fn directory(tar: impl Read) -> Result<(tempfile::TempDir, u64), Stor
         .tempdir()
         .unwrap();
     let root = Root::new(File::open(directory.path()).unwrap().into());
-    let mut applier = Applier::new(&root, 1 << 40, 0);
+    let mut applier = Applier::new(root, 1 << 40, 0);
     let mut tar = TarReader::new(tar);
     while let Some(member) = tar.next_member()? {
         applier.perform(decide(member)?, &mut tar)?;

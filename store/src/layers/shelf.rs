@@ -80,6 +80,7 @@ impl Shelf {
     /// Reads what is there; what was not finished goes to the trash.
     pub fn open(directory: PathBuf, form: Form, trash: &Trash) -> Result<Self> {
         files::make_directory(&directory)?;
+        files::spread(&directory)?;
         let shelf = Self {
             form: choose(form, &directory)?,
             directory,

@@ -1,7 +1,8 @@
 //! Transfer: images between the store and any registry.
 //!
-//! Pull: resolve, ask the store what is missing, fetch that in parallel, store the manifests, unpack,
-//! and set the name last. Push: ask the remote what it has, mount what it has elsewhere, send the
+//! Pull: resolve, ask the store what is missing, fetch the configuration, and then the layers in parallel,
+//! which the store unpacks on their way by the diff ids in it; store the manifests, unpack what is left, and
+//! set the name last. Push: ask the remote what it has, mount what it has elsewhere, send the
 //! rest in parallel, and the manifest last. Either, broken off anywhere, goes on where it stood when it
 //! is asked for again: what arrived stays in the store as an ingest named by its digest.
 

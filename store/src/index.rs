@@ -369,7 +369,8 @@ mod tests {
 
     #[test]
     fn a_damaged_index_is_put_aside() {
-        let damages: [(&str, fn(&Path)); 3] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 3] = [
             ("garbage", |path| {
                 fs::create_dir(path).unwrap();
                 fs::write(path.join("conf"), b"garbage").unwrap();

@@ -347,6 +347,8 @@ fn put_aside(path: &Path) -> std::io::Result<()> {
 mod tests {
     use super::*;
 
+    type Damage = fn(&Path);
+
     fn open(path: &Path) -> Opened {
         Index::open(path)
     }
@@ -369,7 +371,6 @@ mod tests {
 
     #[test]
     fn a_damaged_index_is_put_aside() {
-        type Damage = fn(&Path);
         let damages: [(&str, Damage); 3] = [
             ("garbage", |path| {
                 fs::create_dir(path).unwrap();

@@ -339,6 +339,8 @@ async fn a_snapshot_without_its_directories_is_told() {
     let served = healthy().await;
     fs::remove_dir_all(served.state().join("snapshots/box/work")).unwrap();
     found_and_left(&served, Kind::HalfMadeSnapshot, "box");
+    let served = served.after_a_kill().await;
+    assert_eq!(check(&served, LOOK), [], "a start makes what it can make");
 }
 
 fn only_layer(served: &Served) -> PathBuf {

@@ -337,7 +337,7 @@ fn survives(state: &Path, saved: &Path, before: &str, what: &str, damage: impl F
     copy(saved, &index);
     damage(&index);
     let store = open(state);
-    assert_eq!(answers(&store), before, "{what}");
+    assert!(answers(&store) == before, "{what}");
     // Changes are taken, and an index that seemed whole does not lose them either.
     let target = store.images.get("docker.io/library/a:3").unwrap().target;
     let expected = orlop_store::images::Expected::Any;
@@ -346,7 +346,7 @@ fn survives(state: &Path, saved: &Path, before: &str, what: &str, damage: impl F
         .images
         .delete("docker.io/library/new:latest", &expected)
         .unwrap();
-    assert_eq!(answers(&store), before, "{what}, after a change");
+    assert!(answers(&store) == before, "{what}, after a change");
 }
 
 #[test]
@@ -354,7 +354,7 @@ fn row_10_an_index_that_is_gone_or_something_else_loses_nothing() {
     let (directory, state, before) = named(300);
     let saved = directory.path().join("saved");
     copy(&state.join("index"), &saved);
-    let cases: [(&str, fn(&Path)); 8] = [
+    let cases: [(&str, Damage); 8] = [
         ("untouched", |_| {}),
         ("gone", |index| fs::remove_dir_all(index).unwrap()),
         ("a file", |index| {

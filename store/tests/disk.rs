@@ -363,7 +363,7 @@ async fn row_12_some_inodes_are_kept_for_names() {
     let disk = Disk::new(32, &["-N", "1024"]);
     let served = on(&disk).await;
     let kept = Kept::in_store(&served).await;
-    let free = rustix::fs::statvfs(&disk.root()).unwrap().f_favail;
+    let free = rustix::fs::statvfs(disk.root()).unwrap().f_favail;
     for n in 0..free - 8 {
         fs::write(disk.root().join(n.to_string()), b"").unwrap();
     }

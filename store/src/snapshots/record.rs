@@ -297,7 +297,10 @@ fn has_content(path: &Path) -> bool {
 
 fn whole(record: &Record, place: &Path, shelf: &Shelf) -> bool {
     match record.kind {
-        Kind::Active => place.join(UPPER).is_dir() && place.join(WORK).is_dir(),
+        // What was written is in `upper`; `work` is overlayfs's own, and empty between two mounts.
+        Kind::Active => {
+            place.join(UPPER).is_dir() && files::make_directory(&place.join(WORK)).is_ok()
+        }
         Kind::View => true,
         Kind::Committed => record.layer.as_ref().is_some_and(|id| shelf.contains(id)),
     }

@@ -74,7 +74,7 @@ impl Disk {
 
     /// Uses up all bytes but so many.
     pub(crate) fn fill(&self, but: u64) -> PathBuf {
-        let disk = rustix::fs::statvfs(&self.root()).unwrap();
+        let disk = rustix::fs::statvfs(self.root()).unwrap();
         // Its own tables need some.
         let bytes = (disk.f_bavail * disk.f_frsize).saturating_sub(but.max(500_000));
         let ballast = self.root().join("ballast");

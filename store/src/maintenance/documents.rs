@@ -14,7 +14,9 @@ use crate::layers::chain::chain_ids;
 use crate::manifest::{DOCUMENT_BYTES_MAX, Document, is_config, parse_config};
 
 /// Digests that are remembered, of documents and in them: about 20 MB.
-const WEIGHT_MAX: usize = 256 * 1024;
+const WEIGHT_MAX: usize = 128 * 1024;
+/// What is smaller has no room for a digest with its media type and size: it holds nothing.
+const DOCUMENT_BYTES_MIN: u64 = 100;
 
 /// What a document holds.
 #[derive(Debug, Default)]
@@ -65,6 +67,7 @@ impl Documents {
                 }
                 Ok(Some(links))
             }
+            Ok(Read::Small) => Ok(None),
             Ok(Read::Other) => {
                 self.lock().remember(key, None);
                 Ok(None)
@@ -103,6 +106,9 @@ impl Documents {
 
     fn read(&self, digest: &Digest) -> Result<Read, StoreError> {
         let size = self.content.stat(digest)?.size;
+        if size < DOCUMENT_BYTES_MIN {
+            return Ok(Read::Small);
+        }
         if size > DOCUMENT_BYTES_MAX || !self.looks_like_json(digest)? {
             return Ok(Read::Other);
         }
@@ -172,7 +178,10 @@ impl Documents {
 enum Read {
     /// Whether all that it holds is known.
     Document(Links, bool),
+    /// No document.
     Other,
+    /// The same, and asked again as fast as remembered.
+    Small,
 }
 
 impl Known {

@@ -3,6 +3,7 @@
 //!
 //! Everything here blocks; the gRPC layer calls it from threads for that.
 
+mod freeing;
 mod hash;
 mod ingest;
 mod publish;
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::quarantine::Quarantine;
 use crate::{StoreError, files};
+use freeing::Freeing;
 pub use hash::Hasher;
 use ingest::Ingests;
 pub use ingest::{IngestInfo, IngestWriter};
@@ -69,6 +71,7 @@ struct Inner {
     known: Arc<Known>,
     hashing: Hashing,
     quarantine: Quarantine,
+    freeing: Freeing,
     /// Written while a blob is swept: nobody can want it between the look and the removal.
     sweeping: RwLock<()>,
 }
@@ -92,6 +95,7 @@ impl Content {
                 known,
                 hashing: Hashing::default(),
                 quarantine: Quarantine::at(state),
+                freeing: Freeing::start(&temporary)?,
                 sweeping: RwLock::default(),
                 blobs,
                 temporary,
@@ -267,11 +271,11 @@ impl Content {
     ) -> Result<bool, StoreError> {
         // Freeing a large file takes its time: under the lock it only loses its name.
         let aside = self.inner.temporary.join(files::temporary_name()?);
-        if !self.move_unless_wanted(digest, cutoff, &aside)? {
-            return Ok(false);
+        let moved = self.move_unless_wanted(digest, cutoff, &aside)?;
+        if let Some(size) = moved {
+            self.inner.freeing.free(aside, size);
         }
-        fs::remove_file(&aside).map_err(StoreError::io("remove", &aside))?;
-        Ok(true)
+        Ok(moved.is_some())
     }
 
     fn move_unless_wanted(
@@ -279,17 +283,17 @@ impl Content {
         digest: &Digest,
         cutoff: Timestamp,
         aside: &Path,
-    ) -> Result<bool, StoreError> {
+    ) -> Result<Option<u64>, StoreError> {
         let _sweeping = self.sweep();
         let path = self.path(digest);
-        match fs::symlink_metadata(&path) {
-            Ok(metadata) if blob(digest.clone(), &metadata).wanted < cutoff => {}
-            Ok(_) => return Ok(false),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        let size = match fs::symlink_metadata(&path) {
+            Ok(metadata) if blob(digest.clone(), &metadata).wanted < cutoff => metadata.len(),
+            Ok(_) => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("examine", &path)(error)),
-        }
+        };
         fs::rename(&path, aside).map_err(StoreError::io("remove", &path))?;
-        Ok(true)
+        Ok(Some(size))
     }
 
     /// Taken while a blob leaves its place, so that its name does not change its file meanwhile.

@@ -20,7 +20,8 @@ install_packages() {
 }
 
 packages=(busybox-static)
-[ "${1:-}" = test ] && packages+=(debootstrap docker.io docker-registry nftables skopeo python3 python3-venv)
+[ "${1:-}" = test ] && packages+=(buildah debootstrap docker.io docker-registry erofs-utils nftables skopeo strace
+  python3 python3-venv umoci)
 
 missing=()
 for package in "${packages[@]}"; do

@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
+use std::io::Read as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orlop_proto::error::{Failure, Kind};
+use orlop_proto::store::archives_client::ArchivesClient;
 use orlop_proto::store::file_op::Op;
 use orlop_proto::store::snapshots_client::SnapshotsClient;
 use orlop_proto::store::{
     ApplyRequest, Change, ChangeKind, ChangesRequest, CommitRequest, Compression, DiffRequest,
-    DiffResponse, Entry, EntryKind, FileOp, Owner, PrepareRequest, ReadFileRequest,
-    RemoveSnapshotRequest, SnapshotMount, UnpackRequest, UnpackResponse,
+    DiffResponse, Entry, EntryKind, ExportSnapshotRequest, FileOp, LoadRequest, Owner,
+    PrepareRequest, ReadFileRequest, RemoveSnapshotRequest, SnapshotMount, UnpackRequest,
+    UnpackResponse,
 };
+use orlop_store::config::StoreArgs;
 use prost_types::Timestamp;
 
 use crate::service::{Channel, Service, names, sha256};
@@ -28,7 +32,11 @@ pub(crate) type Outcome<T> = Result<T, Failure>;
 
 impl Client {
     pub(crate) async fn start() -> Self {
-        let service = Service::start().await;
+        Self::start_with(StoreArgs::default()).await
+    }
+
+    pub(crate) async fn start_with(args: StoreArgs) -> Self {
+        let service = Service::start_with(args).await;
         let rpc = service.client(SnapshotsClient::new);
         Self { service, rpc }
     }
@@ -43,6 +51,34 @@ impl Client {
 
     pub(crate) async fn prepare(&mut self, key: &str, parent: &str) -> Outcome<SnapshotMount> {
         Ok(self.rpc.prepare(request(key, parent)).await?.into_inner())
+    }
+
+    pub(crate) async fn view(&mut self, key: &str, parent: &str) -> Outcome<SnapshotMount> {
+        Ok(self.rpc.view(request(key, parent)).await?.into_inner())
+    }
+
+    /// The merged tree as a tar.
+    pub(crate) async fn export(&mut self, key: &str) -> Vec<u8> {
+        let request = ExportSnapshotRequest { key: key.into() };
+        let mut stream = self.rpc.export(request).await.unwrap().into_inner();
+        let mut tar = Vec::new();
+        while let Some(message) = stream.message().await.unwrap() {
+            tar.extend_from_slice(&message.data);
+        }
+        tar
+    }
+
+    /// Loads an archive of images; the digest of the first one.
+    pub(crate) async fn load(&mut self, archive: &Path) -> Outcome<String> {
+        let mut archives = self.service.client(ArchivesClient::new);
+        let file = fs::File::open(archive).unwrap();
+        let pieces = pieces(file).map(|data| LoadRequest { data: data.into() });
+        let loaded = archives
+            .load(tokio_stream::iter(pieces))
+            .await?
+            .into_inner();
+        let named = loaded.images.first().and_then(|image| image.target.clone());
+        Ok(named.map_or_else(|| loaded.unnamed[0].clone(), |target| target.digest))
     }
 
     pub(crate) async fn commit(&mut self, key: &str, name: &str) -> Outcome<()> {
@@ -115,6 +151,16 @@ impl Client {
         let image = self.service.image(&[(&tar, sha256(&tar))]);
         self.unpack(&image).await.unwrap().name
     }
+}
+
+/// A file in pieces that fit into messages.
+fn pieces(mut file: fs::File) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let mut piece = Vec::new();
+        let mut limited = (&mut file).take(orlop_wire::CHUNK_BYTES as u64);
+        limited.read_to_end(&mut piece).unwrap();
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 pub(crate) fn request(key: &str, parent: &str) -> PrepareRequest {

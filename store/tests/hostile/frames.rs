@@ -163,7 +163,7 @@ async fn i6_floods_of_frames_are_bounded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn i6_calls_that_never_end_are_bounded() {
     let store = Process::start().await;
-    let mut attackers: Vec<_> = (0..20).map(|_| Attacker::new(&store)).collect();
+    let mut attackers: Vec<_> = (0..4).map(|_| Attacker::new(&store)).collect();
     for attacker in &mut attackers {
         for stream in (0..2000).map(|n| 2 * n + 1) {
             attacker.send(HEADERS, END_HEADERS, stream, &usual());
@@ -190,7 +190,7 @@ async fn i7_a_store_without_descriptors_serves_again() {
         current: Some(current),
         maximum: Some(4096),
     };
-    let before = prlimit(pid, Resource::Nofile, limit(few)).unwrap();
+    prlimit(pid, Resource::Nofile, limit(few)).unwrap();
     let crowd: Vec<_> = (0..100).map(|_| store.socket()).collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
     let mut held: Vec<_> = crowd;
@@ -200,7 +200,6 @@ async fn i7_a_store_without_descriptors_serves_again() {
     drop(held);
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert!(store.answers().await);
-    drop(before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,10 @@ async fn a3_nothing_is_executed_to_decompress() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         fs::set_permissions(fake.path().join(name), mode).unwrap();
     }
-    let store = Process::start_with(|command| drop(command.env("PATH", fake.path()))).await;
+    let store = Process::start_with(|command| {
+        command.env("PATH", fake.path());
+    })
+    .await;
     let trace = store.path("trace");
     let mut strace = Command::new("strace")
         .args(["-f", "-e", "trace=execve,execveat", "-o"])
@@ -133,7 +136,10 @@ async fn j3_no_other_user_reaches_a_layer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn j8_metadata_of_calls_is_in_no_log() {
-    let store = Process::start_with(|command| drop(command.args(["--log", "trace"]))).await;
+    let store = Process::start_with(|command| {
+        command.args(["--log", "trace"]);
+    })
+    .await;
     let mut request = tonic::Request::new(ListSnapshotsRequest {});
     let metadata = request.metadata_mut();
     metadata.insert("authorization", "Bearer canary-4711".parse().unwrap());

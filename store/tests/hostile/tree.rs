@@ -2,7 +2,6 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
 
 use orlop_proto::error::Failure;
 use orlop_store::config::StoreArgs;
@@ -62,10 +61,6 @@ impl Merged {
     pub(crate) fn same(&self, one: &str, other: &str) {
         let (one, other) = (&self.node(one).same_as, &self.node(other).same_as);
         assert!(one.is_some() && one == other, "{one:?} {other:?}");
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.tree.path()
     }
 }
 

@@ -58,7 +58,11 @@ impl Manifest {
             } else {
                 path
             };
-            let meta = fs::symlink_metadata(&path).unwrap();
+            // Overlayfs lists a mark of deletion, and then denies it, in a directory of one layer only.
+            let meta = match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                found => found.unwrap(),
+            };
             if meta.is_dir() {
                 for entry in fs::read_dir(&path).unwrap() {
                     let child = entry.unwrap().file_name();

@@ -15,8 +15,8 @@ use rustix::mount::{
 };
 
 /// Everything is tested in each of them.
-pub(crate) fn forms() -> [StoreArgs; 1] {
-    [Form::Directory].map(|layers| StoreArgs {
+pub(crate) fn forms() -> [StoreArgs; 2] {
+    [Form::Directory, Form::Erofs].map(|layers| StoreArgs {
         layers,
         ..StoreArgs::default()
     })

@@ -76,7 +76,8 @@ fn set_xattr(node: &mut Node, name: &[u8], value: &[u8]) -> rustix::io::Result<(
     let holds_user = matches!(file_type, FileType::RegularFile | FileType::Directory);
     match name {
         _ if name.starts_with(b"user.") && !holds_user => return Err(Errno::PERM),
-        _ if rest.is_empty() => return Err(Errno::INVAL),
+        // The names of access lists are all prefix.
+        _ if rest.is_empty() && !name.starts_with(b"system.") => return Err(Errno::INVAL),
         b"security.capability" if !is_capability(value) => return Err(Errno::INVAL),
         _ => {}
     }

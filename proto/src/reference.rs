@@ -50,10 +50,11 @@ impl FromStr for Reference {
         if text.len() > LENGTH_MAX {
             return Err(fail("it is too long"));
         }
+        let uppercase = |name: &str| name.chars().any(|c| c.is_ascii_uppercase());
         let name = text.split('@').next().unwrap_or_default();
         let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
         let path_lower = path.split(':').next().unwrap_or_default();
-        if path_lower.chars().any(|c| c.is_ascii_uppercase()) {
+        if uppercase(path_lower) {
             return Err(fail("a repository name must be lowercase"));
         }
         let parsed = OciReference::from_str(text).map_err(|error| {
@@ -61,6 +62,10 @@ impl FromStr for Reference {
                 "{error} (expected [host[:port]/]name[:tag][@digest])"
             ))
         })?;
+        // `O/b` has no host, though it begins as only a host may.
+        if uppercase(parsed.repository()) {
+            return Err(fail("a repository name must be lowercase"));
+        }
         if let Some(digest) = parsed.digest() {
             parse_digest(digest).map_err(|error| fail(&error.to_string()))?;
         }
@@ -105,15 +110,24 @@ impl Reference {
             .unwrap_or(DEFAULT_TAG)
     }
 
-    /// Host and repository as a person sees them: without `docker.io/` and `library/`.
+    /// Host and repository as a person sees them: without `docker.io/` and `library/`, unless what is
+    /// left would mean another one (`library/a/b`, `a.b/c`).
     pub fn familiar_repository(&self) -> String {
-        if self.registry != DOCKER_HUB {
-            return format!("{}/{}", self.registry, self.repository);
-        }
-        self.repository
-            .strip_prefix(OFFICIAL)
-            .unwrap_or(&self.repository)
-            .to_owned()
+        let official = self.repository.strip_prefix(OFFICIAL);
+        let short = official.into_iter().chain([self.repository.as_str()]);
+        short
+            .filter(|_| self.registry == DOCKER_HUB)
+            .find(|short| self.is_named(short))
+            .map_or_else(
+                || format!("{}/{}", self.registry, self.repository),
+                str::to_owned,
+            )
+    }
+
+    fn is_named(&self, text: &str) -> bool {
+        text.parse::<Self>().is_ok_and(|named| {
+            named.registry == self.registry && named.repository == self.repository
+        })
     }
 
     /// The whole reference as a person sees it.
@@ -170,6 +184,18 @@ mod tests {
     }
 
     #[test]
+    fn the_familiar_form_means_the_same() {
+        for text in ["library/a/b", "docker.io/a.b/c", "docker.io/localhost/c"] {
+            let reference: Reference = text.parse().unwrap();
+            assert_eq!(reference.familiar().parse(), Ok(reference), "{text}");
+        }
+        assert_eq!(
+            "library/a/b".parse::<Reference>().unwrap().familiar(),
+            "library/a/b:latest"
+        );
+    }
+
+    #[test]
     fn a_digest_is_the_target_even_beside_a_tag() {
         let digest = format!("sha256:{}", "0".repeat(64));
         let reference: Reference = format!("busybox:1@{digest}").parse().unwrap();
@@ -184,6 +210,7 @@ mod tests {
         for bad in [
             "",
             "UPPER",
+            "Upper/name",
             "a//b",
             "a:b:c/d",
             "-x",

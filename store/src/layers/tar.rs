@@ -6,7 +6,7 @@
 //! knows of sparse files only the old GNU form. Where a layer is hostile, that decides.
 //!
 //! Strict where parsers disagree (`SECURITY` rows A12 to A16, A24): a malformed PAX record, a bad
-//! checksum or an unknown type is an error, PAX sizes win, and every extension is bounded.
+//! checksum or an unknown type is an error, PAX sizes win, an extension comes once, and is bounded.
 
 use std::io::{self, Read};
 
@@ -95,10 +95,13 @@ impl<R: Read> TarReader<R> {
                 return extensions.none_pending();
             };
             match header.kind()? {
-                Kind::PaxNext => extensions.pax = Records::parse(&self.extension(&header)?)?,
-                Kind::PaxGlobal => drop(Records::parse(&self.extension(&header)?)?),
-                Kind::LongName => extensions.name = Some(c_string(self.extension(&header)?)),
-                Kind::LongLink => extensions.link = Some(c_string(self.extension(&header)?)),
+                Kind::PaxNext => {
+                    let records = Records::parse(&self.extension(&header)?)?;
+                    once(&mut extensions.pax, records)?;
+                }
+                Kind::PaxGlobal => Records::parse(&self.extension(&header)?)?.only_notes()?,
+                Kind::LongName => once(&mut extensions.name, c_string(self.extension(&header)?))?,
+                Kind::LongLink => once(&mut extensions.link, c_string(self.extension(&header)?))?,
                 kind => return self.member(&header, kind, extensions).map(Some),
             }
         }
@@ -202,22 +205,22 @@ impl<R: Read> TarReader<R> {
     fn member(&mut self, header: &Header, kind: Kind, extensions: Extensions) -> Result<Member> {
         let mut member = header.member(kind)?;
         let mut stored = header.size()?;
-        let records = &extensions.pax;
+        let records = extensions.pax.unwrap_or_default();
         if let Some(size) = records.size()? {
             stored = size;
         }
         records.apply(&mut member)?;
         if let Some(name) = extensions.name {
-            member.path = name;
+            member.path = agreed(records.path(), name)?;
         }
         if let Some(link) = extensions.link {
-            member.link = link;
+            member.link = agreed(records.link(), link)?;
         }
         if member.kind != Kind::File && member.kind != Kind::GnuSparse {
             stored = 0;
         }
         self.body(stored);
-        let map = self.sparse_map(header, records, &mut member, stored)?;
+        let map = self.sparse_map(header, &records, &mut member, stored)?;
         member.size = map.size();
         self.map = Some(map);
         Ok(member)
@@ -270,17 +273,34 @@ impl<R: Read> TarReader<R> {
 /// What stood in front of an entry.
 #[derive(Debug, Default)]
 struct Extensions {
-    pax: Records,
+    pax: Option<Records>,
     name: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
 }
 
 impl Extensions {
     fn none_pending(&self) -> Result<Option<Member>> {
-        if self.pax.is_empty() && self.name.is_none() && self.link.is_none() {
+        if self.pax.is_none() && self.name.is_none() && self.link.is_none() {
             return Ok(None);
         }
         Err(malformed("an extension header without its entry"))
+    }
+}
+
+/// Of two, some readers take the first one and some the last.
+fn once<T>(place: &mut Option<T>, value: T) -> Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(malformed("an extension header twice before one entry")),
+    }
+}
+
+/// A name in GNU's header, beside one in PAX records: Go believes the first, GNU tar and Python the
+/// other.
+fn agreed(of_pax: Option<&[u8]>, of_gnu: Vec<u8>) -> Result<Vec<u8>> {
+    match of_pax {
+        Some(name) if name != of_gnu => Err(malformed("two names of one entry")),
+        _ => Ok(of_gnu),
     }
 }
 

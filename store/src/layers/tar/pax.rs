@@ -22,8 +22,24 @@ impl Records {
         Ok(Self(records))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Global records mean nothing to Go, and to others they change every entry that follows: what
+    /// would change its name or length is refused.
+    pub(super) fn only_notes(&self) -> Result<()> {
+        let steers = |key: &[u8]| {
+            matches!(key, b"path" | b"linkpath" | b"size") || key.starts_with(b"GNU.sparse.")
+        };
+        if self.0.iter().any(|(key, _)| steers(key)) {
+            return Err(malformed("a global PAX header that names or measures"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn path(&self) -> Option<&[u8]> {
+        self.get("path")
+    }
+
+    pub(super) fn link(&self) -> Option<&[u8]> {
+        self.get("linkpath")
     }
 
     /// An empty value takes a record back.
@@ -49,10 +65,10 @@ impl Records {
     }
 
     pub(super) fn apply(&self, member: &mut Member) -> Result<()> {
-        if let Some(path) = self.get("path") {
+        if let Some(path) = self.path() {
             member.path = path.to_vec();
         }
-        if let Some(link) = self.get("linkpath") {
+        if let Some(link) = self.link() {
             member.link = link.to_vec();
         }
         if let Some(uid) = self.id("uid")? {

@@ -21,8 +21,11 @@ use orlop_store::manifest::{self, Document};
 /// What comes out of one input at most.
 const PLAIN_BYTES_MAX: u64 = 16 << 20;
 
-/// All of them, by name.
-pub const TARGETS: [(&str, fn(&[u8])); 6] = [
+/// A name and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them.
+pub const TARGETS: [Target; 6] = [
     ("tar", tar),
     ("gzip", gzip),
     ("zstd", zstd),

@@ -178,6 +178,10 @@ fn twice() -> Vec<(&'static str, Tar)> {
 
 /// The same of layers in which no name comes twice.
 fn cases() -> Vec<(&'static str, Tar)> {
+    [links(), names(), marks()].into_iter().flatten().collect()
+}
+
+fn links() -> Vec<(&'static str, Tar)> {
     let tar = Tar::new;
     vec![
         (
@@ -185,6 +189,12 @@ fn cases() -> Vec<(&'static str, Tar)> {
             tar().symlink("s", "away").hard_link("t", "s"),
         ),
         ("hard links to a device and a pipe", specials()),
+    ]
+}
+
+fn names() -> Vec<(&'static str, Tar)> {
+    let tar = Tar::new;
+    vec![
         (
             "below a link of the layer",
             tar()
@@ -239,6 +249,12 @@ fn cases() -> Vec<(&'static str, Tar)> {
             "a hard link to a file of the layer below",
             tar().hard_link("h", "file"),
         ),
+    ]
+}
+
+fn marks() -> Vec<(&'static str, Tar)> {
+    let tar = Tar::new;
+    vec![
         (
             "a whiteout",
             tar()

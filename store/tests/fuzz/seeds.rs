@@ -44,17 +44,16 @@ fn texts(texts: &[&str]) -> Vec<Vec<u8>> {
 }
 
 fn tars() -> Vec<Vec<u8>> {
-    let mut old_sparse = header(b'S', b"sparse", "", 0o644, 10);
-    old_sparse[257..265].copy_from_slice(b"ustar  \0");
-    old_sparse[386..398].copy_from_slice(b"00000001000\0");
-    old_sparse[398..410].copy_from_slice(b"00000000012\0");
-    old_sparse[483..495].copy_from_slice(b"00000010000\0");
-    seal(&mut old_sparse);
-    let mut extended = old_sparse;
-    extended[482] = 1;
-    seal(&mut extended);
-    let mut more = [0; 512];
-    more[..24].copy_from_slice(b"00000002000\x0000000000000\0");
+    [
+        plain_tars(),
+        extended_tars(),
+        old_sparse_tars(),
+        sparse_tars(),
+    ]
+    .concat()
+}
+
+fn plain_tars() -> Vec<Vec<u8>> {
     let mut large = header(b'0', b"owner", "", 0o644, 0);
     large[108..116].copy_from_slice(b"\x80\0\0\0\0\xff\xff\xff");
     large[136..148].copy_from_slice(b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xf0");
@@ -68,6 +67,10 @@ fn tars() -> Vec<Vec<u8>> {
         .kind(b'3', "c")
         .file("d/.wh.x", b"")
         .file(".wh..wh..opq", b"");
+    vec![all.end(), Tar::new().raw(&large, b"").end()]
+}
+
+fn extended_tars() -> Vec<Vec<u8>> {
     let long = Tar::new()
         .raw(
             &header(b'L', b"././@LongLink", "", 0o644, 301),
@@ -90,6 +93,30 @@ fn tars() -> Vec<Vec<u8>> {
             ("comment", b"c"),
         ])
         .file("f", b"abc");
+    let global = Tar::new()
+        .raw(&header(b'g', b"g", "", 0o644, 11), b"11 path=ab\n")
+        .file("f", b"");
+    vec![long.end(), pax.end(), global.end()]
+}
+
+fn old_sparse_tars() -> Vec<Vec<u8>> {
+    let mut old_sparse = header(b'S', b"sparse", "", 0o644, 10);
+    old_sparse[257..265].copy_from_slice(b"ustar  \0");
+    old_sparse[386..398].copy_from_slice(b"00000001000\0");
+    old_sparse[398..410].copy_from_slice(b"00000000012\0");
+    old_sparse[483..495].copy_from_slice(b"00000010000\0");
+    seal(&mut old_sparse);
+    let mut extended = old_sparse;
+    extended[482] = 1;
+    seal(&mut extended);
+    let mut more = [0; 512];
+    more[..24].copy_from_slice(b"00000002000\x0000000000000\0");
+    let extended = Tar::new().raw(&extended, b"").cut();
+    let extended = [extended, more.to_vec(), vec![b'x'; 512], vec![0; 1024]].concat();
+    vec![Tar::new().raw(&old_sparse, b"0123456789").end(), extended]
+}
+
+fn sparse_tars() -> Vec<Vec<u8>> {
     let sparse = |records: &[(&str, &[u8])], body: &[u8]| {
         Tar::new()
             .pax(records)
@@ -97,23 +124,7 @@ fn tars() -> Vec<Vec<u8>> {
             .end()
     };
     let map = [b"1\n512\n4\n".to_vec(), vec![0; 504], b"data".to_vec()].concat();
-    let global = Tar::new()
-        .raw(&header(b'g', b"g", "", 0o644, 11), b"11 path=ab\n")
-        .file("f", b"");
     vec![
-        all.end(),
-        long.end(),
-        pax.end(),
-        global.end(),
-        Tar::new().raw(&old_sparse, b"0123456789").end(),
-        [
-            Tar::new().raw(&extended, b"").cut(),
-            more.to_vec(),
-            vec![b'x'; 512],
-            vec![0; 1024],
-        ]
-        .concat(),
-        Tar::new().raw(&large, b"").end(),
         sparse(
             &[
                 ("GNU.sparse.major", b"1"),

@@ -22,6 +22,9 @@ const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
+/// A name, and what is done on one connection.
+type Attack = (&'static str, fn(&mut Attacker));
+
 /// One connection, of frames.
 struct Attacker(UnixStream);
 
@@ -115,7 +118,7 @@ fn usual() -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn i6_floods_of_frames_are_bounded() {
     let store = Process::start().await;
-    let attacks: [(&str, fn(&mut Attacker)); 5] = [
+    let attacks: [Attack; 5] = [
         ("rapid reset", |attacker| {
             (0..100_000_u32).map(|n| 2 * n + 1).all(|stream| {
                 attacker.send(HEADERS, END_HEADERS, stream, &usual())

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use orlop_proto::error::Failure;
 use orlop_store::config::StoreArgs;
@@ -111,9 +112,11 @@ pub(crate) async fn all_hold(cases: Vec<Case>) {
     {
         let layers: Vec<_> = below.into_iter().chain([layer]).map(Tar::end).collect();
         for form in forms() {
-            println!("{name}, {:?}", form.layers);
             match (unpacked(form, &layers).await, becomes) {
-                (Ok(merged), Some(check)) => check(&merged),
+                (Ok(merged), Some(check)) => {
+                    let held = catch_unwind(AssertUnwindSafe(|| check(&merged)));
+                    assert!(held.is_ok(), "{name}, {:?}", form.layers);
+                }
                 (Ok(_), None) => panic!("{name} is accepted"),
                 (Err(error), Some(_)) => panic!("{name}: {error}"),
                 (Err(error), None) => {

@@ -10,6 +10,10 @@ fn size(bytes: &[u8]) -> String {
     bytes.len().to_string()
 }
 
+fn path(name: &[u8]) -> [(&str, &[u8]); 1] {
+    [("path", name)]
+}
+
 fn long_name(tar: Tar, name: &[u8]) -> Tar {
     let body = [name, &[0]].concat();
     let mut block = header(b'L', b"././@LongLink", "", 0o644, body.len());
@@ -19,10 +23,15 @@ fn long_name(tar: Tar, name: &[u8]) -> Tar {
 }
 
 pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
+    let mut shapes = of_extensions();
+    shapes.extend(of_bodies());
+    shapes
+}
+
+fn of_extensions() -> Vec<(&'static str, Vec<u8>)> {
     let body = inner("hidden");
     let stated = size(&body);
     let records = [("size", stated.as_bytes())];
-    let path = |name: &'static [u8]| [("path", name)];
     vec![
         // PAX says how long the body is, and ustar that it is empty: what is in it is no member.
         (
@@ -64,6 +73,11 @@ pub(crate) fn all() -> Vec<(&'static str, Vec<u8>)> {
                 .file("n", b"x")
                 .end(),
         ),
+    ]
+}
+
+fn of_bodies() -> Vec<(&'static str, Vec<u8>)> {
+    vec![
         (
             "unterminated-pax",
             Tar::new()

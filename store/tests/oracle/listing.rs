@@ -47,6 +47,9 @@ fn tidy(mut row: Row) -> Row {
     if row.name.ends_with('/') && row.kind == '-' {
         row.kind = 'd';
     }
+    if row.kind == 'd' {
+        row.name.truncate(row.name.trim_end_matches('/').len());
+    }
     if row.kind != '-' {
         row.size = 0;
     }

@@ -211,3 +211,39 @@ fn a22_an_archive_to_be_added_stays_inside() {
     }
     canary.sings();
 }
+
+/// What a client extracts has names below its destination only, whatever a layer was called.
+#[tokio::test(flavor = "multi_thread")]
+async fn a23_an_export_names_nothing_outside() {
+    let layer = Tar::new()
+        .file("/absolute", b"1")
+        .file("a/../b", b"2")
+        .file("/../c", b"3")
+        .file("..d/...", b"4")
+        .file("-rf", b"5")
+        .file("\\..\\e", b"6")
+        .symlink("up", "../../..")
+        .file("up/f", b"7")
+        .hard_link("g", "/absolute")
+        .end();
+    for form in crate::forms::forms() {
+        let mut client = crate::client::Client::start_with(form).await;
+        let name = client.base(layer.clone()).await;
+        client.view("view", &name).await.unwrap();
+        let exported = client.export("view").await;
+        let mut reader = orlop_store::layers::tar::TarReader::new(exported.as_slice());
+        let mut members = 0;
+        while let Some(member) = reader.next_member().unwrap() {
+            for path in [&member.path, &member.link] {
+                let leaves = path.split(|byte| *byte == b'/').any(|part| part == b"..");
+                let is_target = member.kind == orlop_store::layers::tar::Kind::Symlink;
+                assert!(
+                    is_target || !leaves && !path.starts_with(b"/"),
+                    "{member:?}"
+                );
+            }
+            members += 1;
+        }
+        assert_eq!(members, 10, "{:?}", form.layers);
+    }
+}

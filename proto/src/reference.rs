@@ -50,6 +50,10 @@ impl FromStr for Reference {
         if text.len() > LENGTH_MAX {
             return Err(fail("it is too long"));
         }
+        // The grammar is of ASCII; letters that only look like these would be another name.
+        if !text.is_ascii() {
+            return Err(fail("it has characters beyond ASCII"));
+        }
         let uppercase = |name: &str| name.chars().any(|c| c.is_ascii_uppercase());
         let name = text.split('@').next().unwrap_or_default();
         let path = name.rsplit_once('/').map_or(name, |(_, last)| last);
@@ -211,6 +215,8 @@ mod tests {
             "",
             "UPPER",
             "Upper/name",
+            "a:\u{440}",
+            "a\u{440}",
             "a//b",
             "a:b:c/d",
             "-x",

@@ -7,6 +7,7 @@
 mod channel;
 mod endpoint;
 mod listen;
+pub mod metrics;
 mod paths;
 mod serve;
 pub mod telemetry;

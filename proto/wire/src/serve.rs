@@ -1,5 +1,6 @@
 //! Serving until told to stop, then draining.
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tonic::transport::Server;
 use tonic::transport::server::UdsConnectInfo;
 
 use crate::listen::Socket;
+use crate::metrics::{self, CallsLayer};
 use crate::{Endpoint, Listener, PathArgs, telemetry};
 
 /// How long calls in flight may go on after the signal to stop. Streams that follow something for
@@ -29,9 +31,13 @@ pub struct ServiceArgs {
     #[arg(long, value_name = "ENDPOINT")]
     pub listen: Option<Endpoint>,
 
-    /// Allow plain TCP on a loopback address
+    /// Allow plain TCP on a loopback address, and metrics on any
     #[arg(long)]
     pub insecure: bool,
+
+    /// Serve metrics for Prometheus at http://ADDRESS/metrics (port 0 for any) [default: nowhere]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<SocketAddr>,
 
     /// What to log: error, warn, info, debug, trace, or directives of tracing
     #[arg(long, env = "ORLOP_LOG", default_value = "info", value_name = "FILTER")]
@@ -72,17 +78,23 @@ pub fn run<E: std::error::Error>(
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(body) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!(
-                service,
-                error = orlop_proto::error::chain(&error),
-                "cannot serve"
-            );
-            ExitCode::FAILURE
+    let fail = |error: &dyn std::error::Error| {
+        let error = orlop_proto::error::chain(error);
+        tracing::error!(service, error, "cannot serve");
+        ExitCode::FAILURE
+    };
+    runtime.block_on(async {
+        if let Some(address) = args.metrics {
+            match metrics::serve(address, args.insecure).await {
+                Ok(address) => tracing::info!(%address, "serving metrics"),
+                Err(error) => return fail(&error),
+            }
         }
-    }
+        match body.await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error),
+        }
+    })
 }
 
 /// Serves the routes, with health and reflection beside them, until `shutdown`; then drains.
@@ -118,6 +130,7 @@ pub async fn serve(
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
         .tcp_nodelay(true)
+        .layer(CallsLayer)
         .add_routes(routes);
     tracing::info!(%endpoint, "serving");
     let serving = async {

@@ -2,7 +2,20 @@
 
 use std::io::{IsTerminal as _, stderr};
 
+use tracing::Span;
 use tracing_subscriber::EnvFilter;
+
+/// The part of a request's key that a span shows; a digest of sha512 fits.
+const ABOUT_BYTES_MAX: usize = 160;
+
+/// Notes in the span of the current rpc what it is about: a digest, a name, an id.
+pub fn about(key: &str) {
+    let mut end = key.len().min(ABOUT_BYTES_MAX);
+    while !key.is_char_boundary(end) {
+        end -= 1;
+    }
+    Span::current().record("about", key.get(..end).unwrap_or_default());
+}
 
 /// Sets up logging for this process; a second call does nothing. A filter that cannot be parsed is
 /// replaced by `info`, and said so.

@@ -7,6 +7,7 @@
 //! - [`index`]: what is looked up often; it can always be made again from [`files`].
 //! - `turns`: who waits for whom, in which order.
 //! - [`check`]: whether all of that fits together. [`quarantine`]: what was found damaged.
+//! - [`locks`], [`metrics`]: what an operator can see of it.
 //! - [`failpoint`]: where a test may kill it.
 //! - [`grpc`] translates, and nothing else. [`server`] puts the parts together.
 
@@ -23,8 +24,10 @@ pub mod images;
 pub mod index;
 pub mod layers;
 pub mod leases;
+pub mod locks;
 pub mod maintenance;
 pub mod manifest;
+pub mod metrics;
 pub mod quarantine;
 pub mod server;
 pub mod snapshots;

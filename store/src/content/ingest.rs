@@ -6,7 +6,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use jiff::Timestamp;
 use oci_spec::image::{Digest, DigestAlgorithm};
@@ -14,6 +14,7 @@ use oci_spec::image::{Digest, DigestAlgorithm};
 use super::writer::verify;
 use super::{Content, Hasher};
 use crate::leases::{Leases, Resource};
+use crate::locks::Mutex;
 use crate::{StoreError, files, ids};
 
 const REHASH_CHUNK_BYTES: usize = 256 * 1024;
@@ -60,7 +61,7 @@ impl Ingests {
         files::make_directory(directory)?;
         Ok(Self {
             directory: directory.to_owned(),
-            slots: Arc::default(),
+            slots: Arc::new(Mutex::new("ingests", HashMap::new())),
         })
     }
 
@@ -133,7 +134,7 @@ impl Ingests {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Slot>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slots.lock()
     }
 }
 

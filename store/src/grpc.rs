@@ -61,7 +61,8 @@ pub fn routes(store: &Store) -> Routes {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(work).await {
+    let rpc = tracing::Span::current();
+    match tokio::task::spawn_blocking(move || rpc.in_scope(work)).await {
         Ok(result) => result.map_err(|error| status(&error)),
         Err(_) => Err(Status::internal("the work on this request was interrupted")),
     }

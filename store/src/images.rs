@@ -90,7 +90,7 @@ impl Images {
             directory: directory.to_owned(),
             content: content.clone(),
             catalog: Catalog::open(directory, content, index)?,
-            turns: Arc::default(),
+            turns: Arc::new(Turns::named("turn of a name")),
             group: Group::new(directory),
             events: Events::default(),
             unlisted: Unlisted::default(),

@@ -6,12 +6,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::files::Group;
+use crate::locks::Mutex;
 use crate::quarantine::{Quarantine, Suspect};
 use crate::turns::{Turn, Turns};
 use crate::{StoreError, files, ids};
@@ -90,8 +91,8 @@ impl Leases {
         }
         let leases = Self {
             directory: directory.to_owned(),
-            entries: Arc::new(Mutex::new(entries)),
-            turns: Arc::default(),
+            entries: Arc::new(Mutex::new("leases", entries)),
+            turns: Arc::new(Turns::named("turn of a lease")),
             group: Group::new(directory),
         };
         leases.drop_expired()?;
@@ -324,7 +325,7 @@ impl Leases {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 }
 

@@ -17,8 +17,8 @@ mod mark;
 mod sweep;
 mod usage;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, MutexGuard};
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 use oci_spec::image::Digest;
@@ -28,6 +28,8 @@ use crate::StoreError;
 use crate::content::Content;
 use crate::images::Images;
 use crate::leases::{Leases, Resource};
+use crate::locks::Mutex;
+use crate::metrics::METRICS;
 use crate::quarantine::Quarantine;
 use crate::snapshots::Snapshots;
 pub use budget::Keeper;
@@ -85,7 +87,7 @@ impl Maintenance {
             grace,
             budget,
             blobs: Blobs::default(),
-            turn: Arc::default(),
+            turn: Arc::new(Mutex::new("collection", ())),
         }
     }
 
@@ -102,10 +104,17 @@ impl Maintenance {
             );
             return Ok(Collected::default());
         }
-        match self.budget {
+        let began = Instant::now();
+        let collected = match self.budget {
             None => self.sweep(self.cutoff(), dry_run),
             Some(budget) => self.evict(budget, self.cutoff(), dry_run),
+        }?;
+        if !dry_run {
+            let seconds = began.elapsed().as_secs_f64();
+            METRICS.collection_seconds.observe(seconds);
+            METRICS.collected_bytes.inc_by(collected.bytes);
         }
+        Ok(collected)
     }
 
     /// Adds resources to a lease, durably. What is here when it returns stays while the lease lives.
@@ -181,6 +190,6 @@ impl Maintenance {
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        self.turn.lock()
     }
 }

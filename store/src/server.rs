@@ -19,6 +19,7 @@ use crate::index::Index;
 use crate::layers::decompress::Limits;
 use crate::leases::Leases;
 use crate::maintenance::Maintenance;
+use crate::metrics::METRICS;
 use crate::quarantine::Quarantine;
 use crate::snapshots::Snapshots;
 use crate::{StoreError, files, grpc};
@@ -110,6 +111,7 @@ impl Store {
         files::make_directory(state)?;
         let lock = lock(state)?;
         let opened = Index::open(&state.join("index"));
+        METRICS.index_rebuilds.inc_by(u64::from(opened.empty));
         let index = opened.index;
         let leases = Leases::open(&state.join("leases"))?;
         let content = Content::open_at(state, u64::from(args.disk_reserve_mib) * MIB)?;

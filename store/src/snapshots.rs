@@ -93,7 +93,7 @@ impl Snapshots {
                 shelf,
                 trash,
                 empty,
-                turns: Turns::default(),
+                turns: Turns::named("turn of a snapshot"),
                 arrivals: Arrivals::default(),
                 wishes: Wishes::default(),
             }),

@@ -14,31 +14,49 @@
 //!    system that may wait for the disk, and nothing is taken below them.
 
 use std::collections::HashSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::locks::Waits;
 
 /// Lets one caller at a time work on the same thing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Turns {
     taken: Mutex<HashSet<String>>,
     freed: Condvar,
+    waits: Waits,
 }
 
 impl Turns {
+    /// Nobody has a turn; who waits for one is counted under this name.
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self {
+            taken: Mutex::default(),
+            freed: Condvar::new(),
+            waits: Waits::named(name),
+        }
+    }
+
     /// Waits until nobody works on any of the things, then takes all of them: never some, so that
     /// nobody waits in a circle.
     pub(crate) fn take(&self, things: Vec<String>) -> Turn<'_> {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        while things.iter().any(|thing| taken.contains(thing)) {
-            taken = self
-                .freed
-                .wait(taken)
-                .unwrap_or_else(PoisonError::into_inner);
-        }
+        let busy = |taken: &HashSet<String>| things.iter().any(|thing| taken.contains(thing));
+        let mut taken = self.waits.take(
+            || Some(self.taken()).filter(|taken| !busy(taken)),
+            || {
+                self.freed
+                    .wait_while(self.taken(), |taken| busy(taken))
+                    .unwrap_or_else(PoisonError::into_inner)
+            },
+        );
         taken.extend(things.iter().cloned());
         Turn {
             turns: self,
             things,
         }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -51,11 +69,7 @@ pub(crate) struct Turn<'a> {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let mut taken = self
-            .turns
-            .taken
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.turns.taken();
         for thing in &self.things {
             taken.remove(thing);
         }
@@ -73,7 +87,7 @@ mod tests {
 
     #[test]
     fn one_at_a_time_has_a_turn_and_others_do_not_wait() {
-        let turns = Turns::default();
+        let turns = Turns::named("turn of a test");
         let (inside, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let _other = turns.take(vec!["other".into()]);
         thread::scope(|scope| {

@@ -15,6 +15,7 @@ use super::writer::verify;
 use super::{Content, Hasher};
 use crate::leases::{Leases, Resource};
 use crate::locks::Mutex;
+use crate::metrics::METRICS;
 use crate::{StoreError, files, ids};
 
 const REHASH_CHUNK_BYTES: usize = 256 * 1024;
@@ -279,6 +280,7 @@ impl IngestWriter {
             self.content.inner.publisher.publish(vec![(path, to)])?;
         }
         self.guard.ingests.discard(&self.guard.id)?;
+        METRICS.ingests_committed.inc();
         Ok((digest, self.size))
     }
 }

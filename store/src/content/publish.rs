@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Known, Stamp};
+use crate::metrics::METRICS;
 use crate::{StoreError, files};
 
 /// How long the first of a group waits for others.
@@ -96,7 +97,7 @@ fn work(jobs: &Receiver<Job>, known: &Known) {
             group.push(job);
         }
         let moves: Vec<&Move> = group.iter().flat_map(|job| &job.moves).collect();
-        let result = commit(&moves, known).map_err(Arc::new);
+        let result = timed(&moves, known).map_err(Arc::new);
         for job in group {
             // Who does not wait any more needs no answer.
             job.done.send(result.clone()).ok();
@@ -104,18 +105,38 @@ fn work(jobs: &Receiver<Job>, known: &Known) {
     }
 }
 
+fn timed(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
+    let began = Instant::now();
+    let blobs = u32::try_from(moves.len()).unwrap_or(u32::MAX);
+    let _span = tracing::debug_span!("commit", blobs).entered();
+    commit(moves, known)?;
+    METRICS.commit_blobs.observe(blobs.into());
+    let seconds = began.elapsed().as_secs_f64();
+    METRICS.commit_seconds.observe(seconds);
+    Ok(())
+}
+
 fn commit(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
     let stamps = sync_files(moves)?;
     let mut directories = BTreeSet::new();
     for ((from, to), stamp) in moves.iter().zip(stamps) {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-            Ok(()) => known.insert(stamp),
+            Ok(()) => {
+                count(to);
+                known.insert(stamp);
+            }
             Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(StoreError::io("publish", to)(error)),
         }
         directories.extend(to.parent());
     }
     directories.into_iter().try_for_each(files::sync_directory)
+}
+
+fn count(blob: &Path) {
+    METRICS.blobs_written.inc();
+    let bytes = blob.symlink_metadata().map_or(0, |metadata| metadata.len());
+    METRICS.blob_bytes_written.inc_by(bytes);
 }
 
 /// Modes and times are set first, so that the one sync covers them.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use oci_spec::image::Digest;
 use orlop_proto::store as pb;
 use orlop_proto::store::write_request::Message;
+use orlop_wire::telemetry::about;
 use orlop_wire::{CHUNK_BYTES, is_local};
 use tokio::sync::mpsc::{Receiver, Sender};
 use tonic::{Request, Response, Status, Streaming};
@@ -48,6 +49,7 @@ impl pb::content_server::Content for ContentRpc {
     ) -> Result<Response<pb::BlobInfo>, Status> {
         let content = self.content();
         let digest = request.into_inner().digest;
+        about(&digest);
         let blob = blocking(move || content.stat(&content::digest(&digest)?)).await?;
         Ok(Response::new(blob_info(&blob)))
     }
@@ -68,6 +70,7 @@ impl pb::content_server::Content for ContentRpc {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let content = self.content();
         let request = request.into_inner();
+        about(&request.digest);
         let range = blocking(move || open_range(&content, &request)).await?;
         Ok(Response::new(outgoing(move |sender| {
             send_range(range, sender)
@@ -83,6 +86,7 @@ impl pb::content_server::Content for ContentRpc {
         }
         let content = self.content();
         let digest = request.into_inner().digest;
+        about(&digest);
         let blob = blocking(move || {
             let digest = content::digest(&digest)?;
             let file = content.open(&digest)?;
@@ -166,6 +170,7 @@ impl pb::content_server::Content for ContentRpc {
     ) -> Result<Response<pb::DeleteResponse>, Status> {
         let maintenance = self.store.maintenance.clone();
         let digest = request.into_inner().digest;
+        about(&digest);
         blocking(move || maintenance.delete_blob(&content::digest(&digest)?)).await?;
         Ok(Response::new(pb::DeleteResponse {}))
     }

@@ -2,6 +2,7 @@
 
 use orlop_proto::store as pb;
 use orlop_proto::types::Platform;
+use orlop_wire::telemetry::about;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -38,6 +39,7 @@ impl pb::images_server::Images for ImagesRpc {
     ) -> Result<Response<pb::Image>, Status> {
         let images = self.images.clone();
         let name = request.into_inner().name;
+        about(&name);
         let found = blocking(move || images.get(&name)).await?;
         Ok(Response::new(image(&found)))
     }
@@ -48,6 +50,7 @@ impl pb::images_server::Images for ImagesRpc {
     ) -> Result<Response<pb::ResolvedImage>, Status> {
         let images = self.images.clone();
         let request = request.into_inner();
+        about(&request.reference);
         let wanted = platform(request.platform);
         let resolved = blocking(move || images.resolve(&request.reference, &wanted)).await?;
         Ok(Response::new(resolved_image(resolved)))
@@ -60,6 +63,7 @@ impl pb::images_server::Images for ImagesRpc {
         use pb::put_image_request::Expected as Wire;
         let images = self.images.clone();
         let request = request.into_inner();
+        about(&request.name);
         let expected = match request.expected {
             Some(Wire::Absent(true)) => Expected::Absent,
             Some(Wire::Digest(digest)) => Expected::Digest(digest),
@@ -81,6 +85,7 @@ impl pb::images_server::Images for ImagesRpc {
     ) -> Result<Response<pb::DeleteImageResponse>, Status> {
         let images = self.images.clone();
         let request = request.into_inner();
+        about(&request.name);
         let expected = match request.expected {
             digest if digest.is_empty() => Expected::Any,
             digest => Expected::Digest(digest),

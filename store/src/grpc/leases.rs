@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use orlop_proto::store as pb;
+use orlop_wire::telemetry::about;
 use tonic::{Request, Response, Status};
 
 use super::blocking;
@@ -37,6 +38,7 @@ impl pb::leases_server::Leases for LeasesRpc {
     ) -> Result<Response<pb::Lease>, Status> {
         let leases = self.leases.clone();
         let request = request.into_inner();
+        about(&request.id);
         let put = blocking(move || {
             let expires = expiry(request.ttl_seconds)?;
             leases.put(&request.id, expires, request.labels.into_iter().collect())
@@ -50,6 +52,7 @@ impl pb::leases_server::Leases for LeasesRpc {
     ) -> Result<Response<pb::AddResourcesResponse>, Status> {
         let maintenance = self.maintenance.clone();
         let request = request.into_inner();
+        about(&request.lease);
         blocking(move || maintenance.hold(&request.lease, resources(request.resources)?)).await?;
         Ok(Response::new(pb::AddResourcesResponse {}))
     }
@@ -60,6 +63,7 @@ impl pb::leases_server::Leases for LeasesRpc {
     ) -> Result<Response<pb::ReleaseResourcesResponse>, Status> {
         let leases = self.leases.clone();
         let request = request.into_inner();
+        about(&request.lease);
         blocking(move || leases.release(&request.lease, resources(request.resources)?)).await?;
         Ok(Response::new(pb::ReleaseResourcesResponse {}))
     }
@@ -70,6 +74,7 @@ impl pb::leases_server::Leases for LeasesRpc {
     ) -> Result<Response<pb::DeleteLeaseResponse>, Status> {
         let leases = self.leases.clone();
         let id = request.into_inner().id;
+        about(&id);
         blocking(move || leases.delete(&id)).await?;
         Ok(Response::new(pb::DeleteLeaseResponse {}))
     }

@@ -14,6 +14,7 @@ use orlop_proto::store::{
     RemoveSnapshotResponse, RenameSnapshotRequest, SnapshotInfo, SnapshotMount,
     StatSnapshotRequest, UnpackRequest, UnpackResponse, UsageRequest, UsageResponse,
 };
+use orlop_wire::telemetry::about;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
@@ -52,7 +53,8 @@ impl SnapshotsRpc {
         action: impl FnOnce(&Self) -> StoreResult<T> + Send + 'static,
     ) -> Answer<T> {
         let service = self.clone();
-        let done = tokio::task::spawn_blocking(move || action(&service)).await;
+        let rpc = tracing::Span::current();
+        let done = tokio::task::spawn_blocking(move || rpc.in_scope(|| action(&service))).await;
         match done {
             Ok(Ok(answer)) => Ok(Response::new(answer)),
             Ok(Err(error)) => Err(to_status(&error)),
@@ -67,8 +69,9 @@ impl SnapshotsRpc {
     ) -> Response<Answers<T>> {
         let service = self.clone();
         let (sender, receiver) = channel(IN_FLIGHT);
+        let rpc = tracing::Span::current();
         tokio::task::spawn_blocking(move || {
-            if let Err(error) = action(&service, &sender)
+            if let Err(error) = rpc.in_scope(|| action(&service, &sender))
                 && sender.blocking_send(Err(to_status(&error))).is_err()
             {
                 tracing::debug!(%error, "nobody listens to a stream any more");
@@ -91,6 +94,7 @@ impl Rpc for SnapshotsRpc {
 
     async fn unpack(&self, request: Request<UnpackRequest>) -> Answer<UnpackResponse> {
         let request = request.into_inner();
+        about(&request.digest);
         self.call(move |service| {
             let digest = parse_digest(&request.digest)?;
             let done = service.snapshots.unpack_image(&digest, &request.lease)?;
@@ -105,12 +109,14 @@ impl Rpc for SnapshotsRpc {
 
     async fn prepare(&self, request: Request<PrepareRequest>) -> Answer<SnapshotMount> {
         let wanted = wanted(request.into_inner());
+        about(&wanted.key);
         self.call(move |service| service.mount(&service.snapshots.prepare(wanted)?))
             .await
     }
 
     async fn view(&self, request: Request<PrepareRequest>) -> Answer<SnapshotMount> {
         let wanted = wanted(request.into_inner());
+        about(&wanted.key);
         self.call(move |service| service.mount(&service.snapshots.view(wanted)?))
             .await
     }
@@ -129,6 +135,7 @@ impl Rpc for SnapshotsRpc {
 
     async fn commit(&self, request: Request<CommitRequest>) -> Answer<SnapshotInfo> {
         let request = request.into_inner();
+        about(&request.key);
         let wanted = Wanted {
             key: request.name,
             parent: String::new(),
@@ -144,6 +151,7 @@ impl Rpc for SnapshotsRpc {
 
     async fn diff(&self, request: Request<DiffRequest>) -> Answer<DiffResponse> {
         let request = request.into_inner();
+        about(&request.key);
         self.call(move |service| {
             let codec = convert::codec(request.compression)?;
             let (packed, diff_id) = service
@@ -230,6 +238,7 @@ impl Rpc for SnapshotsRpc {
         request: Request<RemoveSnapshotRequest>,
     ) -> Answer<RemoveSnapshotResponse> {
         let key = request.into_inner().key;
+        about(&key);
         self.call(move |service| {
             service.snapshots.remove(&key)?;
             Ok(RemoveSnapshotResponse {})

@@ -22,8 +22,9 @@ pub(super) fn outgoing<T: Send + 'static>(
     work: impl FnOnce(&Sender<Result<T, Status>>) -> Result<(), StoreError> + Send + 'static,
 ) -> Outgoing<T> {
     let (sender, receiver) = channel(IN_FLIGHT);
+    let rpc = tracing::Span::current();
     tokio::task::spawn_blocking(move || {
-        if let Err(error) = work(&sender) {
+        if let Err(error) = rpc.in_scope(|| work(&sender)) {
             // A client that is gone does not learn why.
             sender.blocking_send(Err(status(&error))).ok();
         }

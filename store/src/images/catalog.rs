@@ -8,7 +8,7 @@ use std::fs;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::thread;
 
 use jiff::Timestamp;
@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use super::{Image, Listed, Summary, Tree, names};
 use crate::content::Content;
 use crate::index::{Entry, Index, Table};
+use crate::locks::Mutex;
 use crate::quarantine::{Quarantine, Suspect};
 use crate::{StoreError, files};
 
@@ -59,7 +60,7 @@ impl Catalog {
             directory: directory.to_owned(),
             content: content.clone(),
             index: index.clone(),
-            names: Arc::default(),
+            names: Arc::new(Mutex::new("names", BTreeMap::new())),
         };
         let mut damaged = Vec::new();
         for (file, read) in catalog.read_all()? {
@@ -317,6 +318,6 @@ impl Catalog {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 }

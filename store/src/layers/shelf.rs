@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -23,6 +23,8 @@ use crate::layers::making::{Made, Making};
 use crate::layers::mounts;
 use crate::layers::root::Root;
 use crate::layers::usage::Usage;
+use crate::locks::Mutex;
+use crate::metrics::METRICS;
 use crate::snapshots::files::{self, Trash};
 
 const META: &str = "meta.json";
@@ -84,8 +86,8 @@ impl Shelf {
         let shelf = Self {
             form: choose(form, &directory)?,
             directory,
-            known: Mutex::default(),
-            mounted: Mutex::default(),
+            known: Mutex::new("layers", Known::default()),
+            mounted: Mutex::new("mounts", HashMap::new()),
         };
         for id in files::entries(&shelf.directory)? {
             let place = shelf.directory.join(&id);
@@ -162,6 +164,7 @@ impl Shelf {
             if !mounts::is_attached(&tree)? {
                 mounts::attach(&self.directory.join(id).join(IMAGE), &tree)?;
             }
+            METRICS.mounts.inc();
         }
         mounted.insert(id.to_owned(), Instant::now());
         Ok(tree)
@@ -252,25 +255,30 @@ impl Shelf {
     /// Throws away a layer.
     pub fn remove(&self, id: &str, trash: &Trash) -> Result<()> {
         self.known().remove(id);
-        self.unmount(id)?;
+        self.unmount(&mut self.mounted(), id)?;
         trash.throw(&self.directory.join(id))
     }
 
     /// Unmounts the images that were not asked for lately, but for those in `used`.
     pub fn unmount_idle(&self, used: &HashSet<String>, idle: Duration) -> Result<()> {
-        let idle: Vec<String> = self
-            .mounted()
+        // Nobody gets a path from `tree` between the look and the unmounting.
+        let mut mounted = self.mounted();
+        let idle: Vec<String> = mounted
             .iter()
             .filter(|(id, asked)| asked.elapsed() >= idle && !used.contains(*id))
             .map(|(id, _)| id.clone())
             .collect();
-        idle.iter().try_for_each(|id| self.unmount(id))
+        idle.iter()
+            .try_for_each(|id| self.unmount(&mut mounted, id))
     }
 
-    fn unmount(&self, id: &str) -> Result<()> {
-        let mut mounted = self.mounted();
+    fn unmount(&self, mounted: &mut HashMap<String, Instant>, id: &str) -> Result<()> {
         let place = self.directory.join(id);
-        if mounted.remove(id).is_some() || place.join(IMAGE).exists() {
+        let was = mounted.remove(id).is_some();
+        if was {
+            METRICS.mounts.dec();
+        }
+        if was || place.join(IMAGE).exists() {
             mounts::detach(&place.join(TREE))?;
         }
         Ok(())
@@ -287,11 +295,11 @@ impl Shelf {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     fn mounted(&self) -> MutexGuard<'_, HashMap<String, Instant>> {
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.mounted.lock()
     }
 }
 
@@ -299,7 +307,7 @@ impl Shelf {
 impl Drop for Shelf {
     fn drop(&mut self) {
         for id in self.ids() {
-            if let Err(error) = self.unmount(&id) {
+            if let Err(error) = self.unmount(&mut self.mounted(), &id) {
                 tracing::warn!(layer = id, %error, "a layer stays mounted");
             }
         }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
+use std::time::Instant;
 
 use crate::error::{Result, StoreError};
 use crate::layers::apply::Applier;
@@ -10,6 +11,7 @@ use crate::layers::entry::{Action, decide, decide_plain};
 use crate::layers::making::Making;
 use crate::layers::root::Root;
 use crate::layers::tar::{Member, TarReader};
+use crate::metrics::METRICS;
 
 /// What an unpacked layer is.
 #[derive(Debug)]
@@ -25,6 +27,7 @@ pub struct Unpacked {
 /// Unpacks a layer: whiteouts become marks of overlayfs. On error `making` holds whatever was made by
 /// then; the caller throws it away.
 pub fn unpack(blob: impl Read + Send, making: &mut Making, limits: Limits) -> Result<Unpacked> {
+    let began = Instant::now();
     let mut members = 0;
     let plain = stream(blob, limits, |pieces| {
         members = each(pieces, decide, &mut |action, tar| {
@@ -32,6 +35,9 @@ pub fn unpack(blob: impl Read + Send, making: &mut Making, limits: Limits) -> Re
         })?;
         Ok(())
     })?;
+    let seconds = began.elapsed().as_secs_f64();
+    METRICS.unpack_seconds.observe(seconds);
+    METRICS.unpacked_bytes.inc_by(plain.bytes);
     Ok(Unpacked {
         diff_id: plain.diff_id,
         bytes: plain.bytes,

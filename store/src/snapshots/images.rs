@@ -111,9 +111,11 @@ impl Snapshots {
         let todo: Mutex<VecDeque<&ImageLayer>> = Mutex::new(missing.iter().collect());
         let done = Mutex::new(HashMap::new());
         let failure = Mutex::new(None);
+        let rpc = tracing::Span::current();
+        let work = || rpc.in_scope(|| self.unpack_while(&todo, &done, &failure));
         std::thread::scope(|scope| {
             for _ in 0..cores.min(missing.len()) {
-                scope.spawn(|| self.unpack_while(&todo, &done, &failure));
+                scope.spawn(work);
             }
         });
         let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -215,6 +217,7 @@ impl Snapshots {
             let (draft, _) = inner.records.draft(&record)?;
             records.push((draft, record));
         }
+        let _span = tracing::debug_span!("publish", layers = layers.len()).entered();
         files::sync_file_system(inner.records.directory())?;
         for source in sources {
             if let Source::New(draft, _) = source {

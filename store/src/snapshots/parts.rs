@@ -39,6 +39,7 @@ impl Part {
 impl Snapshots {
     /// Unpacks the blob of a layer.
     pub(super) fn unpack_one(&self, layer: &ImageLayer) -> Result<Part> {
+        let _span = tracing::debug_span!("unpack", layer = layer.digest).entered();
         let blob = self.inner.content.open(&parse_digest(&layer.digest)?)?;
         self.unpack_stream(blob, &layer.digest, &layer.diff_id)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Result, StoreError};
 use crate::layers::compress::Codec;
 use crate::layers::shelf::Shelf;
+use crate::locks::Mutex;
 use crate::quarantine::{Quarantine, Suspect};
 use crate::snapshots::files::{self, Trash};
 use crate::snapshots::not_found;
@@ -114,7 +115,7 @@ impl Records {
         files::make_directory(&directory)?;
         let records = Self {
             directory,
-            known: Mutex::default(),
+            known: Mutex::new("snapshots", BTreeMap::new()),
         };
         for name in files::entries(&records.directory)? {
             let place = records.directory.join(&name);
@@ -285,7 +286,7 @@ impl Records {
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

@@ -240,7 +240,7 @@ impl Drop for Instance {
 }
 
 /// An address of 127.0.0.1 that was free a moment ago.
-fn free_address() -> String {
+pub(crate) fn free_address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
 }

@@ -25,6 +25,7 @@ pub mod http;
 mod instance;
 mod leaks;
 mod outcome;
+pub mod soak;
 
 pub use binaries::{binary, have};
 pub use instance::{Instance, InstanceBuilder};

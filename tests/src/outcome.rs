@@ -25,6 +25,11 @@ impl Outcome {
         self.stdout().trim().to_owned()
     }
 
+    /// The exit code; `None` if a signal ended the command.
+    pub fn ended_with(&self) -> Option<i32> {
+        self.output.status.code()
+    }
+
     /// The exit code; fails the test if a signal ended the command.
     #[track_caller]
     pub fn code(&self) -> i32 {

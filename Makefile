@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim
 
-.PHONY: help build demo test check bench install clean
+.PHONY: help build demo test check bench soak install clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ check: ## Format, lints with warnings denied, tidy rules
 
 bench: build ## Measure ours against Docker's, side by side
 	cargo run --release -p orlop-bench
+
+soak: build ## Ten minutes of everything at once on two instances, verified (as root)
+	./target/release/orlop-soak --seconds 600
 
 install: build ## Install the binaries below PREFIX (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin && install -m 0755 $(BINARIES:%=target/release/%) $(DESTDIR)$(PREFIX)/bin

@@ -158,10 +158,9 @@ impl pb::content_server::Content for ContentRpc {
         _request: Request<pb::ListRequest>,
     ) -> Result<Response<Self::ListStream>, Status> {
         let content = self.content();
-        let blobs = blocking(move || content.list()).await?;
-        Ok(Response::new(of_values(
-            blobs.iter().map(blob_info).collect(),
-        )))
+        Ok(Response::new(outgoing(move |sender| {
+            content.each_in_order(|blob| send(sender, blob_info(&blob)))
+        })))
     }
 
     async fn delete(

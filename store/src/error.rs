@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use orlop_proto::descriptor::DescriptorError;
+use orlop_proto::dockerignore::PatternError;
 use orlop_proto::error::{Classify, Kind, reason};
 use orlop_proto::reference::ReferenceError;
 use rustix::io::Errno;
@@ -372,6 +373,9 @@ pub enum StoreError {
         /// What is wrong.
         detail: String,
     },
+    /// A pattern of paths that is not one.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
 }
 
 /// What fallible functions of this crate answer.
@@ -415,7 +419,8 @@ impl Classify for StoreError {
             | Self::LayerRatio { .. }
             | Self::DiffId { .. }
             | Self::Path { .. }
-            | Self::Owner { .. } => Kind::InvalidArgument,
+            | Self::Owner { .. }
+            | Self::Pattern(_) => Kind::InvalidArgument,
             Self::Tree { source, .. } => tree_kind(source),
             Self::SnapshotExists { .. } => Kind::AlreadyExists,
             Self::FileTooLarge { .. } => Kind::OutOfRange,

@@ -16,6 +16,7 @@ use crate::layers::root::{
 };
 use crate::layers::tar::Time;
 use crate::layers::unpack::extract;
+use crate::snapshots::copy::SnapshotCopy;
 use crate::snapshots::{Snapshots, Turn, owner};
 
 /// Symbolic links in the last place that are followed for a destination.
@@ -74,20 +75,7 @@ pub enum Operation {
         mode: Option<u32>,
     },
     /// Copies out of another snapshot.
-    CopySnapshot {
-        /// Its key.
-        from: String,
-        /// Paths with wildcards.
-        sources: Vec<Vec<u8>>,
-        /// Where to.
-        dest: Vec<u8>,
-        /// Into the directory, even if it does not exist.
-        dest_is_dir: bool,
-        /// `user[:group]`.
-        owner: String,
-        /// For everything made.
-        mode: Option<u32>,
-    },
+    CopySnapshot(SnapshotCopy),
     /// Unpacks a tar below a directory.
     Extract {
         /// Of the blob.
@@ -151,14 +139,7 @@ impl Session<'_> {
                 owner,
                 mode,
             } => self.copy_entries(dest, *dest_is_dir, entries, owner, *mode),
-            Operation::CopySnapshot {
-                from,
-                sources,
-                dest,
-                dest_is_dir,
-                owner,
-                mode,
-            } => self.copy_snapshot(from, sources, (dest, *dest_is_dir), owner, *mode),
+            Operation::CopySnapshot(copy) => self.copy_snapshot(copy),
             Operation::Extract {
                 digest,
                 dest,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
+use orlop_proto::dockerignore::Matcher;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 
 use crate::error::{Result, StoreError};
@@ -19,50 +20,76 @@ mod pattern;
 /// Matches of all sources together; more is an accident.
 const MATCHES_MAX: usize = 100_000;
 
-/// What is copied, and as what.
+/// Copies out of another snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotCopy {
+    /// Its key.
+    pub from: String,
+    /// Paths with wildcards.
+    pub sources: Vec<Vec<u8>>,
+    /// Where to.
+    pub dest: Vec<u8>,
+    /// Into the directory, even if it does not exist.
+    pub dest_is_dir: bool,
+    /// `user[:group]`.
+    pub owner: String,
+    /// For everything made.
+    pub mode: Option<u32>,
+    /// What is left out, as in `.dockerignore`.
+    pub exclude: Vec<String>,
+    /// A source that is a link is copied as a link.
+    pub keep_links: bool,
+}
+
+/// As what it is copied, and what of it.
 struct Plan {
     owner: (u32, u32),
     mode: Option<u32>,
+    exclude: Matcher,
+    keep_links: bool,
+}
+
+/// Directories of one source on their way.
+struct Walk {
+    /// First copy of a file with several names.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    /// Made, with the times that they get at the end.
+    directories: Vec<(Vec<u8>, Time)>,
+    todo: Vec<Level>,
+}
+
+/// One directory.
+struct Level {
+    from: OwnedFd,
+    dest: Vec<u8>,
+    to: Option<OwnedFd>,
+    /// Its path below the source.
+    relative: Vec<u8>,
+    /// The directory and those above it that are made only if something in them is copied.
+    unmade: Vec<(Vec<u8>, Stat)>,
 }
 
 impl Session<'_> {
-    /// `dest` comes with whether it is a directory even if it does not exist.
-    pub(crate) fn copy_snapshot(
-        &mut self,
-        from: &str,
-        sources: &[Vec<u8>],
-        dest: (&[u8], bool),
-        spec: &str,
-        mode: Option<u32>,
-    ) -> Result<()> {
-        check_path(dest.0)?;
+    pub(crate) fn copy_snapshot(&mut self, copy: &SnapshotCopy) -> Result<()> {
+        check_path(&copy.dest)?;
         let plan = Plan {
-            owner: self.owner(spec)?,
-            mode,
+            owner: self.owner(&copy.owner)?,
+            mode: copy.mode,
+            exclude: matcher(&copy.exclude)?,
+            keep_links: copy.keep_links,
         };
-        let record = self.snapshots.stat(from)?;
+        let record = self.snapshots.stat(&copy.from)?;
         let source = self.snapshots.merged(&record)?;
-        let mut matches = Vec::new();
-        for pattern in sources {
-            check_path(pattern)?;
-            let found = expand(&source, pattern)?;
-            if found.is_empty() {
-                return Err(StoreError::PathNotFound {
-                    key: from.to_owned(),
-                    path: String::from_utf8_lossy(pattern).into_owned(),
-                });
-            }
-            matches.extend(found);
-        }
-        let into = dest.1 || matches.len() > 1 || self.is_directory(dest.0);
-        let target = self.follow_last(dest.0)?;
+        let matches = matches(&source, copy)?;
+        let into = copy.dest_is_dir || matches.len() > 1 || self.is_directory(&copy.dest);
+        let target = self.follow_last(&copy.dest)?;
         for path in matches {
             self.copy_one(&source, &path, (&target, into), &plan)?;
         }
         Ok(())
     }
 
-    /// A directory stands for its contents; a link is followed inside its own root.
+    /// A directory stands for its contents; a link is followed inside its own root, or kept.
     fn copy_one(
         &mut self,
         source: &Root,
@@ -70,20 +97,23 @@ impl Session<'_> {
         (dest, into): (&[u8], bool),
         plan: &Plan,
     ) -> Result<()> {
-        let stat = source.stat(path).map_err(failed("look at", path))?;
+        let mut flags = OFlags::PATH;
+        flags.set(OFlags::NOFOLLOW, plan.keep_links);
+        let handle = source.open(path, flags).map_err(failed("open", path))?;
+        let stat = rustix::fs::fstat(&handle).map_err(failed("look at", path))?;
         if file_type(&stat) == FileType::Directory {
             let from = source.directory(path).map_err(failed("open", path))?;
             return self.copy_contents(from, &stat, dest, plan);
         }
         let name = split_last(path).map_or(&b""[..], |(_, name)| name);
+        if plan.exclude.ignored(name) {
+            return Ok(());
+        }
         let target = if into {
             join(dest, name)
         } else {
             dest.to_vec()
         };
-        let handle = source
-            .open(path, OFlags::PATH)
-            .map_err(failed("open", path))?;
         let (parent, name) =
             split_last(&target).ok_or_else(|| bad_path(&target, "it is the root directory"))?;
         let parent = self.root.directory_made(parent)?;
@@ -106,54 +136,93 @@ impl Session<'_> {
             directories.push((dest.to_vec(), mtime(stat)));
             self.entries += 1;
         }
+        let level = Level {
+            from,
+            dest: dest.to_vec(),
+            to: Some(to),
+            relative: Vec::new(),
+            unmade: Vec::new(),
+        };
         let mut walk = Walk {
             links: HashMap::new(),
             directories,
-            todo: vec![(from, dest.to_vec())],
+            todo: vec![level],
         };
-        while let Some((from, dest)) = walk.todo.pop() {
-            self.copy_directory(&mut walk, &from, &dest, plan)?;
+        while let Some(level) = walk.todo.pop() {
+            self.copy_directory(&mut walk, level, plan)?;
         }
         self.set_times(&walk.directories)
     }
 
-    fn copy_directory(
-        &mut self,
-        walk: &mut Walk,
-        from: &OwnedFd,
-        dest: &[u8],
-        plan: &Plan,
-    ) -> Result<()> {
-        let to = self.root.directory_made(dest)?;
-        for name in list(from.as_fd()).map_err(failed("list", dest))? {
-            let path = join(dest, &name);
-            let stat = lstat(from.as_fd(), &name).map_err(failed("look at", &path))?;
+    fn copy_directory(&mut self, walk: &mut Walk, mut level: Level, plan: &Plan) -> Result<()> {
+        for name in list(level.from.as_fd()).map_err(failed("list", &level.dest))? {
+            let path = join(&level.dest, &name);
+            let stat = lstat(level.from.as_fd(), &name).map_err(failed("look at", &path))?;
             let Some(stat) = stat else {
                 continue;
             };
+            let relative = join(&level.relative, &name);
+            let ignored = plan.exclude.ignored(&relative);
             if file_type(&stat) == FileType::Directory {
-                let before = self.is_directory(&path);
-                make_directory(to.as_fd(), &name, &path, &plan.attributes(&stat))?;
-                if !before {
-                    walk.directories.push((path.clone(), mtime(&stat)));
+                if !ignored || plan.exclude.may_reinclude_below(&relative) {
+                    let mut below = level.below(&name, relative, &stat)?;
+                    if !ignored {
+                        self.make_all(walk, &mut below.unmade, plan)?;
+                        level.unmade.clear();
+                    }
+                    walk.todo.push(below);
                 }
-                self.entries += 1;
-                let below = open_directory(from.as_fd(), &name).map_err(failed("open", &path))?;
-                walk.todo.push((below, path));
-                continue;
+            } else if !ignored {
+                self.make_all(walk, &mut level.unmade, plan)?;
+                self.copy_entry(walk, &mut level, (&name, path, &stat), plan)?;
             }
-            if stat.st_nlink > 1
-                && let Some(first) = walk.links.get(&(stat.st_dev, stat.st_ino))
-            {
-                self.link(first, (to.as_fd(), &name, &path))?;
-                continue;
-            }
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let handle = rustix::fs::openat(from, os(&name), flags, Mode::empty())
-                .map_err(failed("open", &path))?;
-            self.copy_leaf(&handle, &stat, (to.as_fd(), &name, &path), plan)?;
-            walk.links.insert((stat.st_dev, stat.st_ino), path);
         }
+        Ok(())
+    }
+
+    /// One that exists keeps what it has.
+    fn make_all(
+        &mut self,
+        walk: &mut Walk,
+        unmade: &mut Vec<(Vec<u8>, Stat)>,
+        plan: &Plan,
+    ) -> Result<()> {
+        for (path, stat) in unmade.drain(..) {
+            let existed = self.is_directory(&path);
+            let (parent, name) = split_last(&path).unwrap_or((&[], &path));
+            let parent = self.root.directory_made(parent)?;
+            make_directory(parent.as_fd(), name, &path, &plan.attributes(&stat))?;
+            if !existed {
+                self.entries += 1;
+                walk.directories.push((path, mtime(&stat)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Anything but a directory.
+    fn copy_entry(
+        &mut self,
+        walk: &mut Walk,
+        level: &mut Level,
+        (name, path, stat): (&[u8], Vec<u8>, &Stat),
+        plan: &Plan,
+    ) -> Result<()> {
+        let to = match level.to.take() {
+            Some(to) => to,
+            None => self.root.directory_made(&level.dest)?,
+        };
+        let to = level.to.insert(to);
+        if stat.st_nlink > 1
+            && let Some(first) = walk.links.get(&(stat.st_dev, stat.st_ino))
+        {
+            return self.link(first, (to.as_fd(), name, &path));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let handle = rustix::fs::openat(&level.from, os(name), flags, Mode::empty())
+            .map_err(failed("open", &path))?;
+        self.copy_leaf(&handle, stat, (to.as_fd(), name, &path), plan)?;
+        walk.links.insert((stat.st_dev, stat.st_ino), path);
         Ok(())
     }
 
@@ -207,11 +276,20 @@ impl Session<'_> {
     }
 }
 
-struct Walk {
-    /// First copy of a file with several names.
-    links: HashMap<(u64, u64), Vec<u8>>,
-    directories: Vec<(Vec<u8>, Time)>,
-    todo: Vec<(OwnedFd, Vec<u8>)>,
+impl Level {
+    fn below(&self, name: &[u8], relative: Vec<u8>, stat: &Stat) -> Result<Self> {
+        let dest = join(&self.dest, name);
+        let from = open_directory(self.from.as_fd(), name).map_err(failed("open", &dest))?;
+        let mut unmade = self.unmade.clone();
+        unmade.push((dest.clone(), *stat));
+        Ok(Self {
+            from,
+            dest,
+            to: None,
+            relative,
+            unmade,
+        })
+    }
 }
 
 impl Plan {
@@ -223,6 +301,31 @@ impl Plan {
             mtime: mtime(stat),
         }
     }
+}
+
+/// One pattern of each text, so that no text is more than one line.
+fn matcher(patterns: &[String]) -> Result<Matcher> {
+    if patterns.iter().any(|pattern| pattern.contains('\n')) {
+        return Err(StoreError::Request("a pattern with a line break"));
+    }
+    Ok(Matcher::parse(&patterns.join("\n"))?)
+}
+
+/// What all sources name; each must name something.
+fn matches(root: &Root, copy: &SnapshotCopy) -> Result<Vec<Vec<u8>>> {
+    let mut matches = Vec::new();
+    for source in &copy.sources {
+        check_path(source)?;
+        let found = expand(root, source)?;
+        if found.is_empty() {
+            return Err(StoreError::PathNotFound {
+                key: copy.from.clone(),
+                path: String::from_utf8_lossy(source).into_owned(),
+            });
+        }
+        matches.extend(found);
+    }
+    Ok(matches)
 }
 
 /// The paths that a source names. Without wildcards it names itself, if it exists.

@@ -14,6 +14,7 @@ use crate::error::{Result, StoreError};
 use crate::layers::compress::Codec;
 use crate::layers::tar::Time;
 use crate::snapshots::apply::{Content, Entry, Operation};
+use crate::snapshots::copy::SnapshotCopy;
 use crate::snapshots::diff;
 use crate::snapshots::overlay::Stack;
 use crate::snapshots::record::{Kind, Packed, Record};
@@ -99,14 +100,16 @@ pub(super) fn operation(operation: FileOp) -> Result<Operation> {
             owner: owner(copy.owner),
             mode: copy.mode,
         },
-        Op::CopySnapshot(copy) => Operation::CopySnapshot {
+        Op::CopySnapshot(copy) => Operation::CopySnapshot(SnapshotCopy {
             from: copy.from,
             sources: copy.sources.into_iter().map(Into::into).collect(),
             dest: copy.dest.into(),
             dest_is_dir: copy.dest_is_dir,
             owner: owner(copy.owner),
             mode: copy.mode,
-        },
+            exclude: copy.exclude,
+            keep_links: copy.keep_links,
+        }),
         Op::Extract(extract) => Operation::Extract {
             digest: extract.digest,
             dest: extract.dest.into(),

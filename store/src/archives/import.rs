@@ -79,11 +79,7 @@ impl Archives {
 
     fn layer(&self, archive: impl Read + Send) -> Result<Layer, StoreError> {
         let mut archive = BufReader::with_capacity(BUFFER_BYTES, archive);
-        let format = detect(
-            archive
-                .fill_buf()
-                .map_err(StoreError::io("read", "an archive"))?,
-        )?;
+        let format = detect(archive.fill_buf().map_err(read_failed)?)?;
         let blob = self.content.writer()?;
         if format == Format::Plain {
             let compressed = Compressor::new(blob, Codec::Gzip);
@@ -104,7 +100,7 @@ impl Archives {
             check_tar(&mut plain)?;
             plain.finish()?.1
         };
-        io::copy(&mut tee, &mut io::sink()).map_err(StoreError::io("read", "an archive"))?;
+        io::copy(&mut tee, &mut io::sink()).map_err(read_failed)?;
         let codec = if format == Format::Gzip {
             Codec::Gzip
         } else {
@@ -137,8 +133,19 @@ fn check_tar<R: Read, W: Write>(plain: &mut Plain<R, W>) -> Result<(), StoreErro
         ));
     }
     io::copy(plain, &mut io::sink())
-        .map_err(StoreError::io("read", "an archive"))
+        .map_err(read_failed)
         .map(drop)
+}
+
+/// An error of the system is of our own disk; every other one is of what the client sends.
+fn read_failed(source: io::Error) -> StoreError {
+    match source.raw_os_error() {
+        Some(_) => StoreError::io("write", "a layer")(source),
+        None => StoreError::TarRead {
+            what: "an archive",
+            source,
+        },
+    }
 }
 
 /// The plain tar: hashed, counted, bounded, and copied.

@@ -128,7 +128,9 @@ impl Images {
 
     /// The name (empty if it was not one) and the target.
     fn locate(&self, text: &str) -> Result<(String, Descriptor), StoreError> {
-        if let Some(found) = self.by_id(text)?.filter(|_| text.starts_with("sha256:")) {
+        if text.starts_with("sha256:")
+            && let Some(found) = self.by_id(text)?
+        {
             return Ok((String::new(), found));
         }
         let parsed = text.parse::<Reference>();

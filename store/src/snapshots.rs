@@ -136,6 +136,10 @@ impl Snapshots {
             .filter_map(|record| record.layer.as_deref())
             .map(|layer| self.inner.shelf.tree(layer))
             .collect::<Result<_>>()?;
+        // An image may have the same layer twice, and an overlay must not: all that the lower one makes
+        // or hides, the topmost one makes or hides again.
+        let mut seen = HashSet::new();
+        lower.retain(|tree| seen.insert(tree.clone()));
         if lower.is_empty() {
             lower.push(self.inner.empty.clone());
         }

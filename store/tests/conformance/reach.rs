@@ -1,0 +1,152 @@
+//! How a store is reached, and how a case is run.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orlop_proto::store as pb;
+use orlop_store::Store;
+use orlop_store::config::StoreArgs;
+use orlop_wire::{Endpoint, Listener, MESSAGE_BYTES_MAX, connect, serve};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::transport::server::UdsConnectInfo;
+use tower::ServiceExt as _;
+use tower::util::BoxCloneSyncService;
+
+use crate::NOT_YET;
+use crate::memory::Memory;
+
+/// Long enough for a debug build on a busy machine.
+const CASE_MAX: Duration = Duration::from_secs(120);
+
+/// What a client calls, whatever is behind it.
+pub(crate) type Channel =
+    BoxCloneSyncService<http::Request<Body>, http::Response<Body>, std::io::Error>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    InProcess,
+    Socket,
+    /// Loopback, without any protection.
+    Tcp,
+    Memory,
+}
+
+/// A fresh store of its own, that goes with its last clone.
+#[derive(Clone)]
+pub(crate) struct Subject {
+    way: Way,
+    channel: Channel,
+    _directory: Option<Arc<tempfile::TempDir>>,
+}
+
+macro_rules! clients {
+    ($($name:ident: $module:ident :: $client:ident),+ $(,)?) => {
+        $(pub(crate) fn $name(&self) -> pb::$module::$client<Channel> {
+            pb::$module::$client::new(self.channel.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        })+
+    };
+}
+
+impl Subject {
+    pub(crate) async fn start(way: Way) -> Self {
+        if way == Way::Memory {
+            return Self {
+                way,
+                channel: in_process(Memory::default().routes()),
+                _directory: None,
+            };
+        }
+        let directory = tempfile::tempdir().unwrap();
+        // What nothing needs goes at the next collection, as the contract says.
+        let args = StoreArgs {
+            collect_grace_seconds: 0,
+            disk_reserve_mib: 1,
+            ..StoreArgs::default()
+        };
+        let store = Store::open_with(&directory.path().join("store"), args).unwrap();
+        let routes = store.routes();
+        let channel = match way {
+            Way::Socket => {
+                let path = directory.path().join("run/s.sock");
+                served(&Endpoint::Unix(path), routes).await
+            }
+            Way::Tcp => served(&Endpoint::Tcp(free_port()), routes).await,
+            Way::InProcess | Way::Memory => in_process(routes),
+        };
+        Self {
+            way,
+            channel,
+            _directory: Some(Arc::new(directory)),
+        }
+    }
+
+    /// Another empty store, reached the same way.
+    pub(crate) async fn another(&self) -> Self {
+        Self::start(self.way).await
+    }
+
+    clients! {
+        content: content_client::ContentClient,
+        images: images_client::ImagesClient,
+        snapshots: snapshots_client::SnapshotsClient,
+        leases: leases_client::LeasesClient,
+        archives: archives_client::ArchivesClient,
+        maintenance: maintenance_client::MaintenanceClient,
+    }
+}
+
+/// Calls without a socket, as from the same host.
+fn in_process(routes: Routes) -> Channel {
+    let local = |mut request: http::Request<Body>| {
+        request.extensions_mut().insert(UdsConnectInfo {
+            peer_addr: None,
+            peer_cred: None,
+        });
+        request
+    };
+    let service = routes
+        .map_request(local)
+        .map_err(|never: Infallible| match never {});
+    BoxCloneSyncService::new(service)
+}
+
+async fn served(endpoint: &Endpoint, routes: Routes) -> Channel {
+    let listener = Listener::bind(endpoint, true).await.unwrap();
+    tokio::spawn(async move {
+        let forever = std::future::pending();
+        serve(listener, routes, &[], forever).await.unwrap();
+    });
+    BoxCloneSyncService::new(connect(endpoint).map_err(std::io::Error::other))
+}
+
+fn free_port() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+/// Runs a case; `path` is its module.
+pub(crate) fn run<F: Future<Output = ()>>(path: &str, way: Way, case: impl FnOnce(Subject) -> F) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(async {
+            let case = case(Subject::start(way).await);
+            let ended = tokio::time::timeout(CASE_MAX, case).await;
+            ended.expect("the case comes to an end");
+        });
+    }));
+    let name = path.trim_start_matches("conformance::");
+    let expected = way == Way::Memory || !NOT_YET.contains(&name);
+    match outcome {
+        Ok(()) => assert!(expected, "{name} is built: take it off NOT_YET"),
+        Err(failed) if expected => resume_unwind(failed),
+        Err(_) => {}
+    }
+}

@@ -1,4 +1,4 @@
-//! The life of snapshots through a socket, with real overlays: unpack, prepare, commit, remove, a kill.
+//! Snapshots on the disk: what is there, what is left, and what a kill leaves.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::collections::HashSet;
@@ -6,13 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use orlop_proto::error::{Failure, Kind};
+use orlop_proto::error::Kind;
 use orlop_proto::store::file_op::Op;
-use orlop_proto::store::{
-    ChangeKind, Compression, CopyEntries, ExportSnapshotRequest, GetMountRequest,
-    ListSnapshotsRequest, RemovePath, SnapshotKind, StatSnapshotRequest, UnpackRequest,
-    UsageRequest,
-};
+use orlop_proto::store::{Compression, CopyEntries, RemovePath};
 use orlop_store::Store;
 
 #[path = "support/client.rs"]
@@ -21,57 +17,9 @@ mod client;
 mod service;
 #[path = "support/smith.rs"]
 mod smith;
-use client::{Client, bytes, emptied, file, kind, owner, passwd, python, read_blob, request};
+use client::{Client, bytes, emptied, file, kind, owner, passwd, python, read_blob};
 use service::{names, sha256};
 use smith::Tar;
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_image_is_unpacked_once_and_stacked() {
-    let mut client = Client::start().await;
-    let lower = Tar::new()
-        .file("a", b"1")
-        .file("b", b"1")
-        .directory("d", 0o755)
-        .file("d/x", b"1")
-        .end();
-    let upper = Tar::new()
-        .file("b", b"2")
-        .file(".wh.a", b"")
-        .directory("d", 0o755)
-        .file("d/.wh..wh..opq", b"")
-        .end();
-    let image = client
-        .service
-        .image(&[(&lower, sha256(&lower)), (&upper, sha256(&upper))]);
-    let first = client.unpack(&image).await.unwrap();
-    assert_eq!((first.unpacked, first.existed), (2, 0));
-    let chain = sha256(format!("{} {}", sha256(&lower), sha256(&upper)).as_bytes());
-    assert_eq!(first.name, chain);
-    let second = client.unpack(&image).await.unwrap();
-    assert_eq!((second.unpacked, second.existed), (0, 2));
-    assert_eq!(client.read(&chain, "/b").await.unwrap(), b"2");
-    assert_eq!(kind(client.read(&chain, "a").await), Kind::NotFound);
-    assert_eq!(kind(client.read(&chain, "d/x").await), Kind::NotFound);
-    assert_eq!(kind(client.read(&chain, "d").await), Kind::InvalidArgument);
-    let view = client
-        .rpc
-        .view(request("v", &chain))
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!((view.lower.len(), view.upper.as_str()), (2, ""));
-    assert!(view.lower[0].contains(&sha256(&upper).replace(':', "-")));
-    let absent = sha256(b"absent");
-    assert_eq!(kind(client.unpack(&absent).await), Kind::NotFound);
-    assert_eq!(
-        kind(client.unpack("sha256:../../x").await),
-        Kind::InvalidArgument
-    );
-    // The store mounts layers, and never a snapshot.
-    let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    let snapshots = client.service.state().join("snapshots");
-    assert!(!mounted.contains(snapshots.to_str().unwrap()));
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn h5_a_wrong_diff_id_fails_and_leaves_nothing() {
@@ -93,139 +41,26 @@ async fn h5_a_wrong_diff_id_fails_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a25_many_callers_share_one_unpack_also_of_a_bad_layer() {
-    let mut client = Client::start().await;
-    let good = Tar::new().file("a", &[7; 1 << 20]).end();
-    let bad = Tar::new().file("a", &[7; 1 << 20]).cut()[..600_000].to_vec();
-    let good = client.service.image(&[(&good, sha256(&good))]);
-    let bad = client.service.image(&[(&bad, sha256(&bad))]);
-    let mut calls = Vec::new();
-    for i in 0..16 {
-        let mut rpc = client.rpc.clone();
-        let digest = if i % 2 == 0 {
-            good.clone()
-        } else {
-            bad.clone()
-        };
-        calls.push(tokio::spawn(async move {
-            let request = UnpackRequest {
-                digest,
-                ..Default::default()
-            };
-            (
-                i,
-                rpc.unpack(request)
-                    .await
-                    .map(|answer| answer.into_inner().unpacked),
-            )
-        }));
-    }
-    let mut unpacked = 0;
-    for call in calls {
-        let (i, answer) = call.await.unwrap();
-        assert_eq!(answer.is_ok(), i % 2 == 0);
-        unpacked += answer.unwrap_or(0);
-    }
-    assert_eq!(unpacked, 1);
-    assert_eq!(client.service.left("layers").len(), 1);
-    assert_eq!(client.unpack(&good).await.unwrap().existed, 1);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_step_from_prepare_to_diff() {
+async fn a_step_is_packed_as_python_reads_it() {
     let mut client = Client::start().await;
     let base = client.base(passwd().end()).await;
-    let mount = client.prepare("work", &base).await.unwrap();
-    assert_eq!(mount.lower.len(), 1);
-    assert!(Path::new(&mount.upper).is_dir() && Path::new(&mount.work).is_dir());
-    assert_eq!(
-        kind(client.prepare("work", &base).await),
-        Kind::AlreadyExists
-    );
-    assert_eq!(kind(client.prepare("x", "nothing").await), Kind::NotFound);
-    assert_eq!(
-        kind(client.prepare("../x", &base).await),
-        Kind::InvalidArgument
-    );
-    assert_eq!(
-        kind(client.prepare("x", "work").await),
-        Kind::FailedPrecondition
-    );
-    let again = client
-        .rpc
-        .get_mount(GetMountRequest { key: "work".into() })
-        .await
-        .unwrap();
-    assert_eq!(again.into_inner(), mount);
-
+    client.prepare("work", &base).await.unwrap();
     let blob = client.service.put(b"new");
-    let ops = vec![
-        Op::CopyEntries(CopyEntries {
-            dest: bytes("/opt"),
-            dest_is_dir: true,
-            entries: vec![file("new", &blob, 0o640)],
-            owner: owner("web"),
-            mode: None,
-        }),
-        Op::Remove(RemovePath {
-            path: bytes("/usr/lib/c.txt"),
-        }),
-        Op::Remove(RemovePath {
-            path: bytes("/not/there"),
-        }),
-    ];
+    let copy = CopyEntries {
+        dest: bytes("/opt"),
+        dest_is_dir: true,
+        entries: vec![file("new", &blob, 0o640)],
+        owner: owner("web"),
+        mode: None,
+    };
+    let path = bytes("/usr/lib/c.txt");
+    let ops = vec![Op::CopyEntries(copy), Op::Remove(RemovePath { path })];
     client.apply("work", ops).await.unwrap();
-    let expected = [
-        ("/opt", ChangeKind::Added),
-        ("/opt/new", ChangeKind::Added),
-        ("/usr", ChangeKind::Modified),
-        ("/usr/lib", ChangeKind::Modified),
-        ("/usr/lib/c.txt", ChangeKind::Deleted),
-    ];
-    let expected = expected.map(|(path, kind)| (path.to_owned(), kind));
-    assert_eq!(client.changes("work").await, expected);
     client.commit("work", "step").await.unwrap();
-    assert_eq!(client.changes("step").await, expected);
-    assert_eq!(kind(client.commit("work", "step2").await), Kind::NotFound);
-
-    packed_as_it_should_be(&mut client, &base).await;
-
-    assert_eq!(kind(client.remove(&base).await), Kind::FailedPrecondition);
-    client.remove("step").await.unwrap();
-    client.remove("step").await.unwrap();
-    client.remove(&base).await.unwrap();
-    assert!(client.service.left("layers").is_empty());
-    emptied(&client.service.state().join("trash")).await;
-}
-
-/// The step's layer, in every compression, and what Python reads in it.
-async fn packed_as_it_should_be(client: &mut Client, base: &str) {
-    let diff = client.diff("step", Compression::Unspecified).await;
+    let diff = client.diff("step", Compression::Gzip).await;
+    client.diff("step", Compression::None).await;
     let descriptor = diff.descriptor.clone().unwrap();
-    assert_eq!(
-        descriptor.media_type,
-        "application/vnd.oci.image.layer.v1.tar+gzip"
-    );
-    assert_eq!(client.diff("step", Compression::Gzip).await, diff);
-    let plain = client.diff("step", Compression::None).await;
-    assert_eq!(plain.descriptor.unwrap().digest, diff.diff_id);
-    assert_eq!(
-        client.diff("step", Compression::Zstd).await.diff_id,
-        diff.diff_id
-    );
-    let info = client
-        .rpc
-        .stat(StatSnapshotRequest { key: "step".into() })
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(info.kind(), SnapshotKind::Committed);
-    assert_eq!(
-        (info.parent, info.diff_id),
-        (base.to_owned(), diff.diff_id.clone())
-    );
-
-    let tar = read_blob(client, &diff.diff_id);
+    let tar = read_blob(&client, &diff.diff_id);
     let listed = python(&tar, "print([i.name for i in t])");
     assert_eq!(
         listed,
@@ -237,93 +72,25 @@ async fn packed_as_it_should_be(client: &mut Client, base: &str) {
     );
     assert_eq!(owners, "33 34 0o640 1000.000000005");
     let gunzipped = python(
-        &read_blob(client, &descriptor.digest),
+        &read_blob(&client, &descriptor.digest),
         "print(len(t.getnames()))",
     );
     assert_eq!(gunzipped, "5");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn usage_list_and_limits_of_reading() {
+async fn what_is_removed_leaves_nothing_and_nothing_is_mounted_on_the_host() {
     let mut client = Client::start().await;
-    let base = client
-        .base(
-            Tar::new()
-                .file("big", &vec![1; 2 << 20])
-                .kind(b'6', "pipe")
-                .end(),
-        )
-        .await;
-    let usage = client
-        .rpc
-        .usage(UsageRequest { key: base.clone() })
-        .await
-        .unwrap()
-        .into_inner();
-    assert_eq!(usage.inodes, 3);
-    assert!(usage.bytes >= 2 << 20);
-    assert_eq!(kind(client.read(&base, "big").await), Kind::OutOfRange);
-    assert_eq!(
-        kind(client.read(&base, "pipe").await),
-        Kind::InvalidArgument
-    );
-    client.rpc.view(request("v", &base)).await.unwrap();
-    let mut stream = client
-        .rpc
-        .list(ListSnapshotsRequest {})
-        .await
-        .unwrap()
-        .into_inner();
-    let mut kinds = Vec::new();
-    while let Some(info) = stream.message().await.unwrap() {
-        kinds.push(info.kind());
+    let base = client.base(passwd().end()).await;
+    client.prepare("work", &base).await.unwrap();
+    client.read("work", "etc/passwd").await.unwrap();
+    let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    assert!(!mounted.contains(client.service.state().to_str().unwrap()));
+    for key in ["work", &base] {
+        client.remove(key).await.unwrap();
     }
-    assert_eq!(kinds, [SnapshotKind::Committed, SnapshotKind::View]);
-    assert_eq!(
-        kind(client.commit("v", "c").await),
-        Kind::FailedPrecondition
-    );
-    assert_eq!(kind(client.commit("none", "c").await), Kind::NotFound);
-    client.prepare("w", &base).await.unwrap();
-    assert_eq!(kind(client.commit("w", &base).await), Kind::AlreadyExists);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_whole_tree_is_exported() {
-    let mut client = Client::start().await;
-    let base = client
-        .base(passwd().file("big", &vec![3; 2 << 20]).end())
-        .await;
-    client.prepare("w", &base).await.unwrap();
-    client
-        .apply(
-            "w",
-            vec![Op::Remove(RemovePath {
-                path: bytes("/etc"),
-            })],
-        )
-        .await
-        .unwrap();
-    let mut stream = client
-        .rpc
-        .export(ExportSnapshotRequest { key: "w".into() })
-        .await
-        .unwrap()
-        .into_inner();
-    let mut tar = Vec::new();
-    while let Some(message) = stream.message().await.unwrap() {
-        tar.extend_from_slice(&message.data);
-    }
-    let listed = python(&tar, "print(t.getnames(), t.getmember('big').size)");
-    assert_eq!(
-        listed,
-        "['big', 'lib', 'usr', 'usr/lib', 'usr/lib/a.js', 'usr/lib/b.js', 'usr/lib/c.txt'] 2097152"
-    );
-    let absent = client
-        .rpc
-        .export(ExportSnapshotRequest { key: "x".into() })
-        .await;
-    assert_eq!(Failure::from(absent.err().unwrap()).kind, Kind::NotFound);
+    assert!(client.service.left("layers").is_empty());
+    emptied(&client.service.state().join("trash")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

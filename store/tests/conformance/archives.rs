@@ -190,7 +190,7 @@ async fn a_manifest_without_a_name_is_told(store: Subject) {
     let other = store.another().await;
     let loaded = load(&other, &saved).await.unwrap();
     assert!(loaded.images.is_empty());
-    assert_eq!(loaded.unnamed, [image.digest.clone()]);
+    assert_eq!(loaded.unnamed, [image.digest.as_str()]);
     assert!(names(&other).await.is_empty());
     other.images().put(named("b", &image)).await.unwrap();
 }

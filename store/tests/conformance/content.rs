@@ -191,7 +191,7 @@ async fn a_blob_of_put_many_has_at_most_1_mib(store: Subject) {
 async fn blobs_are_listed_in_order_of_their_digest(store: Subject) {
     let mut expected = Vec::new();
     for n in 0..50_u8 {
-        expected.push(store.blob(&vec![n; 100]).await);
+        expected.push(store.blob(&[n; 100]).await);
     }
     let long = format!("sha512:{}", hex::encode(Sha512::digest([0; 100])));
     store.put_many(vec![put(&long, &[0; 100])]).await.unwrap();

@@ -111,7 +111,7 @@ async fn an_ambiguous_prefix_is_said_to_be_one(store: Subject) {
     for n in 0..17 {
         let word = n.to_string();
         let layer: (&[u8], String) = (b"layer", digest(b"layer"));
-        let image = store.image_of(&[layer.clone()], &word).await;
+        let image = store.image_of(std::slice::from_ref(&layer), &word).await;
         store
             .images()
             .put(named(&format!("n{n}"), &image))

@@ -70,7 +70,7 @@ pub(super) fn clean(path: &[u8]) -> Result<Path, Status> {
 
 /// Whether the tar was cut: it ends with a block of zeros, unless it is empty.
 fn check_end(tar: &[u8]) -> Result<(), Status> {
-    let cut = tar.len() % 512 != 0;
+    let cut = !tar.len().is_multiple_of(512);
     let ends = tar.is_empty() || tar.rchunks(512).next().is_some_and(|last| last == [0; 512]);
     if cut || !ends {
         return Err(malformed("its end was not reached"));

@@ -36,8 +36,8 @@ pub struct ReadRequest {
     /// Number of bytes; 0 means to the end.
     #[prost(int64, tag = "3")]
     pub length: i64,
-    /// Hash the bytes on their way; needs the whole blob (`offset` 0 and `length` 0). The last chunk is
-    /// sent only if the digest is right, otherwise the stream ends with DATA_LOSS.
+    /// Hash the bytes on their way: the last chunk is sent only if the digest is right, otherwise the
+    /// stream ends with DATA_LOSS. For a part of a blob the whole is hashed before its first byte is sent.
     #[prost(bool, tag = "4")]
     pub verify: bool,
 }
@@ -522,7 +522,9 @@ pub struct CopySnapshot {
     pub owner: ::core::option::Option<Owner>,
     #[prost(uint32, optional, tag = "6")]
     pub mode: ::core::option::Option<u32>,
-    /// What to leave out: patterns as in `.dockerignore`, relative to each source directory.
+    /// What to leave out: patterns as in `.dockerignore`, relative to each source directory. A source that
+    /// is no directory is judged by its name. A directory that is left out is made all the same when a
+    /// `!` pattern takes something in it back.
     #[prost(string, repeated, tag = "7")]
     pub exclude: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// Copy a source that is a symbolic link as a link, instead of what it points at.
@@ -1072,8 +1074,8 @@ pub mod content_client {
             self.inner.unary(req, path, codec).await
         }
         /// The bytes, or a range of them, in chunks of at most 1 MiB. Idempotent; any number at once.
-        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk is not what its name says: the blob is
-        /// then put aside, and is here again once it was written again.
+        /// NOT_FOUND; OUT_OF_RANGE (the range is not all within the blob); DATA_LOSS when the file on disk is
+        /// not what its name says: the blob is then put aside, and is here again once it was written again.
         pub async fn read(
             &mut self,
             request: impl tonic::IntoRequest<super::ReadRequest>,
@@ -1123,11 +1125,12 @@ pub mod content_client {
             self.inner.unary(req, path, codec).await
         }
         /// Writes, resumes or commits one ingest; the first message opens it, each later one adds bytes,
-        /// a `commit` (last) verifies and publishes. Without `commit` the bytes stay, to be resumed.
+        /// a `commit` (last) verifies and publishes. Without `commit` the bytes stay, to be resumed; so they do
+        /// when the stream breaks or a message in it is refused.
         /// Committing a blob that exists already succeeds and costs nothing more.
         /// ABORTED when another writer holds the ingest; OUT_OF_RANGE when `offset` is not the durable
-        /// offset (StatIngest tells it); INVALID_ARGUMENT on a digest or size mismatch, which also discards
-        /// the ingest; RESOURCE_EXHAUSTED when the disk is full.
+        /// offset (StatIngest tells it); INVALID_ARGUMENT with reason DIGEST_MISMATCH on a digest or size
+        /// mismatch, which also discards the ingest; RESOURCE_EXHAUSTED when the disk is full.
         pub async fn write(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::WriteRequest>,
@@ -1150,8 +1153,9 @@ pub mod content_client {
             self.inner.client_streaming(req, path, codec).await
         }
         /// Many small blobs (each at most 1 MiB) with one sync for all of them. All that were acknowledged
-        /// are durable; on error a prefix may have been stored. Idempotent; any number at once.
-        /// INVALID_ARGUMENT on a digest mismatch.
+        /// are durable; on error a prefix may have been stored. Idempotent; any number at once. The bytes of
+        /// a blob that is here already are not looked at again.
+        /// INVALID_ARGUMENT with reason DIGEST_MISMATCH on a digest mismatch.
         pub async fn put_many(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::PutManyRequest>,
@@ -1273,8 +1277,8 @@ pub mod content_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Content", "List"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Deletes one blob at once. FAILED_PRECONDITION while an image, a lease or a snapshot needs it;
-        /// idempotent: an unknown one is success.
+        /// Deletes one blob at once. FAILED_PRECONDITION with reason IN_USE while an image or a lease needs it
+        /// (a snapshot needs no blob); idempotent: an unknown one is success.
         pub async fn delete(
             &mut self,
             request: impl tonic::IntoRequest<super::DeleteRequest>,
@@ -1332,8 +1336,8 @@ pub mod content_server {
             + std::marker::Send
             + 'static;
         /// The bytes, or a range of them, in chunks of at most 1 MiB. Idempotent; any number at once.
-        /// NOT_FOUND, OUT_OF_RANGE, DATA_LOSS when the file on disk is not what its name says: the blob is
-        /// then put aside, and is here again once it was written again.
+        /// NOT_FOUND; OUT_OF_RANGE (the range is not all within the blob); DATA_LOSS when the file on disk is
+        /// not what its name says: the blob is then put aside, and is here again once it was written again.
         async fn read(
             &self,
             request: tonic::Request<super::ReadRequest>,
@@ -1346,18 +1350,20 @@ pub mod content_server {
             request: tonic::Request<super::LocateRequest>,
         ) -> std::result::Result<tonic::Response<super::LocateResponse>, tonic::Status>;
         /// Writes, resumes or commits one ingest; the first message opens it, each later one adds bytes,
-        /// a `commit` (last) verifies and publishes. Without `commit` the bytes stay, to be resumed.
+        /// a `commit` (last) verifies and publishes. Without `commit` the bytes stay, to be resumed; so they do
+        /// when the stream breaks or a message in it is refused.
         /// Committing a blob that exists already succeeds and costs nothing more.
         /// ABORTED when another writer holds the ingest; OUT_OF_RANGE when `offset` is not the durable
-        /// offset (StatIngest tells it); INVALID_ARGUMENT on a digest or size mismatch, which also discards
-        /// the ingest; RESOURCE_EXHAUSTED when the disk is full.
+        /// offset (StatIngest tells it); INVALID_ARGUMENT with reason DIGEST_MISMATCH on a digest or size
+        /// mismatch, which also discards the ingest; RESOURCE_EXHAUSTED when the disk is full.
         async fn write(
             &self,
             request: tonic::Request<tonic::Streaming<super::WriteRequest>>,
         ) -> std::result::Result<tonic::Response<super::WriteResponse>, tonic::Status>;
         /// Many small blobs (each at most 1 MiB) with one sync for all of them. All that were acknowledged
-        /// are durable; on error a prefix may have been stored. Idempotent; any number at once.
-        /// INVALID_ARGUMENT on a digest mismatch.
+        /// are durable; on error a prefix may have been stored. Idempotent; any number at once. The bytes of
+        /// a blob that is here already are not looked at again.
+        /// INVALID_ARGUMENT with reason DIGEST_MISMATCH on a digest mismatch.
         async fn put_many(
             &self,
             request: tonic::Request<tonic::Streaming<super::PutManyRequest>>,
@@ -1400,8 +1406,8 @@ pub mod content_server {
             &self,
             request: tonic::Request<super::ListRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListStream>, tonic::Status>;
-        /// Deletes one blob at once. FAILED_PRECONDITION while an image, a lease or a snapshot needs it;
-        /// idempotent: an unknown one is success.
+        /// Deletes one blob at once. FAILED_PRECONDITION with reason IN_USE while an image or a lease needs it
+        /// (a snapshot needs no blob); idempotent: an unknown one is success.
         async fn delete(
             &self,
             request: tonic::Request<super::DeleteRequest>,
@@ -2114,7 +2120,7 @@ pub mod images_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// One image by its exact name. Idempotent. NOT_FOUND.
+        /// One image by its exact name. Idempotent. NOT_FOUND with reason IMAGE_NOT_FOUND.
         pub async fn get(
             &mut self,
             request: impl tonic::IntoRequest<super::GetImageRequest>,
@@ -2136,8 +2142,9 @@ pub mod images_client {
             self.inner.unary(req, path, codec).await
         }
         /// What a person may have typed, made one image: a reference, short or full, with or without a tag
-        /// or digest, or a unique prefix of an image id. Idempotent. NOT_FOUND; INVALID_ARGUMENT (malformed);
-        /// FAILED_PRECONDITION with reason AMBIGUOUS_PREFIX.
+        /// or digest, or a unique prefix of an image id. What can be both is a name, unless it begins with
+        /// `sha256:`. Idempotent. NOT_FOUND with reason IMAGE_NOT_FOUND, also when there is none for the
+        /// platform; INVALID_ARGUMENT (malformed); FAILED_PRECONDITION with reason AMBIGUOUS_PREFIX.
         pub async fn resolve(
             &mut self,
             request: impl tonic::IntoRequest<super::ResolveImageRequest>,
@@ -2159,9 +2166,11 @@ pub mod images_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Images", "Resolve"));
             self.inner.unary(req, path, codec).await
         }
-        /// Points a name at a descriptor, whose whole tree must be here. With `expected` it happens only if
-        /// the name points there now (`absent` for: does not exist). Atomic and durable.
-        /// ABORTED when `expected` does not hold; FAILED_PRECONDITION when a child blob is missing.
+        /// Points a name at a descriptor, whose whole tree must be here: all of a manifest, at least one whole
+        /// image of an index. A short name is taken in its normal form, which is answered. With `expected` it
+        /// happens only if the name points there now (`absent` for: does not exist). Atomic and durable.
+        /// ABORTED when `expected` does not hold; FAILED_PRECONDITION when a child blob is missing;
+        /// INVALID_ARGUMENT when a document of the tree is malformed or has another size than is said of it.
         pub async fn put(
             &mut self,
             request: impl tonic::IntoRequest<super::PutImageRequest>,
@@ -2275,21 +2284,24 @@ pub mod images_server {
     /// Generated trait containing gRPC methods that should be implemented for use with ImagesServer.
     #[async_trait]
     pub trait Images: std::marker::Send + std::marker::Sync + 'static {
-        /// One image by its exact name. Idempotent. NOT_FOUND.
+        /// One image by its exact name. Idempotent. NOT_FOUND with reason IMAGE_NOT_FOUND.
         async fn get(
             &self,
             request: tonic::Request<super::GetImageRequest>,
         ) -> std::result::Result<tonic::Response<super::Image>, tonic::Status>;
         /// What a person may have typed, made one image: a reference, short or full, with or without a tag
-        /// or digest, or a unique prefix of an image id. Idempotent. NOT_FOUND; INVALID_ARGUMENT (malformed);
-        /// FAILED_PRECONDITION with reason AMBIGUOUS_PREFIX.
+        /// or digest, or a unique prefix of an image id. What can be both is a name, unless it begins with
+        /// `sha256:`. Idempotent. NOT_FOUND with reason IMAGE_NOT_FOUND, also when there is none for the
+        /// platform; INVALID_ARGUMENT (malformed); FAILED_PRECONDITION with reason AMBIGUOUS_PREFIX.
         async fn resolve(
             &self,
             request: tonic::Request<super::ResolveImageRequest>,
         ) -> std::result::Result<tonic::Response<super::ResolvedImage>, tonic::Status>;
-        /// Points a name at a descriptor, whose whole tree must be here. With `expected` it happens only if
-        /// the name points there now (`absent` for: does not exist). Atomic and durable.
-        /// ABORTED when `expected` does not hold; FAILED_PRECONDITION when a child blob is missing.
+        /// Points a name at a descriptor, whose whole tree must be here: all of a manifest, at least one whole
+        /// image of an index. A short name is taken in its normal form, which is answered. With `expected` it
+        /// happens only if the name points there now (`absent` for: does not exist). Atomic and durable.
+        /// ABORTED when `expected` does not hold; FAILED_PRECONDITION when a child blob is missing;
+        /// INVALID_ARGUMENT when a document of the tree is malformed or has another size than is said of it.
         async fn put(
             &self,
             request: tonic::Request<super::PutImageRequest>,
@@ -2810,7 +2822,8 @@ pub mod snapshots_client {
         }
         /// Makes the layers of an image mountable, all at once and each verified against its diff id.
         /// Idempotent, and cheap when done before; several callers share the work.
-        /// NOT_FOUND (a blob); INVALID_ARGUMENT (digest, diff id or tar is wrong; nothing is left behind).
+        /// NOT_FOUND (a blob, or an image for this host); INVALID_ARGUMENT (digest or tar, or with reason
+        /// DIGEST_MISMATCH a diff id, is wrong; nothing is left behind).
         pub async fn unpack(
             &mut self,
             request: impl tonic::IntoRequest<super::UnpackRequest>,
@@ -2832,7 +2845,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Unpack"));
             self.inner.unary(req, path, codec).await
         }
-        /// A new active snapshot. ALREADY_EXISTS (the key); NOT_FOUND (the parent).
+        /// A new active snapshot. ALREADY_EXISTS (the key); NOT_FOUND (the parent); FAILED_PRECONDITION (the
+        /// parent is not committed).
         pub async fn prepare(
             &mut self,
             request: impl tonic::IntoRequest<super::PrepareRequest>,
@@ -2854,7 +2868,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Prepare"));
             self.inner.unary(req, path, codec).await
         }
-        /// A read-only view of a committed snapshot under a key. ALREADY_EXISTS; NOT_FOUND.
+        /// A read-only view of a committed snapshot under a key. ALREADY_EXISTS; NOT_FOUND;
+        /// FAILED_PRECONDITION (the parent is not committed).
         pub async fn view(
             &mut self,
             request: impl tonic::IntoRequest<super::PrepareRequest>,
@@ -2876,7 +2891,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "View"));
             self.inner.unary(req, path, codec).await
         }
-        /// The mount of an active snapshot or view again. Idempotent. NOT_FOUND.
+        /// The mount of an active snapshot or view again. Idempotent. NOT_FOUND; FAILED_PRECONDITION
+        /// (committed: make a view).
         pub async fn get_mount(
             &mut self,
             request: impl tonic::IntoRequest<super::GetMountRequest>,
@@ -2899,7 +2915,7 @@ pub mod snapshots_client {
             self.inner.unary(req, path, codec).await
         }
         /// Turns an active snapshot into a committed one. The caller has unmounted it. Atomic and durable.
-        /// NOT_FOUND; ALREADY_EXISTS (the name); FAILED_PRECONDITION (a view).
+        /// NOT_FOUND; ALREADY_EXISTS (the name); FAILED_PRECONDITION (not active).
         pub async fn commit(
             &mut self,
             request: impl tonic::IntoRequest<super::CommitRequest>,
@@ -2922,7 +2938,8 @@ pub mod snapshots_client {
             self.inner.unary(req, path, codec).await
         }
         /// The snapshot's own changes as a layer blob: deterministic, the same tree gives the same digest.
-        /// Works on committed snapshots (remembered) and on active ones. NOT_FOUND.
+        /// Works on committed snapshots (remembered) and on active ones. NOT_FOUND; FAILED_PRECONDITION (a
+        /// view).
         pub async fn diff(
             &mut self,
             request: impl tonic::IntoRequest<super::DiffRequest>,
@@ -2944,7 +2961,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Diff"));
             self.inner.unary(req, path, codec).await
         }
-        /// The snapshot's own changes as a list of paths. Idempotent. NOT_FOUND.
+        /// The snapshot's own changes as a list of paths, parents before children; a view has none.
+        /// Idempotent. NOT_FOUND.
         pub async fn changes(
             &mut self,
             request: impl tonic::IntoRequest<super::ChangesRequest>,
@@ -2972,7 +2990,7 @@ pub mod snapshots_client {
         /// File operations on an active snapshot, in order: what COPY, ADD and WORKDIR need. The first
         /// message names the snapshot. Every path is resolved inside the snapshot's root. On error the
         /// snapshot is left as it is by then; the caller removes it. One caller at a time per snapshot.
-        /// NOT_FOUND (snapshot or source path); INVALID_ARGUMENT; FAILED_PRECONDITION (committed).
+        /// NOT_FOUND (snapshot, source path or blob); INVALID_ARGUMENT; FAILED_PRECONDITION (not active).
         pub async fn apply(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::ApplyRequest>,
@@ -3067,7 +3085,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "List"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Bytes and inodes of the snapshot's own changes. Idempotent. NOT_FOUND.
+        /// Bytes and inodes of the snapshot's own changes, its root among them; a view has none. Idempotent.
+        /// NOT_FOUND.
         pub async fn usage(
             &mut self,
             request: impl tonic::IntoRequest<super::UsageRequest>,
@@ -3113,8 +3132,8 @@ pub mod snapshots_client {
                 .insert(GrpcMethod::new("orlop.store.v1.Snapshots", "Rename"));
             self.inner.unary(req, path, codec).await
         }
-        /// Renames aside at once and deletes in the background. FAILED_PRECONDITION while it has children;
-        /// idempotent: an unknown one is success.
+        /// Renames aside at once and deletes in the background. FAILED_PRECONDITION with reason IN_USE while it
+        /// has children; idempotent: an unknown one is success.
         pub async fn remove(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveSnapshotRequest>,
@@ -3181,34 +3200,39 @@ pub mod snapshots_server {
     pub trait Snapshots: std::marker::Send + std::marker::Sync + 'static {
         /// Makes the layers of an image mountable, all at once and each verified against its diff id.
         /// Idempotent, and cheap when done before; several callers share the work.
-        /// NOT_FOUND (a blob); INVALID_ARGUMENT (digest, diff id or tar is wrong; nothing is left behind).
+        /// NOT_FOUND (a blob, or an image for this host); INVALID_ARGUMENT (digest or tar, or with reason
+        /// DIGEST_MISMATCH a diff id, is wrong; nothing is left behind).
         async fn unpack(
             &self,
             request: tonic::Request<super::UnpackRequest>,
         ) -> std::result::Result<tonic::Response<super::UnpackResponse>, tonic::Status>;
-        /// A new active snapshot. ALREADY_EXISTS (the key); NOT_FOUND (the parent).
+        /// A new active snapshot. ALREADY_EXISTS (the key); NOT_FOUND (the parent); FAILED_PRECONDITION (the
+        /// parent is not committed).
         async fn prepare(
             &self,
             request: tonic::Request<super::PrepareRequest>,
         ) -> std::result::Result<tonic::Response<super::SnapshotMount>, tonic::Status>;
-        /// A read-only view of a committed snapshot under a key. ALREADY_EXISTS; NOT_FOUND.
+        /// A read-only view of a committed snapshot under a key. ALREADY_EXISTS; NOT_FOUND;
+        /// FAILED_PRECONDITION (the parent is not committed).
         async fn view(
             &self,
             request: tonic::Request<super::PrepareRequest>,
         ) -> std::result::Result<tonic::Response<super::SnapshotMount>, tonic::Status>;
-        /// The mount of an active snapshot or view again. Idempotent. NOT_FOUND.
+        /// The mount of an active snapshot or view again. Idempotent. NOT_FOUND; FAILED_PRECONDITION
+        /// (committed: make a view).
         async fn get_mount(
             &self,
             request: tonic::Request<super::GetMountRequest>,
         ) -> std::result::Result<tonic::Response<super::SnapshotMount>, tonic::Status>;
         /// Turns an active snapshot into a committed one. The caller has unmounted it. Atomic and durable.
-        /// NOT_FOUND; ALREADY_EXISTS (the name); FAILED_PRECONDITION (a view).
+        /// NOT_FOUND; ALREADY_EXISTS (the name); FAILED_PRECONDITION (not active).
         async fn commit(
             &self,
             request: tonic::Request<super::CommitRequest>,
         ) -> std::result::Result<tonic::Response<super::SnapshotInfo>, tonic::Status>;
         /// The snapshot's own changes as a layer blob: deterministic, the same tree gives the same digest.
-        /// Works on committed snapshots (remembered) and on active ones. NOT_FOUND.
+        /// Works on committed snapshots (remembered) and on active ones. NOT_FOUND; FAILED_PRECONDITION (a
+        /// view).
         async fn diff(
             &self,
             request: tonic::Request<super::DiffRequest>,
@@ -3219,7 +3243,8 @@ pub mod snapshots_server {
             >
             + std::marker::Send
             + 'static;
-        /// The snapshot's own changes as a list of paths. Idempotent. NOT_FOUND.
+        /// The snapshot's own changes as a list of paths, parents before children; a view has none.
+        /// Idempotent. NOT_FOUND.
         async fn changes(
             &self,
             request: tonic::Request<super::ChangesRequest>,
@@ -3227,7 +3252,7 @@ pub mod snapshots_server {
         /// File operations on an active snapshot, in order: what COPY, ADD and WORKDIR need. The first
         /// message names the snapshot. Every path is resolved inside the snapshot's root. On error the
         /// snapshot is left as it is by then; the caller removes it. One caller at a time per snapshot.
-        /// NOT_FOUND (snapshot or source path); INVALID_ARGUMENT; FAILED_PRECONDITION (committed).
+        /// NOT_FOUND (snapshot, source path or blob); INVALID_ARGUMENT; FAILED_PRECONDITION (not active).
         async fn apply(
             &self,
             request: tonic::Request<tonic::Streaming<super::ApplyRequest>>,
@@ -3257,7 +3282,8 @@ pub mod snapshots_server {
             &self,
             request: tonic::Request<super::ListSnapshotsRequest>,
         ) -> std::result::Result<tonic::Response<Self::ListStream>, tonic::Status>;
-        /// Bytes and inodes of the snapshot's own changes. Idempotent. NOT_FOUND.
+        /// Bytes and inodes of the snapshot's own changes, its root among them; a view has none. Idempotent.
+        /// NOT_FOUND.
         async fn usage(
             &self,
             request: tonic::Request<super::UsageRequest>,
@@ -3269,8 +3295,8 @@ pub mod snapshots_server {
             &self,
             request: tonic::Request<super::RenameSnapshotRequest>,
         ) -> std::result::Result<tonic::Response<super::SnapshotInfo>, tonic::Status>;
-        /// Renames aside at once and deletes in the background. FAILED_PRECONDITION while it has children;
-        /// idempotent: an unknown one is success.
+        /// Renames aside at once and deletes in the background. FAILED_PRECONDITION with reason IN_USE while it
+        /// has children; idempotent: an unknown one is success.
         async fn remove(
             &self,
             request: tonic::Request<super::RemoveSnapshotRequest>,

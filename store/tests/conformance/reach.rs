@@ -31,6 +31,8 @@ pub(crate) enum Way {
     Socket,
     /// Loopback, without any protection.
     Tcp,
+    /// Within the process, and all that is left of the disk is kept in reserve.
+    Full,
     Memory,
 }
 
@@ -61,10 +63,10 @@ impl Subject {
             };
         }
         let directory = tempfile::tempdir().unwrap();
-        // What nothing needs goes at the next collection, as the contract says.
         let args = StoreArgs {
+            // What nothing needs goes at the next collection, as the contract says.
             collect_grace_seconds: 0,
-            disk_reserve_mib: 1,
+            disk_reserve_mib: if way == Way::Full { u32::MAX } else { 1 },
             ..StoreArgs::default()
         };
         let store = Store::open_with(&directory.path().join("store"), args).unwrap();
@@ -75,7 +77,7 @@ impl Subject {
                 served(&Endpoint::Unix(path), routes).await
             }
             Way::Tcp => served(&Endpoint::Tcp(free_port()), routes).await,
-            Way::InProcess | Way::Memory => in_process(routes),
+            Way::InProcess | Way::Full | Way::Memory => in_process(routes),
         };
         Self {
             way,

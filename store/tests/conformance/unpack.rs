@@ -13,6 +13,7 @@ conforms! {
     an_image_is_unpacked_once_and_stacked,
     a_layer_is_the_same_in_every_compression,
     layers_are_shared_between_images,
+    two_hundred_layers_are_one_tree,
     an_image_without_layers_has_no_snapshot,
     h5_a_wrong_diff_id_fails_and_leaves_nothing,
     a_tar_that_is_not_one_leaves_nothing,
@@ -107,6 +108,27 @@ async fn layers_are_shared_between_images(store: Subject) {
         assert_eq!(store.read(&name, n).await.unwrap(), n.as_bytes());
     }
     assert_eq!(kind(store.read(&name, "1").await), Kind::NotFound);
+}
+
+async fn two_hundred_layers_are_one_tree(store: Subject) {
+    let tars: Vec<_> = (0..200_u8)
+        .map(|n| {
+            Tar::new()
+                .file("last", &[n])
+                .file(&format!("own-{n}"), &[n])
+                .end()
+        })
+        .collect();
+    let layers: Vec<_> = tars.iter().map(|tar| layer(tar)).collect();
+    let image = store.image_of(&layers, "").await;
+    let name = store.unpack(&image.digest).await.unwrap().name;
+    assert_eq!(store.read(&name, "last").await.unwrap(), [199]);
+    assert_eq!(store.read(&name, "own-0").await.unwrap(), [0]);
+    store.prepare("k", &name).await.unwrap();
+    let path = crate::calls::bytes("/own-7");
+    let remove = pb::file_op::Op::Remove(pb::RemovePath { path });
+    store.apply("k", vec![remove]).await.unwrap();
+    assert_eq!(listing(&store.export("k").await.unwrap()).len(), 200);
 }
 
 async fn an_image_without_layers_has_no_snapshot(store: Subject) {

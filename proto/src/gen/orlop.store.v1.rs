@@ -78,7 +78,7 @@ pub mod write_request {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct OpenIngest {
-    /// 1 to 128 characters of `\[A-Za-z0-9._-\]`, the first one alphanumeric.
+    /// 1 to 128 characters of `\[A-Za-z0-9._:-\]`, the first one alphanumeric.
     #[prost(string, tag = "1")]
     pub ingest_id: ::prost::alloc::string::String,
     /// Where this writer's first byte goes: the durable offset of an earlier writer, or 0.

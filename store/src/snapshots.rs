@@ -138,7 +138,7 @@ impl Snapshots {
             .collect::<Result<_>>()?;
         // An image may have the same layer twice, and an overlay must not: all that the lower one makes
         // or hides, the topmost one makes or hides again.
-        let mut seen = HashSet::new();
+        let mut seen = std::collections::HashSet::new();
         lower.retain(|tree| seen.insert(tree.clone()));
         if lower.is_empty() {
             lower.push(self.inner.empty.clone());

@@ -12,7 +12,7 @@ use tonic::{Response, Status};
 use crate::calls::{all, commit, data, kind, open, refusal, write};
 use crate::reach::Subject;
 use crate::smith::Tar;
-use crate::words::digest;
+use crate::words::{digest, size};
 
 conforms! {
     without_commit_the_bytes_stay_to_be_resumed,
@@ -44,7 +44,7 @@ async fn writer(store: &Subject, id: &str, bytes: &[u8]) -> Writer {
     sender.send(write(data(bytes))).await.unwrap();
     let mut client = store.content();
     let call = tokio::spawn(async move { client.write(ReceiverStream::new(messages)).await });
-    let written = |info: pb::IngestInfo| info.offset > 0;
+    let written = |info: pb::IngestInfo| info.offset == size(bytes);
     while !store.stat_ingest(id).await.is_ok_and(written) {
         tokio::task::yield_now().await;
     }

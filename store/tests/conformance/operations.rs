@@ -22,6 +22,7 @@ conforms! {
     a_path_is_removed_with_all_below_it,
     owners_are_looked_up_in_the_snapshot,
     operations_come_in_order_and_stop_at_the_first_error,
+    callers_on_one_snapshot_take_turns,
     applying_needs_an_active_snapshot,
 }
 
@@ -522,6 +523,29 @@ async fn operations_come_in_order_and_stop_at_the_first_error(store: Subject) {
     };
     let answer = store.snapshots().apply(tokio_stream::once(nothing)).await;
     assert_eq!(kind(answer), Kind::InvalidArgument);
+}
+
+async fn callers_on_one_snapshot_take_turns(store: Subject) {
+    work(&store).await;
+    let calls = (0..8).map(|n| {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let mkdir = |name: &str| {
+                Op::Mkdir(pb::Mkdir {
+                    path: bytes(&format!("/turns/{name}")),
+                    ..Default::default()
+                })
+            };
+            let own = n.to_string();
+            store.apply("w", vec![mkdir("same"), mkdir(&own)]).await
+        })
+    });
+    let mut made = 0;
+    for call in calls.collect::<Vec<_>>() {
+        made += call.await.unwrap().unwrap();
+    }
+    // `/turns`, `same` and eight of their own.
+    assert_eq!((made, names(&store, "turns").await.len()), (10, 9));
 }
 
 async fn applying_needs_an_active_snapshot(store: Subject) {

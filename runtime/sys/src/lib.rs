@@ -8,6 +8,7 @@
 )]
 
 pub mod bpf;
+pub mod fs;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

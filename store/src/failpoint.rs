@@ -8,6 +8,70 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// Every moment that there is, in order of its name: what the crash harness goes through.
+pub const ALL: &[&str] = &[
+    "archive.import.layer_made",
+    "archive.import.manifest_made",
+    "archive.load.named",
+    "archive.load.published",
+    "collect.blob.removed",
+    "collect.mark.done",
+    "collect.snapshot.removed",
+    "content.publish.durable",
+    "content.publish.gathered",
+    "content.publish.renamed",
+    "content.publish.synced",
+    "content.put_many.published",
+    "content.put_many.sealed",
+    "content.writer.created",
+    "content.writer.ended",
+    "file.write.renamed",
+    "file.write.synced",
+    "image.delete.indexed",
+    "image.delete.removed",
+    "image.put.begun",
+    "image.put.indexed",
+    "image.put.read",
+    "image.put.written",
+    "ingest.commit.discarded",
+    "ingest.commit.held",
+    "ingest.commit.published",
+    "ingest.commit.verified",
+    "ingest.open.made",
+    "ingest.suspend.begun",
+    "ingest.suspend.synced",
+    "ingest.write.some",
+    "lease.change.appended",
+    "lease.change.synced",
+    "lease.delete.removed",
+    "lease.put.written",
+    "snapshot.commit.active_removed",
+    "snapshot.commit.announced",
+    "snapshot.commit.durable",
+    "snapshot.commit.filled",
+    "snapshot.commit.layer_placed",
+    "snapshot.commit.synced",
+    "snapshot.describe.renamed",
+    "snapshot.describe.synced",
+    "snapshot.diff.layer_described",
+    "snapshot.diff.packed",
+    "snapshot.diff.remembered",
+    "snapshot.prepare.drafted",
+    "snapshot.prepare.durable",
+    "snapshot.prepare.published",
+    "snapshot.remove.forgotten",
+    "snapshot.remove.layer_unused",
+    "snapshot.rename.durable",
+    "snapshot.rename.renamed",
+    "snapshot.unpack.begun",
+    "snapshot.unpack.drafted",
+    "snapshot.unpack.filled",
+    "snapshot.unpack.layers_published",
+    "snapshot.unpack.layers_synced",
+    "snapshot.unpack.record_published",
+    "snapshot.unpack.synced",
+];
+
 static ARMED: OnceLock<Failpoint> = OnceLock::new();
 
 /// The moment to die at.
@@ -35,6 +99,7 @@ impl Failpoint {
 
 /// Reaches a moment; does not return when it is the one to die at.
 pub fn reach(name: &str) {
+    debug_assert!(ALL.contains(&name), "{name} is not listed");
     let Some(armed) = ARMED.get().filter(|armed| armed.name == name) else {
         return;
     };
@@ -54,6 +119,8 @@ fn die() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
 
     #[test]
     fn a_name_may_have_a_count() {
@@ -62,5 +129,30 @@ mod tests {
         assert_eq!(armed.left.into_inner(), 3);
         assert_eq!(Failpoint::parse("x").unwrap().left.into_inner(), 1);
         assert!(Failpoint::parse("x:y").is_none());
+    }
+
+    /// The harness goes through the list: a moment that is not in it is never met.
+    #[test]
+    fn the_list_is_what_the_sources_reach() {
+        let mut reached = BTreeSet::new();
+        collect(
+            &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
+            &mut reached,
+        );
+        let listed: Vec<_> = ALL.iter().map(|name| (*name).to_owned()).collect();
+        assert_eq!(listed, reached.into_iter().collect::<Vec<_>>());
+    }
+
+    fn collect(directory: &Path, reached: &mut BTreeSet<String>) {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                collect(&path, reached);
+            } else if !path.ends_with("src/failpoint.rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                let sites = text.split("failpoint::reach(\"").skip(1);
+                reached.extend(sites.filter_map(|site| site.split('"').next().map(str::to_owned)));
+            }
+        }
     }
 }

@@ -35,12 +35,14 @@ pub fn write(directory: &Path, name: &str, content: &[u8]) -> Result<(), StoreEr
     let temporary = directory.join(temporary_name()?);
     let written = write_synced(&temporary, content).and_then(|()| {
         let path = directory.join(name);
+        crate::failpoint::reach("file.write.synced");
         fs::rename(&temporary, &path).map_err(StoreError::io("write", &path))
     });
     if let Err(error) = written {
         fs::remove_file(&temporary).ok();
         return Err(error);
     }
+    crate::failpoint::reach("file.write.renamed");
     sync_directory(directory)
 }
 

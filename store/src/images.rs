@@ -131,6 +131,7 @@ impl Images {
                 digest: gone.to_string(),
             });
         }
+        crate::failpoint::reach("image.put.read");
         let _turn = self.turn(&name);
         self.compare(&name, expected)?;
         let image = Image {
@@ -152,8 +153,11 @@ impl Images {
             path: self.directory.join(&file),
             source,
         })?;
+        crate::failpoint::reach("image.put.begun");
         self.group.replace(&file, &json)?;
+        crate::failpoint::reach("image.put.written");
         self.catalog.put(&listed);
+        crate::failpoint::reach("image.put.indexed");
         self.events.tell(&listed.image, false);
         Ok(listed.image)
     }
@@ -165,7 +169,9 @@ impl Images {
         let image = self.get(name)?;
         self.compare(name, expected)?;
         self.group.remove(&names::file_name(name))?;
+        crate::failpoint::reach("image.delete.removed");
         self.catalog.remove(name);
+        crate::failpoint::reach("image.delete.indexed");
         self.events.tell(&image, true);
         drop(turn);
         // A damaged image may still be deleted: nothing of it is known to be unwanted then.

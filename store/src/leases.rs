@@ -153,6 +153,7 @@ impl Leases {
             resources,
         };
         self.group.replace(&id, &format(&entry)?)?;
+        crate::failpoint::reach("lease.put.written");
         self.lock().insert(id, entry);
         Ok(())
     }
@@ -251,7 +252,9 @@ impl Leases {
         change: fn(Resource) -> Change,
     ) -> Result<(), StoreError> {
         let file = self.change(id, resources, change)?;
-        self.group.sync(&file)
+        self.group.sync(&file)?;
+        crate::failpoint::reach("lease.change.synced");
+        Ok(())
     }
 
     /// Changes a lease in its file and in memory. Gives the file, for a caller that has it synced.
@@ -290,6 +293,7 @@ impl Leases {
                 .map_err(StoreError::io("shorten", &path))?;
             return Err(StoreError::io("write", &path)(error));
         }
+        crate::failpoint::reach("lease.change.appended");
         if let Some(entry) = self.lock().get_mut(id) {
             changes.iter().for_each(|change| entry.apply(change));
         }
@@ -316,6 +320,7 @@ impl Leases {
 
     fn remove(&self, id: &str) -> Result<(), StoreError> {
         self.group.remove(id)?;
+        crate::failpoint::reach("lease.delete.removed");
         self.lock().remove(id);
         Ok(())
     }

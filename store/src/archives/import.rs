@@ -63,11 +63,13 @@ impl Archives {
                 .map_err(|error| StoreError::Archive(format!("its configuration: {error}")))?,
         };
         let layer = self.layer(archive)?;
+        crate::failpoint::reach("archive.import.layer_made");
         let image = configuration(options, config, &layer)?;
         let image_id = self.content.put_bytes(image.as_bytes())?;
         let manifest = manifest(&image_id, image.len() as u64, &layer)?;
         let digest = self.content.put_bytes(manifest.as_bytes())?;
         let target = Descriptor::new(OCI_MANIFEST.into(), manifest.len() as u64, digest);
+        crate::failpoint::reach("archive.import.manifest_made");
         if options.name.is_empty() {
             Tree::read(&self.content, "of the archive", &target)?;
         } else {

@@ -64,6 +64,7 @@ impl Archives {
         }
         self.content
             .publish(members.blobs.into_values().collect())?;
+        crate::failpoint::reach("archive.load.published");
         let mut loaded = Loaded::default();
         for image in found {
             crate::images::Tree::read(&self.content, "of the archive", &image.target)?;
@@ -75,6 +76,7 @@ impl Archives {
                     .images
                     .put(&name, image.target.clone(), &Expected::Any)?;
                 loaded.images.push(put);
+                crate::failpoint::reach("archive.load.named");
             }
         }
         Ok(loaded)

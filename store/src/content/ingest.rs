@@ -219,6 +219,7 @@ impl IngestWriter {
             .write_all(bytes)
             .map_err(StoreError::io("write", path))?;
         self.hasher.update(bytes);
+        crate::failpoint::reach("ingest.write.some");
         self.size += bytes.len() as u64;
         if self.size / RESERVE_CHECK_BYTES != before {
             self.content.check_reserve(0)?;
@@ -239,12 +240,14 @@ impl IngestWriter {
 
     /// Leaves the ingest for a later writer. Returns the durable offset.
     pub fn suspend(mut self) -> Result<u64, StoreError> {
+        crate::failpoint::reach("ingest.suspend.begun");
         let path = self.directory.join(DATA);
         self.file
             .sync_data()
             .map_err(StoreError::io("sync", path))?;
         files::sync_directory(&self.directory)?;
         files::sync_directory(&self.guard.ingests.directory)?;
+        crate::failpoint::reach("ingest.suspend.synced");
         self.guard.park = Some((self.hasher, self.size));
         Ok(self.size)
     }
@@ -274,13 +277,17 @@ impl IngestWriter {
             self.guard.ingests.discard(&self.guard.id)?;
             return Err(error);
         }
+        crate::failpoint::reach("ingest.commit.verified");
         leases.hold(lease, Resource::Blob(digest.to_string()))?;
+        crate::failpoint::reach("ingest.commit.held");
         if !self.content.keep(&digest)? {
             let to = self.content.path(&digest);
             self.content.inner.publisher.publish(vec![(path, to)])?;
         }
+        crate::failpoint::reach("ingest.commit.published");
         self.guard.ingests.discard(&self.guard.id)?;
         METRICS.ingests_committed.inc();
+        crate::failpoint::reach("ingest.commit.discarded");
         Ok((digest, self.size))
     }
 }
@@ -294,6 +301,7 @@ fn open_data(directory: &Path, truncate: bool) -> Result<File, StoreError> {
         let json = serde_json::to_vec(&meta).unwrap_or_default();
         let path = directory.join(META);
         fs::write(&path, json).map_err(StoreError::io("write", &path))?;
+        crate::failpoint::reach("ingest.open.made");
     }
     let path = directory.join(DATA);
     OpenOptions::new()

@@ -98,6 +98,7 @@ fn work(jobs: &Receiver<Job>, known: &Known) {
         }
         let moves: Vec<&Move> = group.iter().flat_map(|job| &job.moves).collect();
         let result = timed(&moves, known).map_err(Arc::new);
+        crate::failpoint::reach("content.publish.durable");
         for job in group {
             // Who does not wait any more needs no answer.
             job.done.send(result.clone()).ok();
@@ -117,7 +118,9 @@ fn timed(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
 }
 
 fn commit(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
+    crate::failpoint::reach("content.publish.gathered");
     let stamps = sync_files(moves)?;
+    crate::failpoint::reach("content.publish.synced");
     let mut directories = BTreeSet::new();
     for ((from, to), stamp) in moves.iter().zip(stamps) {
         match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
@@ -128,6 +131,7 @@ fn commit(moves: &[&Move], known: &Known) -> Result<(), StoreError> {
             Err(rustix::io::Errno::EXIST) => {}
             Err(error) => return Err(StoreError::io("publish", to)(error)),
         }
+        crate::failpoint::reach("content.publish.renamed");
         directories.extend(to.parent());
     }
     directories.into_iter().try_for_each(files::sync_directory)

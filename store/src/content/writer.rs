@@ -50,6 +50,7 @@ impl BlobWriter {
             .mode(0o400)
             .open(&path)
             .map_err(StoreError::io("create", &path))?;
+        crate::failpoint::reach("content.writer.created");
         Ok(Self {
             content: content.clone(),
             file,
@@ -81,6 +82,7 @@ impl BlobWriter {
 
     /// Ends the writing and verifies; [`Content::publish`] makes many durable with one sync.
     pub fn seal(self, expected: Option<(&Digest, u64)>) -> Result<Sealed, StoreError> {
+        crate::failpoint::reach("content.writer.ended");
         let digest = self.hasher.finish()?;
         if let Some((expected, size)) = expected {
             verify(&digest, self.size, expected, Some(size))?;

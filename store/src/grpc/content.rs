@@ -340,11 +340,13 @@ fn put_many(
             continue;
         }
         batch.push(seal(content, &digest, &request.data)?);
+        crate::failpoint::reach("content.put_many.sealed");
         if batch.len() >= BATCH_BLOBS {
             publish(content, std::mem::take(&mut batch), &mut response)?;
         }
     }
     publish(content, batch, &mut response)?;
+    crate::failpoint::reach("content.put_many.published");
     Ok(response)
 }
 

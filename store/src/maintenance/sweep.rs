@@ -11,6 +11,7 @@ impl Maintenance {
     /// larger than its blob.
     pub(super) fn sweep(&self, cutoff: Timestamp, dry_run: bool) -> Result<Collected, StoreError> {
         let marks = self.mark()?;
+        crate::failpoint::reach("collect.mark.done");
         let snapshots = self.snapshots.collect(&marks.snapshots, cutoff, dry_run)?;
         let mut collected = Collected {
             snapshots: snapshots.snapshots,
@@ -20,6 +21,7 @@ impl Maintenance {
         self.each_unmarked(&marks, |blob| {
             let old = blob.wanted < cutoff;
             if old && (dry_run || self.content.remove_unless_wanted(&blob.digest, cutoff)?) {
+                crate::failpoint::reach("collect.blob.removed");
                 collected.blobs += 1;
                 collected.bytes += blob.size;
             }

@@ -51,6 +51,7 @@ impl Snapshots {
         let mut collected = Collected::default();
         for dead in self.dead(live, cutoff)? {
             if dry_run || self.remove_unless_wanted(&dead.name, cutoff)? {
+                crate::failpoint::reach("collect.snapshot.removed");
                 collected.snapshots += 1;
                 collected.bytes += dead.bytes;
             }

@@ -61,7 +61,9 @@ impl Snapshots {
             Some(other) => self.recompress(&record, &other, codec, lease)?,
             None => self.pack(&record, codec, lease)?,
         };
+        crate::failpoint::reach("snapshot.diff.packed");
         self.remember(record, codec, &packed, &diff_id)?;
+        crate::failpoint::reach("snapshot.diff.remembered");
         Ok((packed, diff_id))
     }
 
@@ -91,6 +93,7 @@ impl Snapshots {
                     ..LayerMeta::default()
                 };
                 self.inner.shelf.describe(layer, meta)?;
+                crate::failpoint::reach("snapshot.diff.layer_described");
             }
         }
         record.diff_id = Some(diff_id.to_owned());

@@ -103,7 +103,9 @@ pub(crate) fn replace_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let draft = directory.join(format!(".tmp-{}", random_name()?));
     let file = write_json(&draft, value)?;
     file.sync_data().map_err(failed("sync", &draft))?;
+    crate::failpoint::reach("snapshot.describe.synced");
     fs::rename(&draft, path).map_err(failed("rename", path))?;
+    crate::failpoint::reach("snapshot.describe.renamed");
     sync_directory(directory)
 }
 

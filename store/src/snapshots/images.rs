@@ -218,16 +218,21 @@ impl Snapshots {
             records.push((draft, record));
         }
         let _span = tracing::debug_span!("publish", layers = layers.len()).entered();
+        crate::failpoint::reach("snapshot.unpack.begun");
         files::sync_file_system(inner.records.directory())?;
+        crate::failpoint::reach("snapshot.unpack.synced");
         for source in sources {
             if let Source::New(draft, _) = source {
                 let id = Shelf::id_of(draft.meta()).unwrap_or_default();
                 inner.shelf.publish(draft, &id)?;
             }
         }
+        crate::failpoint::reach("snapshot.unpack.layers_published");
         files::sync_directory(inner.shelf.directory())?;
+        crate::failpoint::reach("snapshot.unpack.layers_synced");
         for (draft, record) in records {
             inner.records.publish(&draft, record)?;
+            crate::failpoint::reach("snapshot.unpack.record_published");
         }
         files::sync_directory(inner.records.directory())
     }

@@ -54,6 +54,7 @@ impl Snapshots {
         self.hold(&wanted.lease, &wanted.key)?;
         let record = Record::new(&wanted.key, kind, parent, wanted.labels);
         let (draft, meta) = inner.records.draft(&record)?;
+        crate::failpoint::reach("snapshot.prepare.drafted");
         let published = self
             .root_like_parent(&record, &draft)
             .and_then(|()| inner.records.publish(&draft, record.clone()));
@@ -61,9 +62,11 @@ impl Snapshots {
             inner.trash.throw(&draft)?;
             return Err(error);
         }
+        crate::failpoint::reach("snapshot.prepare.published");
         meta.sync_all()
             .map_err(files::failed("sync", inner.records.directory()))?;
         files::sync_directory(inner.records.directory())?;
+        crate::failpoint::reach("snapshot.prepare.durable");
         Ok(record)
     }
 
@@ -122,10 +125,13 @@ impl Snapshots {
             inner.shelf.remove(&layer, &inner.trash)?;
             return Err(error);
         }
+        crate::failpoint::reach("snapshot.commit.filled");
         inner.records.admit(record.clone());
         files::sync_directory(&inner.shelf.directory().join(&layer))?;
+        crate::failpoint::reach("snapshot.commit.durable");
         inner.records.remove(key, &inner.trash)?;
         files::sync_directory(inner.records.directory())?;
+        crate::failpoint::reach("snapshot.commit.active_removed");
         Ok(record)
     }
 
@@ -159,6 +165,7 @@ impl Snapshots {
             });
         }
         inner.records.remove(key, &inner.trash)?;
+        crate::failpoint::reach("snapshot.remove.forgotten");
         match record.layer {
             Some(layer) => inner.remove_layer_unless_used(&layer),
             None => Ok(()),
@@ -190,9 +197,12 @@ impl Inner {
         let mut tree = self.shelf.draft()?;
         tree.describe(LayerMeta::default())?;
         self.shelf.place(&tree, layer)?;
+        crate::failpoint::reach("snapshot.commit.layer_placed");
         let (draft, _) = self.records.draft(record)?;
         self.records.announce(&draft, record)?;
+        crate::failpoint::reach("snapshot.commit.announced");
         files::sync_file_system(self.records.directory())?;
+        crate::failpoint::reach("snapshot.commit.synced");
         let upper = self.records.work_of(key).0;
         self.shelf.fill(tree, layer, &upper)
     }
@@ -203,6 +213,7 @@ impl Inner {
         if self.records.uses_layer(layer) {
             return Ok(());
         }
+        crate::failpoint::reach("snapshot.remove.layer_unused");
         self.shelf.remove(layer, &self.trash)
     }
 }

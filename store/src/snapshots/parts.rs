@@ -56,7 +56,9 @@ impl Snapshots {
         let draft = inner.shelf.draft()?;
         let unpacked = inner.shelf.start(&draft, inner.limits).and_then(|making| {
             let mut making = making;
+            crate::failpoint::reach("snapshot.unpack.drafted");
             let facts = unpack(blob, &mut making, inner.limits)?;
+            crate::failpoint::reach("snapshot.unpack.filled");
             if facts.diff_id != diff_id {
                 return Err(StoreError::DiffId {
                     digest: digest.to_owned(),

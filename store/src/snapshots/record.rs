@@ -265,6 +265,7 @@ impl Records {
     pub fn rename(&self, record: Record, new_key: &str) -> Result<Record> {
         self.check_free(new_key)?;
         files::rename_new(&self.place(&record.key), &self.place(new_key))?;
+        crate::failpoint::reach("snapshot.rename.renamed");
         let mut known = self.known();
         known.remove(&record.key);
         let renamed = Record {
@@ -274,6 +275,7 @@ impl Records {
         known.insert(renamed.key.clone(), renamed.clone());
         drop(known);
         files::sync_directory(&self.directory)?;
+        crate::failpoint::reach("snapshot.rename.durable");
         Ok(renamed)
     }
 

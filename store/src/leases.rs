@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
@@ -159,15 +159,28 @@ impl Leases {
     }
 
     /// Holds one resource by a lease; an empty id holds nothing. Call it before the resource becomes
-    /// visible, so that the collector never sees it without its holder.
-    ///
-    /// The line reaches the disk with the file system's next journal commit: what is lost with the
-    /// power is at most a hold on something made in the last seconds.
+    /// visible, so that the collector never sees it without its holder, and [`Self::settle`] before it
+    /// is acknowledged.
     pub fn hold(&self, id: &str, resource: Resource) -> Result<(), StoreError> {
         if id.is_empty() {
             return Ok(());
         }
         self.change(id, [resource], Change::Add).map(drop)
+    }
+
+    /// Makes durable what a lease holds; an empty id or an ended lease holds nothing. Costs nothing
+    /// when it is durable already.
+    pub fn settle(&self, id: &str) -> Result<(), StoreError> {
+        if id.is_empty() {
+            return Ok(());
+        }
+        let path = self.directory.join(id);
+        match File::open(&path).and_then(|file| file.sync_data()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(StoreError::io("sync", &path)(error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Adds resources, durably.
@@ -388,19 +401,19 @@ fn format(entry: &Entry) -> Result<Vec<u8>, StoreError> {
 
 /// What the file of a lease holds; `None` when it is damaged.
 pub(crate) fn read(path: &Path) -> Option<Entry> {
-    parse(&text(path)?).ok()
+    parse(&text(path)?).ok().map(|(entry, _)| entry)
 }
 
-/// The same. A last line that is cut short is one that was never acknowledged: it goes, so that the next
-/// one does not begin in its middle.
+/// The same. What a loss of power left at its end goes, so that the next line does not become a part of
+/// it.
 fn read_mended(directory: &Path, name: &str) -> Result<Option<Entry>, StoreError> {
     let Some(text) = text(&directory.join(name)) else {
         return Ok(None);
     };
-    let Ok(entry) = parse(&text) else {
+    let Ok((entry, whole)) = parse(&text) else {
         return Ok(None);
     };
-    if !text.ends_with('\n') {
+    if !whole {
         files::write(directory, name, &format(&entry)?)?;
     }
     Ok(Some(entry))
@@ -411,17 +424,24 @@ fn text(path: &Path) -> Option<String> {
     regular.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
-fn parse(text: &str) -> Result<Entry, serde_json::Error> {
+/// A lease, and whether its file is whole. A line that is cut short, or has zeros in it because the
+/// file's new length reached the disk without the bytes, was never acknowledged, and neither was what
+/// follows it: each acknowledgement syncs the file from its start. Any other line that cannot be
+/// understood is damage.
+fn parse(text: &str) -> Result<(Entry, bool), serde_json::Error> {
     let mut lines = text.split_inclusive('\n');
     let mut entry = Entry {
         lease: serde_json::from_str(lines.next().unwrap_or_default())?,
         resources: BTreeSet::new(),
         lines: 1,
     };
-    for line in lines.filter(|line| line.ends_with('\n')) {
+    for line in lines {
+        if !line.ends_with('\n') || line.contains('\0') {
+            return Ok((entry, false));
+        }
         entry.apply(&serde_json::from_str(line)?);
     }
-    Ok(entry)
+    Ok((entry, text.ends_with('\n')))
 }
 
 #[cfg(test)]
@@ -529,6 +549,31 @@ mod tests {
             let resources = again.resources(lease).unwrap();
             assert_eq!(resources.len(), 4 * 8);
             assert_eq!(resources, leases.resources(lease).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_a_power_cut_left_of_a_lease_is_the_lease_and_can_be_added_to() {
+        for torn in [
+            &b"{\"add\":{\"sn"[..],
+            &[0; 40],
+            b"\0\0\0\0\n{\"add\":{\"blob\":\"x\"}}\n",
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let leases = Leases::open(directory.path()).unwrap();
+            leases.put("l", None, BTreeMap::new()).unwrap();
+            let mut held = vec![Resource::Blob("sha256:a".into())];
+            leases.add("l", held.clone()).unwrap();
+            let path = directory.path().join("l");
+            let mut file = OpenOptions::new().append(true).open(path).unwrap();
+            file.write_all(torn).unwrap();
+
+            let leases = Leases::open(directory.path()).unwrap();
+            assert_eq!(leases.resources("l").unwrap(), held);
+            held.push(Resource::Snapshot("s".into()));
+            leases.add("l", held.clone()).unwrap();
+            let leases = Leases::open(directory.path()).unwrap();
+            assert_eq!(leases.resources("l").unwrap(), held);
         }
     }
 

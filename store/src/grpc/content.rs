@@ -346,6 +346,7 @@ fn put_many(
         }
     }
     publish(content, batch, &mut response)?;
+    leases.settle(lease.as_deref().unwrap_or_default())?;
     crate::failpoint::reach("content.put_many.published");
     Ok(response)
 }

@@ -162,7 +162,8 @@ impl Snapshots {
         }
         self.inner
             .leases
-            .hold(lease, Resource::Blob(digest.to_owned()))
+            .hold(lease, Resource::Blob(digest.to_owned()))?;
+        self.inner.leases.settle(lease)
     }
 
     /// Tells every path that the snapshot changed, parents before children.

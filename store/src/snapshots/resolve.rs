@@ -12,7 +12,9 @@ use crate::snapshots::images::{ImageLayer, Unpacked};
 impl Snapshots {
     /// Makes the layers of the image that a digest names mountable.
     pub fn unpack_image(&self, digest: &Digest, lease: &str) -> Result<Unpacked> {
-        self.unpack(&image_layers(&self.inner.content, digest)?, lease)
+        let done = self.unpack(&image_layers(&self.inner.content, digest)?, lease)?;
+        self.inner.leases.settle(lease)?;
+        Ok(done)
     }
 }
 

@@ -1,5 +1,7 @@
-//! Uploads: `ingest/<id>/data`, which its writer may leave and come back to. The durable offset is the
-//! length of the file: file systems extend a file only after its bytes are written.
+//! Uploads: `ingest/<id>/data`, which its writer may leave and come back to. `meta.json` beside it says
+//! how many of its bytes are durable. The length of the file does not: after a loss of power it may be
+//! the new one, with zeros where the last bytes were not written yet. So a start cuts what was not
+//! marked.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
@@ -19,8 +21,9 @@ use crate::metrics::METRICS;
 use crate::{StoreError, files, ids};
 
 const REHASH_CHUNK_BYTES: usize = 256 * 1024;
-/// The disk's reserve is checked again after this many bytes.
-const RESERVE_CHECK_BYTES: u64 = 64 * 1024 * 1024;
+/// After this many bytes the disk's reserve is checked again, and what is written is made durable: a
+/// crash costs an upload no more.
+const MARK_BYTES: u64 = 64 * 1024 * 1024;
 const DATA: &str = "data";
 const META: &str = "meta.json";
 
@@ -40,6 +43,9 @@ pub struct IngestInfo {
 #[derive(Debug, serde::Serialize, serde::Deserialize)]
 struct Meta {
     started: Timestamp,
+    /// Bytes that were synced.
+    #[serde(default)]
+    durable: u64,
 }
 
 /// The ingests, and who writes them now.
@@ -60,6 +66,9 @@ enum Slot {
 impl Ingests {
     pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
         files::make_directory(directory)?;
+        for id in files::names(directory)? {
+            cut(&directory.join(id))?;
+        }
         Ok(Self {
             directory: directory.to_owned(),
             slots: Arc::new(Mutex::new("ingests", HashMap::new())),
@@ -78,7 +87,7 @@ impl Ingests {
         };
         let nanoseconds = i32::try_from(metadata.mtime_nsec()).unwrap_or_default();
         let updated = Timestamp::new(metadata.mtime(), nanoseconds).unwrap_or_default();
-        let meta: Option<Meta> = files::read_json(&directory.join(META))?;
+        let meta = read_meta(&directory);
         Ok(IngestInfo {
             id: id.to_owned(),
             offset: metadata.len(),
@@ -213,7 +222,7 @@ impl IngestWriter {
 
     /// Appends bytes.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        let before = self.size / RESERVE_CHECK_BYTES;
+        let before = self.size / MARK_BYTES;
         let path = self.directory.join(DATA);
         self.file
             .write_all(bytes)
@@ -221,8 +230,9 @@ impl IngestWriter {
         self.hasher.update(bytes);
         crate::failpoint::reach("ingest.write.some");
         self.size += bytes.len() as u64;
-        if self.size / RESERVE_CHECK_BYTES != before {
+        if self.size / MARK_BYTES != before {
             self.content.check_reserve(0)?;
+            self.mark()?;
         }
         Ok(())
     }
@@ -238,14 +248,23 @@ impl IngestWriter {
         self.file.try_clone().map_err(StoreError::io("open", path))
     }
 
-    /// Leaves the ingest for a later writer. Returns the durable offset.
-    pub fn suspend(mut self) -> Result<u64, StoreError> {
-        crate::failpoint::reach("ingest.suspend.begun");
+    /// Makes durable what is written by now.
+    fn mark(&self) -> Result<(), StoreError> {
         let path = self.directory.join(DATA);
         self.file
             .sync_data()
             .map_err(StoreError::io("sync", path))?;
-        files::sync_directory(&self.directory)?;
+        let meta = Meta {
+            started: read_meta(&self.directory).map_or_else(Timestamp::now, |meta| meta.started),
+            durable: self.size,
+        };
+        files::write_json(&self.directory, META, &meta)
+    }
+
+    /// Leaves the ingest for a later writer. Returns the durable offset.
+    pub fn suspend(mut self) -> Result<u64, StoreError> {
+        crate::failpoint::reach("ingest.suspend.begun");
+        self.mark()?;
         files::sync_directory(&self.guard.ingests.directory)?;
         crate::failpoint::reach("ingest.suspend.synced");
         self.guard.park = Some((self.hasher, self.size));
@@ -284,6 +303,7 @@ impl IngestWriter {
             let to = self.content.path(&digest);
             self.content.inner.publisher.publish(vec![(path, to)])?;
         }
+        leases.settle(lease)?;
         crate::failpoint::reach("ingest.commit.published");
         self.guard.ingests.discard(&self.guard.id)?;
         METRICS.ingests_committed.inc();
@@ -292,11 +312,37 @@ impl IngestWriter {
     }
 }
 
+/// An upload that was never marked, or whose mark was lost with the power, begins anew.
+fn read_meta(directory: &Path) -> Option<Meta> {
+    files::read_json(&directory.join(META)).unwrap_or_default()
+}
+
+/// Cuts an upload to the bytes that are durable, and removes what a crash left of its marks.
+fn cut(directory: &Path) -> Result<(), StoreError> {
+    let path = directory.join(DATA);
+    let durable = read_meta(directory).map_or(0, |meta| meta.durable);
+    let file = match OpenOptions::new().write(true).open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io("open", &path)(error)),
+    };
+    let size = file
+        .metadata()
+        .map_err(StoreError::io("examine", &path))?
+        .len();
+    if size > durable {
+        file.set_len(durable)
+            .map_err(StoreError::io("shorten", &path))?;
+    }
+    files::remove_unfinished(directory)
+}
+
 fn open_data(directory: &Path, truncate: bool) -> Result<File, StoreError> {
     if !directory.exists() {
         files::make_directory(directory)?;
         let meta = Meta {
             started: Timestamp::now(),
+            durable: 0,
         };
         let json = serde_json::to_vec(&meta).unwrap_or_default();
         let path = directory.join(META);
@@ -335,5 +381,28 @@ fn feed(file: &mut File, hasher: &mut Hasher) -> io::Result<()> {
             0 => return Ok(()),
             count => hasher.update(chunk.get(..count).unwrap_or_default()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_cuts_an_upload_to_what_is_durable_and_needs_no_whole_mark() {
+        let state = tempfile::tempdir().unwrap();
+        let content = Content::open_at(state.path(), 0).unwrap();
+        let mut writer = content.ingest("a", 0, false).unwrap();
+        writer.write(b"durable").unwrap();
+        assert_eq!(writer.suspend().unwrap(), 7);
+        let mut writer = content.ingest("a", 7, false).unwrap();
+        writer.write(&[0; 9]).unwrap();
+        drop((writer, content));
+
+        let content = Content::open_at(state.path(), 0).unwrap();
+        assert_eq!(content.stat_ingest("a").unwrap().offset, 7);
+        fs::write(state.path().join("ingest/a/meta.json"), b"").unwrap();
+        let content = Content::open_at(state.path(), 0).unwrap();
+        assert_eq!(content.list_ingests().unwrap()[0].offset, 0);
     }
 }

@@ -66,6 +66,7 @@ impl Snapshots {
         meta.sync_all()
             .map_err(files::failed("sync", inner.records.directory()))?;
         files::sync_directory(inner.records.directory())?;
+        inner.leases.settle(&wanted.lease)?;
         crate::failpoint::reach("snapshot.prepare.durable");
         Ok(record)
     }
@@ -131,6 +132,7 @@ impl Snapshots {
         crate::failpoint::reach("snapshot.commit.durable");
         inner.records.remove(key, &inner.trash)?;
         files::sync_directory(inner.records.directory())?;
+        inner.leases.settle(&wanted.lease)?;
         crate::failpoint::reach("snapshot.commit.active_removed");
         Ok(record)
     }
@@ -147,10 +149,11 @@ impl Snapshots {
         inner.records.rename(record, new_key)
     }
 
-    /// Removes a snapshot; an unknown one is success.
+    /// Removes a snapshot, durably; an unknown one is success.
     pub fn remove(&self, key: &str) -> Result<()> {
         let _turn = self.inner.turns.take(vec![key.to_owned()]);
-        self.remove_in_turn(key)
+        self.remove_in_turn(key)?;
+        files::sync_directory(self.inner.records.directory())
     }
 
     pub(crate) fn remove_in_turn(&self, key: &str) -> Result<()> {

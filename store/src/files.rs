@@ -137,7 +137,7 @@ pub fn touched(path: &Path) -> Option<Timestamp> {
     Timestamp::try_from(modified).ok()
 }
 
-/// Makes the names in a directory durable.
+/// Makes the names in a directory durable, or the bytes of a file.
 pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory)
         .and_then(|directory| directory.sync_all())

@@ -110,6 +110,7 @@ impl Store {
     pub fn open_with(state: &Path, args: StoreArgs) -> Result<Self, StoreError> {
         files::make_directory(state)?;
         let lock = lock(state)?;
+        settle(state)?;
         let opened = Index::open(&state.join("index"));
         METRICS.index_rebuilds.inc_by(u64::from(opened.empty));
         let index = opened.index;
@@ -161,6 +162,22 @@ impl Store {
     pub fn routes(&self) -> Routes {
         grpc::routes(self)
     }
+}
+
+/// Makes durable what an earlier process was killed before it synced: what is seen from now on must not
+/// be lost with the power.
+fn settle(state: &Path) -> Result<(), StoreError> {
+    let leases = state.join("leases");
+    if leases.exists() {
+        for name in files::names(&leases)? {
+            files::sync_directory(&leases.join(name))?;
+        }
+    }
+    let parts = ["images", "layers", "snapshots", "ingest"].map(|part| state.join(part));
+    let blobs = ["sha256", "sha384", "sha512"].map(|part| state.join("blobs").join(part));
+    let all = parts.iter().chain(&blobs).chain([&leases]);
+    all.filter(|directory| directory.exists())
+        .try_for_each(|directory| files::sync_directory(directory))
 }
 
 fn lock(state: &Path) -> Result<File, StoreError> {

@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim
 
-.PHONY: help build demo test check bench soak install clean
+.PHONY: help build demo test check crash bench soak install clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ test: ## Install what the tests need, build, and run all tests (as root: they ru
 
 check: ## Format, lints with warnings denied, tidy rules
 	cargo fmt --all --check && cargo clippy --workspace --all-targets -- -D warnings && cargo test -q -p orlop-proto-generate && cargo test -q -p orlop-tests --test tidy
+
+crash: build ## Kill the store 1,000 times and cut its power 200 times: what is acknowledged stays
+	cargo run --release -p orlop-tests --bin orlop-crash
 
 bench: build ## Measure ours against Docker's, side by side
 	cargo run --release -p orlop-bench

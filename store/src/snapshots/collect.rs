@@ -65,8 +65,9 @@ impl Snapshots {
     /// What [`Self::collect`] would remove, in an order that can be stopped anywhere: children before
     /// their parents.
     pub fn dead(&self, live: &HashSet<String>, cutoff: Timestamp) -> Result<Vec<Dead>> {
-        let reached = self.reached(live, cutoff);
+        // First what there is, then what is reached: what is made in between is in neither.
         let all = self.list();
+        let reached = self.reached(live, cutoff);
         let mut users: HashMap<&str, usize> = HashMap::new();
         for layer in all.iter().filter_map(|record| record.layer.as_deref()) {
             *users.entry(layer).or_default() += 1;

@@ -84,7 +84,7 @@ pub fn run(plan: &Plan) -> Tally {
     std::thread::scope(|scope| {
         let lanes: Vec<_> = (0..plan.lanes)
             .map(|number| {
-                let seed = chance.next();
+                let seed = chance.number();
                 let disk = plan.power_cuts > 0 && number % 2 == 0;
                 let blows = &blows;
                 scope.spawn(move || run_lane(plan, disk, seed, blows))
@@ -112,7 +112,7 @@ fn retry(plan: &Plan, chance: &mut Chance, mut tally: Tally) -> Tally {
     if blows.kills.is_empty() || !tally.violations.is_empty() {
         return tally;
     }
-    tally.add(run_lane(plan, false, chance.next(), &Mutex::new(blows)));
+    tally.add(run_lane(plan, false, chance.number(), &Mutex::new(blows)));
     tally
 }
 
@@ -150,7 +150,8 @@ impl Blows {
         if Instant::now() > self.until {
             return None;
         }
-        let turn = self.kills.is_empty() || self.power_cuts % 3 != 0 || self.kills.len() % 2 == 0;
+        let kills = u64::try_from(self.kills.len()).unwrap();
+        let turn = kills == 0 || (kills + self.power_cuts).is_multiple_of(2);
         if disk && self.power_cuts > 0 && turn {
             self.power_cuts -= 1;
             return Some(Blow::PowerCut);

@@ -120,7 +120,7 @@ impl Shelf {
                 layers.push(layer.clone());
             }
         }
-        Image::new(layers, chance.next())
+        Image::new(layers, chance.number())
     }
 }
 

@@ -165,9 +165,10 @@ impl Verifier<'_> {
         }
         for (name, register) in names {
             let digest = seen.get(&name);
-            let unknown = register.allowed().flatten().any(|digest| digest == ANY);
-            let allowed = register.allowed().any(|allowed| allowed == digest);
-            if !allowed && !(unknown && digest.is_some()) {
+            let fits = |allowed: Option<&String>| {
+                allowed == digest || (digest.is_some() && allowed.is_some_and(|any| any == ANY))
+            };
+            if !register.allowed().any(fits) {
                 self.violate(format!("{name} points at {digest:?}: {register:?}"));
             }
             settle(&mut self.journal.facts().names, &name, digest.cloned());

@@ -153,7 +153,7 @@ impl Worker {
 
     /// A name of the worker's that was never used.
     fn fresh(&mut self) -> String {
-        let number = self.chance.next();
+        let number = self.chance.number();
         format!("{}-{number:016x}", self.name)
     }
 

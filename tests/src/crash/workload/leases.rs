@@ -56,7 +56,7 @@ impl Worker {
 
     async fn fill_lease(&mut self, id: &str, held: BTreeSet<String>) -> Step {
         let more: Vec<String> = (0..=self.chance.below(RESOURCES_MAX))
-            .map(|_| sha256(&self.chance.next().to_le_bytes()))
+            .map(|_| sha256(&self.chance.number().to_le_bytes()))
             .collect();
         let request = AddResourcesRequest {
             lease: id.to_owned(),

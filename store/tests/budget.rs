@@ -22,7 +22,6 @@ fn open(state: &Path, budget_mib: Option<u64>, grace: u32) -> Store {
         collect_grace_seconds: grace,
         disk_reserve_mib: 1,
         layers: Form::Directory,
-        ..StoreArgs::default()
     };
     Store::open_with(state, args).unwrap()
 }

@@ -18,17 +18,17 @@ macro_rules! conforms {
         $(mod $case {
             #[test]
             fn in_process() {
-                crate::reach::run(module_path!(), crate::Way::InProcess, super::$case);
+                crate::reach::run(crate::Way::InProcess, super::$case);
             }
 
             #[test]
             fn through_a_socket() {
-                crate::reach::run(module_path!(), crate::Way::Socket, super::$case);
+                crate::reach::run(crate::Way::Socket, super::$case);
             }
 
             #[test]
             fn in_memory() {
-                crate::reach::run(module_path!(), crate::Way::Memory, super::$case);
+                crate::reach::run(crate::Way::Memory, super::$case);
             }
         })+
     };
@@ -39,12 +39,12 @@ macro_rules! conforms_on_a_host {
         $(mod $case {
             #[test]
             fn in_process() {
-                crate::reach::run(module_path!(), crate::Way::InProcess, super::$case);
+                crate::reach::run(crate::Way::InProcess, super::$case);
             }
 
             #[test]
             fn through_a_socket() {
-                crate::reach::run(module_path!(), crate::Way::Socket, super::$case);
+                crate::reach::run(crate::Way::Socket, super::$case);
             }
         })+
     };
@@ -67,12 +67,3 @@ mod smith;
 mod snapshots;
 mod unpack;
 mod words;
-
-/// Cases of what the contract has and the real store has not. One that passes must be taken off.
-const NOT_YET: &[&str] = &[
-    "content::a_blob_damaged_on_the_host_is_put_aside_and_heals",
-    "names::a_watch_tells_changes_from_now_on",
-    "images::what_is_resolved_was_used",
-    "maintenance::a_healthy_store_has_no_findings",
-    "maintenance::what_could_go_is_counted",
-];

@@ -85,7 +85,8 @@ async fn what_is_removed_leaves_nothing_and_nothing_is_mounted_on_the_host() {
     client.prepare("work", &base).await.unwrap();
     client.read("work", "etc/passwd").await.unwrap();
     let mounted = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounted.contains(client.service.state().to_str().unwrap()));
+    let snapshots = client.service.state().join("snapshots");
+    assert!(!mounted.contains(snapshots.to_str().unwrap()));
     for key in ["work", &base] {
         client.remove(key).await.unwrap();
     }

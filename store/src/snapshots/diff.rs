@@ -85,7 +85,14 @@ impl Snapshots {
         let mut record = record;
         if record.diff_id.as_deref() != Some(diff_id) {
             record.blobs.clear();
-            if let Some(layer) = &record.layer {
+            // A layer that came from a tar keeps the digest of that one, whatever a new tar of it has.
+            let unnamed = |id: &&String| {
+                self.inner
+                    .shelf
+                    .meta(id)
+                    .is_none_or(|m| m.diff_id.is_none())
+            };
+            if let Some(layer) = record.layer.as_ref().filter(unnamed) {
                 let meta = LayerMeta {
                     diff_id: Some(diff_id.to_owned()),
                     bytes: Some(walked(&self.own_tree(&record)?)?.file_bytes),

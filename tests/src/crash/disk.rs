@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 
 const DISK_BYTES: u64 = 1 << 30;
@@ -62,7 +63,8 @@ impl Place {
 
     /// Switches the machine on again: nobody uses the disk any more, its journal is replayed.
     pub fn restore_power(&self) {
-        run(Command::new("umount").arg(self.root()));
+        // With the layers that a killed store left mounted.
+        run(Command::new("umount").arg("-R").arg(self.root()));
         self.mount();
     }
 
@@ -80,13 +82,22 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if self.disk {
-            let unmounted = Command::new("umount").arg("-l").arg(self.root()).status();
-            if !unmounted.is_ok_and(|status| status.success()) {
-                eprintln!("{} stays mounted", self.root().display());
+        for mount in mounts_below(self.directory.path()) {
+            if let Err(error) = unmount(&mount, UnmountFlags::DETACH) {
+                eprintln!("{} stays mounted: {error}", mount.display());
             }
         }
     }
+}
+
+/// Where something is mounted below a directory, the innermost first.
+fn mounts_below(directory: &Path) -> Vec<PathBuf> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let places = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut below: Vec<PathBuf> = places.map(PathBuf::from).collect();
+    below.retain(|place| place.starts_with(directory));
+    below.reverse();
+    below
 }
 
 /// All files below a directory.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use orlop_proto::store::snapshots_client::SnapshotsClient;
 use orlop_proto::store::{GetMountRequest, SnapshotMount};
+use orlop_store::check::Options;
 use orlop_store::config::StoreArgs;
 use orlop_store::layers::form::Form;
 use orlop_wire::{Endpoint, connect};
@@ -212,4 +213,35 @@ async fn a_killed_store_finds_its_mounts_again_and_an_ended_one_leaves_none() {
     assert_eq!(mounts_below(directory.path()), mounted);
     second.end(Signal::TERM);
     assert!(mounts_below(directory.path()).is_empty());
+}
+
+/// The bits of an image rot, and its length stays.
+#[tokio::test]
+async fn an_image_that_is_not_what_its_blob_makes_is_told() {
+    let mut client = client().await;
+    drop(prepared(&mut client).await);
+    let damaged = |client: &Client| {
+        let mut found = Vec::new();
+        let check = client.service.store.check.clone();
+        let rehash = Options {
+            rehash: true,
+            ..Options::default()
+        };
+        check
+            .run(rehash, &mut |finding| {
+                found.push(finding.kind.as_str().to_owned());
+                Ok(())
+            })
+            .unwrap();
+        found
+    };
+    assert_eq!(damaged(&client), Vec::<String>::new());
+    let layers = client.service.left("layers");
+    let image = client.service.state().join("layers").join(&layers[0]);
+    let image = image.join("image.erofs");
+    let mut bytes = fs::read(&image).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    fs::write(&image, bytes).unwrap();
+    assert_eq!(damaged(&client), ["damaged-layer"]);
 }

@@ -11,13 +11,11 @@ use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint as TonicEndpoint};
 use tower::service_fn;
 
-use crate::Endpoint;
 use crate::listen::with_address;
+use crate::{CONNECTION_WINDOW_BYTES, Endpoint, STREAM_WINDOW_BYTES};
 
 /// Long enough for a loaded host, short enough for a person.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Large windows: on one host the round trip is free, and streams carry megabytes.
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// A channel to a service. It connects at its first use, and again after the service was restarted.
 pub fn connect(endpoint: &Endpoint) -> Channel {
@@ -39,8 +37,8 @@ fn settings(uri: &str) -> TonicEndpoint {
         .unwrap_or_else(|_| http::Uri::from_static("http://localhost"));
     TonicEndpoint::from(uri)
         .connect_timeout(CONNECT_TIMEOUT)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)
 }
 

@@ -12,13 +12,14 @@ use tonic::transport::server::UdsConnectInfo;
 
 use crate::listen::Socket;
 use crate::metrics::{self, CallsLayer};
-use crate::{Endpoint, Listener, PathArgs, telemetry};
+use crate::{
+    CONNECTION_WINDOW_BYTES, Endpoint, Listener, PathArgs, STREAM_WINDOW_BYTES, telemetry,
+};
 
 /// How long calls in flight may go on after the signal to stop. Streams that follow something for
 /// ever are cut then; their clients see UNAVAILABLE.
 const DRAIN: Duration = Duration::from_secs(3);
 const STREAMS_PER_CONNECTION_MAX: u32 = 1024;
-const WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
 /// The options that every service has.
 #[derive(Clone, Debug, clap::Args)]
@@ -127,8 +128,8 @@ pub async fn serve(
     };
     let router = Server::builder()
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)
         .layer(CallsLayer)
         .add_routes(routes);

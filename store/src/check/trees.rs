@@ -9,6 +9,7 @@ pub(super) fn check(parts: &Parts, run: &mut Run<'_>) -> Result<(), StoreError> 
     let mut faults = snapshots.faults(MAKING_MAX)?;
     if run.options.rehash {
         faults.extend(snapshots.layers_of_another_size()?);
+        faults.extend(snapshots.layers_unlike_their_blobs()?);
     }
     for fault in faults {
         let kind = kind_of(&fault);
@@ -31,7 +32,9 @@ fn kind_of(fault: &Fault) -> Kind {
         }
         Fault::Parent { .. } => Kind::MissingParent,
         Fault::Layer { .. } => Kind::MissingLayer,
-        Fault::LayerDescription { .. } | Fault::LayerSize { .. } => Kind::DamagedLayer,
+        Fault::LayerDescription { .. } | Fault::LayerSize { .. } | Fault::LayerBytes { .. } => {
+            Kind::DamagedLayer
+        }
         Fault::Unused { .. } | Fault::LayerStranger { .. } => Kind::OrphanLayer,
     }
 }

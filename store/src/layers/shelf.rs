@@ -194,6 +194,12 @@ impl Shelf {
         Some(image.blocks().saturating_mul(512))
     }
 
+    /// The file of a layer that is kept as an image.
+    pub(crate) fn image(&self, id: &str) -> Option<PathBuf> {
+        let is_image = self.meta(id)?.image;
+        is_image.then(|| self.directory.join(id).join(IMAGE))
+    }
+
     /// When a layer was made here.
     pub fn made(&self, id: &str) -> Option<Timestamp> {
         let metadata = fs::symlink_metadata(self.directory.join(id)).ok()?;
@@ -359,6 +365,11 @@ impl Draft {
             Made::Tree => files::open_directory(&self.place.join(TREE)).map(Root::new),
             Made::Image(_) => mounts::open_image(&self.place.join(IMAGE)).map(Root::new),
         }
+    }
+
+    /// Where its image is, if it is one.
+    pub(crate) fn image(&self) -> PathBuf {
+        self.place.join(IMAGE)
     }
 
     /// Writes what is to be known of the layer.

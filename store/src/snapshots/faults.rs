@@ -1,13 +1,18 @@
 //! What can be wrong with the files of snapshots and layers, and what mends it.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 
 use jiff::SignedDuration;
 
+use super::parts::Source;
 use super::record::{Kind, Record, Records};
 use super::{Snapshots, files, layer_turn};
 use crate::check::is_old;
+use crate::content::digest as digest_of;
 use crate::error::Result;
 use crate::layers::root::Root;
 use crate::layers::usage::usage_of;
@@ -15,6 +20,8 @@ use crate::quarantine::{Quarantine, Suspect};
 
 /// Drafts have names like this; see [`Records::draft`].
 const DRAFT: &str = ".tmp-";
+/// Of two images that are compared.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Something that is not as it should be, of a snapshot or a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +44,8 @@ pub(crate) enum Fault {
         expected: u64,
         actual: u64,
     },
+    /// A layer whose image is not what its blob makes.
+    LayerBytes { id: String },
     /// A layer that no snapshot is made of.
     Unused { id: String },
     /// A directory among the layers that is none.
@@ -52,7 +61,10 @@ impl Fault {
             | Self::Directories { key }
             | Self::Parent { key, .. }
             | Self::Layer { key, .. } => key,
-            Self::LayerDescription { id } | Self::LayerSize { id, .. } | Self::Unused { id } => id,
+            Self::LayerDescription { id }
+            | Self::LayerSize { id, .. }
+            | Self::LayerBytes { id }
+            | Self::Unused { id } => id,
         }
     }
 
@@ -64,6 +76,7 @@ impl Fault {
                 | Self::Parent { .. }
                 | Self::Layer { .. }
                 | Self::LayerSize { .. }
+                | Self::LayerBytes { .. }
         )
     }
 }
@@ -86,6 +99,7 @@ impl fmt::Display for Fault {
                     "its files have {actual} bytes, not {expected} as when it was made"
                 )
             }
+            Self::LayerBytes { .. } => f.write_str("its image is not what its blob makes"),
             Self::Unused { .. } => f.write_str("no snapshot is made of it"),
             Self::LayerStranger { .. } => {
                 f.write_str("it is no layer, or one that was not finished")
@@ -131,6 +145,50 @@ impl Snapshots {
             }
         }
         Ok(faults)
+    }
+
+    /// Layers whose images differ from what their blobs make: the same tar gives the same image, byte for
+    /// byte. Unpacks every layer whose blob is here.
+    pub(crate) fn layers_unlike_their_blobs(&self) -> Result<Vec<Fault>> {
+        let mut faults = Vec::new();
+        let mut seen = HashSet::new();
+        for record in self.list() {
+            let Some(id) = record.layer.clone().filter(|id| seen.insert(id.clone())) else {
+                continue;
+            };
+            let image = self
+                .inner
+                .shelf
+                .image(&id)
+                .is_some_and(|path| path.exists());
+            if image && !self.is_what_its_blob_makes(&record, &id)? {
+                faults.push(Fault::LayerBytes { id });
+            }
+        }
+        Ok(faults)
+    }
+
+    fn is_what_its_blob_makes(&self, record: &Record, id: &str) -> Result<bool> {
+        let inner = &self.inner;
+        let mut digests = record.blobs.values().map(|packed| packed.digest.as_str());
+        let digest =
+            digests.find(|text| digest_of(text).is_ok_and(|one| inner.content.exists(&one)));
+        let (Some(text), Some(diff_id)) = (digest, &record.diff_id) else {
+            return Ok(true);
+        };
+        let part = self.unpack_stream(inner.content.open(&digest_of(text)?)?, text, diff_id)?;
+        let chain = inner.records.chain(record.parent.as_deref())?;
+        let below = chain.into_iter().rev().filter_map(|below| below.layer);
+        let below: Vec<_> = below.map(Source::Here).collect();
+        let Source::New(draft, _) = self.finish_part(part, &record.key, &below)? else {
+            return Ok(true);
+        };
+        let same = inner
+            .shelf
+            .image(id)
+            .is_none_or(|image| same_bytes(&image, &draft.image()));
+        draft.discard(&inner.trash)?;
+        Ok(same)
     }
 
     fn strangers(&self, age: SignedDuration) -> Result<Vec<Fault>> {
@@ -221,7 +279,8 @@ impl Snapshots {
             Fault::Directories { .. }
             | Fault::Parent { .. }
             | Fault::Layer { .. }
-            | Fault::LayerSize { .. } => Ok(()),
+            | Fault::LayerSize { .. }
+            | Fault::LayerBytes { .. } => Ok(()),
         }
     }
 
@@ -244,5 +303,27 @@ impl Snapshots {
         let layers = parts.next().is_some_and(|part| part == "layers");
         let id = parts.next().and_then(|part| part.to_str());
         layers && id.is_some_and(|id| self.inner.shelf.contains(id))
+    }
+}
+
+/// What cannot be read is not the same.
+fn same_bytes(one: &Path, other: &Path) -> bool {
+    let open = |path| File::open(path).map(|file| BufReader::with_capacity(READ_BYTES, file));
+    let (Ok(mut one), Ok(mut other)) = (open(one), open(other)) else {
+        return false;
+    };
+    loop {
+        let (Ok(left), Ok(right)) = (one.fill_buf(), other.fill_buf()) else {
+            return false;
+        };
+        let count = left.len().min(right.len());
+        if left[..count] != right[..count] || (count == 0 && left.len() != right.len()) {
+            return false;
+        }
+        if count == 0 {
+            return true;
+        }
+        one.consume(count);
+        other.consume(count);
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::forms::{forms, images_are_sound};
 use crate::kinds::{PAX, tar};
@@ -24,18 +24,30 @@ fn debian() -> PathBuf {
     let archive = cache.join("debian-bookworm.tar");
     if !archive.exists() {
         fs::create_dir_all(cache).unwrap();
-        let partial = tempfile::NamedTempFile::new_in(cache).unwrap();
-        let made = Command::new("debootstrap")
-            .args(["--variant=minbase", "bookworm"])
-            .args([
-                Path::new("/dev/null"),
-                Path::new("http://deb.debian.org/debian"),
-            ])
-            .status();
-        assert!(made.expect("install debootstrap").success());
-        partial.persist(&archive).unwrap();
+        debootstrap(&archive);
     }
     archive
+}
+
+/// The archive appears whole or not at all.
+fn debootstrap(archive: &Path) {
+    let work = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (root, partial) = (work.path().join("root"), archive.with_extension("partial"));
+    let made = Command::new("debootstrap")
+        .args(["--variant=minbase", "bookworm"])
+        .arg(&root)
+        .stdout(Stdio::null())
+        .status();
+    assert!(made.expect("install debootstrap").success());
+    let packed = Command::new("tar")
+        .args(["--numeric-owner", "--xattrs", "-cf"])
+        .arg(&partial)
+        .arg("-C")
+        .arg(&root)
+        .arg(".")
+        .status();
+    assert!(packed.unwrap().success());
+    fs::rename(partial, archive).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,7 @@ install_packages() {
 
 packages=(busybox-static)
 [ "${1:-}" = test ] && packages+=(buildah debootstrap docker.io docker-registry erofs-utils nftables skopeo strace
-  python3 python3-venv umoci)
+  python3 python3-venv umoci xfsprogs)
 
 missing=()
 for package in "${packages[@]}"; do

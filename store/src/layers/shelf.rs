@@ -372,6 +372,21 @@ impl Draft {
         self.place.join(IMAGE)
     }
 
+    /// Makes a finished draft durable. An image is one file; of a tree nobody knows all.
+    pub fn sync(&self, made: &Made) -> Result<()> {
+        match made {
+            Made::Tree => files::sync_file_system(&self.place),
+            Made::Image(image) => {
+                let synced = image
+                    .sync_data()
+                    .map_err(files::failed("sync", &self.place));
+                synced?;
+                files::sync_file(&self.place.join(META))?;
+                files::sync_directory(&self.place)
+            }
+        }
+    }
+
     /// Writes what is to be known of the layer.
     pub fn describe(&mut self, meta: LayerMeta) -> Result<()> {
         self.meta = meta;

@@ -61,10 +61,10 @@ impl Snapshots {
         if part.is_implicit()? {
             return part.draft.discard(&inner.trash);
         }
-        let Source::New(draft, _) = self.finish_part(part, diff_id, &[])? else {
+        let Source::New(draft, made) = self.finish_part(part, diff_id, &[])? else {
             return Ok(());
         };
-        if let Err(error) = files::sync_file_system(inner.shelf.directory()) {
+        if let Err(error) = draft.sync(&made) {
             draft.discard(&inner.trash)?;
             return Err(error);
         }

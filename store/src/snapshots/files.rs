@@ -126,6 +126,13 @@ pub(crate) fn sync_directory(path: &Path) -> Result<()> {
     rustix::fs::fsync(&directory).map_err(|errno| failed("sync", path)(errno.into()))
 }
 
+/// Makes the bytes of a file durable.
+pub(crate) fn sync_file(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_data())
+        .map_err(failed("sync", path))
+}
+
 /// Makes everything on the file system of a directory durable: one sync for a whole batch.
 pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
     let directory = open_directory(path)?;

@@ -10,6 +10,7 @@ use crate::error::{Result, StoreError};
 use crate::layers::chain::chain_ids;
 use crate::layers::compress::Codec;
 use crate::layers::decompress::{Format, detect};
+use crate::layers::making::Made;
 use crate::layers::shelf::Shelf;
 use crate::snapshots::parts::{Part, Source};
 use crate::snapshots::record::{Kind, Packed, Record};
@@ -198,7 +199,7 @@ impl Snapshots {
         }
     }
 
-    /// Trees before the names that point at them; one sync for all before, one after.
+    /// Trees before the names that point at them, all durable before the first gets its name.
     fn publish_all(
         &self,
         layers: &[ImageLayer],
@@ -214,12 +215,16 @@ impl Snapshots {
             }
             let below = position.checked_sub(1).map(|below| names[below].clone());
             let record = self.record_of(layer, name, below, source)?;
-            let (draft, _) = inner.records.draft(&record)?;
+            let (draft, description) = inner.records.draft(&record)?;
+            description
+                .sync_data()
+                .map_err(files::failed("sync", &draft))?;
+            files::sync_directory(&draft)?;
             records.push((draft, record));
         }
         let _span = tracing::debug_span!("publish", layers = layers.len()).entered();
         crate::failpoint::reach("snapshot.unpack.begun");
-        files::sync_file_system(inner.records.directory())?;
+        sync(&sources)?;
         crate::failpoint::reach("snapshot.unpack.synced");
         for source in sources {
             if let Source::New(draft, _) = source {
@@ -278,6 +283,17 @@ impl Snapshots {
         };
         Ok(BTreeMap::from([(codec, packed)]))
     }
+}
+
+/// One sync of the file system is enough for all trees.
+fn sync(sources: &[Source]) -> Result<()> {
+    let new = sources.iter().filter_map(|source| match source {
+        Source::New(draft, made) => Some((draft, made)),
+        Source::Here(_) => None,
+    });
+    let (trees, images): (Vec<_>, Vec<_>) = new.partition(|(_, made)| matches!(made, Made::Tree));
+    let mut each = images.iter().chain(trees.first());
+    each.try_for_each(|(draft, made)| draft.sync(made))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

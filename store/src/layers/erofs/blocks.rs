@@ -2,8 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZero;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
+
+use rustix::fs::{Advice, fadvise};
 
 use crate::error::{Result, StoreError};
 use crate::layers::apply::write_failed;
@@ -12,6 +15,8 @@ use crate::layers::tar::TarReader;
 
 /// A multiple of the block, so that what is not written yet begins with a block.
 const BUFFER_BYTES: usize = 512 * 1024;
+/// After so many bytes the disk begins to write, so that the sync at the end has little left to do.
+const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// A block's address has 32 bits, and the last value is that of a hole.
 const BYTES_MAX: u64 = (u32::MAX as u64 - 1) * BLOCK as u64;
 
@@ -21,6 +26,8 @@ pub(super) struct Blocks {
     file: File,
     /// Where the buffer goes: always a block's begin.
     written: u64,
+    /// To where the disk was told to write.
+    on_its_way: u64,
     buffer: Vec<u8>,
     filled: usize,
 }
@@ -31,6 +38,7 @@ impl Blocks {
         Self {
             file,
             written: BLOCK as u64,
+            on_its_way: BLOCK as u64,
             buffer: vec![0; BUFFER_BYTES],
             filled: 0,
         }
@@ -134,7 +142,20 @@ impl Blocks {
             .map_err(failed)?;
         self.written += self.filled as u64;
         self.filled = 0;
+        self.write_back();
         Ok(())
+    }
+
+    /// The advice starts the writing, and drops only pages whose writing has ended (Linux,
+    /// `mm/fadvise.c`): those just written stay. It is no more than advice, so that an error is none.
+    fn write_back(&mut self) {
+        let Some(fresh) = NonZero::new(self.written.saturating_sub(self.on_its_way)) else {
+            return;
+        };
+        if fresh.get() >= WRITE_BACK_BYTES {
+            fadvise(&self.file, self.on_its_way, Some(fresh), Advice::DontNeed).ok();
+            self.on_its_way = self.written;
+        }
     }
 }
 

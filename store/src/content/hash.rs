@@ -1,9 +1,15 @@
 //! Digests of streams. `sha2` uses the processor's SHA instructions where it has them.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+
 use oci_spec::image::{Digest, DigestAlgorithm};
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use crate::StoreError;
+
+/// Read from a file at once.
+const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A digest being computed.
 #[derive(Clone, Debug)]
@@ -49,6 +55,17 @@ impl Hasher {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha384(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Takes in what is left of a file.
+    pub(super) fn read_all(&mut self, file: &mut File) -> io::Result<()> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            match file.read(&mut chunk)? {
+                0 => return Ok(()),
+                count => self.update(chunk.get(..count).unwrap_or_default()),
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Seek as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard};
@@ -20,7 +20,6 @@ use crate::locks::Mutex;
 use crate::metrics::METRICS;
 use crate::{StoreError, files, ids};
 
-const REHASH_CHUNK_BYTES: usize = 256 * 1024;
 /// After this many bytes the disk's reserve is checked again, and what is written is made durable: a
 /// crash costs an upload no more.
 const MARK_BYTES: u64 = 64 * 1024 * 1024;
@@ -362,26 +361,16 @@ fn open_data(directory: &Path, truncate: bool) -> Result<File, StoreError> {
 
 fn rehash(file: &mut File) -> io::Result<Hasher> {
     let mut hasher = Hasher::sha256();
-    feed(file, &mut hasher)?;
+    hasher.read_all(file)?;
     Ok(hasher)
 }
 
 fn hash_file(path: &Path, algorithm: &DigestAlgorithm) -> Result<Digest, StoreError> {
     let mut hasher = Hasher::new(algorithm)?;
     File::open(path)
-        .and_then(|mut file| feed(&mut file, &mut hasher))
+        .and_then(|mut file| hasher.read_all(&mut file))
         .map_err(StoreError::io("read", path))?;
     hasher.finish()
-}
-
-fn feed(file: &mut File, hasher: &mut Hasher) -> io::Result<()> {
-    let mut chunk = vec![0; REHASH_CHUNK_BYTES];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(()),
-            count => hasher.update(chunk.get(..count).unwrap_or_default()),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use rustix::fs::OFlags;
 
 use super::{Content, Hasher, not_found};
 use crate::StoreError;
+use crate::metrics::METRICS;
 use crate::quarantine::Suspect;
 
-const CHUNK_BYTES: usize = 256 * 1024;
 /// Half of the blobs that are remembered as good: about 2 MiB of memory.
 const GENERATION: usize = 50_000;
 
@@ -194,7 +194,7 @@ impl Content {
             return Ok((file, stamp));
         }
         let mut hasher = Hasher::new(digest.algorithm())?;
-        if let Err(error) = feed(&mut file, &mut hasher) {
+        if let Err(error) = hasher.read_all(&mut file) {
             return Err(self.unreadable(digest, Some(stamp), error));
         }
         self.judge(digest, stamp, hasher)?;
@@ -296,8 +296,9 @@ impl Content {
             return Ok(());
         }
         let name = format!("{}-{}", digest.algorithm(), digest.digest());
-        let put = self.inner.quarantine.put(Suspect::Blob, &name, &path);
-        put.map(drop)
+        self.inner.quarantine.put(Suspect::Blob, &name, &path)?;
+        METRICS.blobs_quarantined.inc();
+        Ok(())
     }
 }
 
@@ -361,16 +362,6 @@ fn damaged(digest: &Digest, detail: String) -> StoreError {
     StoreError::BlobDamaged {
         digest: digest.to_string(),
         detail,
-    }
-}
-
-fn feed(file: &mut File, hasher: &mut Hasher) -> io::Result<()> {
-    let mut chunk = vec![0; CHUNK_BYTES];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => return Ok(()),
-            count => hasher.update(chunk.get(..count).unwrap_or_default()),
-        }
     }
 }
 

@@ -245,3 +245,16 @@ async fn an_image_that_is_not_what_its_blob_makes_is_told() {
     fs::write(&image, bytes).unwrap();
     assert_eq!(damaged(&client), ["damaged-layer"]);
 }
+
+/// A store that is killed while it asks the kernel leaves the image that it asked with.
+#[test]
+fn what_a_killed_start_left_does_not_stop_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let layers = directory.path().join("layers");
+    fs::create_dir(&layers).unwrap();
+    fs::write(layers.join(".probe-0"), b"half an image").unwrap();
+    fs::create_dir_all(layers.join(".tmp-0/fs")).unwrap();
+    let store = orlop_store::Store::open(directory.path()).unwrap();
+    assert_eq!(service::names(&layers), [""; 0]);
+    drop(store);
+}

@@ -38,7 +38,7 @@ pub fn attach(image: &Path, at: &Path) -> Result<()> {
 pub fn detach(at: &Path) -> Result<()> {
     let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
     match unmount(at, flags) {
-        Ok(()) | Err(Errno::INVAL | Errno::NOENT) => Ok(()),
+        Ok(()) | Err(Errno::INVAL | Errno::NOENT | Errno::NOTDIR) => Ok(()),
         Err(errno) => Err(failed("unmount", at, errno)),
     }
 }

@@ -55,16 +55,19 @@ impl Snapshots {
         let record = Record::new(&wanted.key, kind, parent, wanted.labels);
         let (draft, meta) = inner.records.draft(&record)?;
         crate::failpoint::reach("snapshot.prepare.drafted");
+        let synced = || {
+            let failed = files::failed("sync", inner.records.directory());
+            meta.sync_all().map_err(failed)
+        };
         let published = self
             .root_like_parent(&record, &draft)
+            .and_then(|()| synced())
             .and_then(|()| inner.records.publish(&draft, record.clone()));
         if let Err(error) = published {
             inner.trash.throw(&draft)?;
             return Err(error);
         }
         crate::failpoint::reach("snapshot.prepare.published");
-        meta.sync_all()
-            .map_err(files::failed("sync", inner.records.directory()))?;
         files::sync_directory(inner.records.directory())?;
         inner.leases.settle(&wanted.lease)?;
         crate::failpoint::reach("snapshot.prepare.durable");

@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use jiff::Timestamp;
 use oci_spec::image::Digest;
@@ -74,6 +74,20 @@ struct Inner {
     freeing: Freeing,
     /// Written while a blob is swept: nobody can want it between the look and the removal.
     sweeping: RwLock<()>,
+    /// When the collection that runs began.
+    collection: Mutex<Option<Timestamp>>,
+}
+
+/// A collection runs until this is dropped.
+#[derive(Debug)]
+pub struct Collecting<'a> {
+    content: &'a Content,
+}
+
+impl Drop for Collecting<'_> {
+    fn drop(&mut self) {
+        *self.content.began() = None;
+    }
 }
 
 impl Content {
@@ -97,6 +111,7 @@ impl Content {
                 quarantine: Quarantine::at(state),
                 freeing: Freeing::start(&temporary)?,
                 sweeping: RwLock::default(),
+                collection: Mutex::default(),
                 blobs,
                 temporary,
                 reserve,
@@ -356,9 +371,31 @@ impl Content {
             .sweeping
             .write()
             .unwrap_or_else(PoisonError::into_inner);
-        if self.stat(digest).is_ok_and(|blob| blob.wanted <= then) {
+        let began = self.collection_began();
+        let taken_back =
+            |blob: Blob| blob.wanted <= then && began.is_none_or(|began| blob.wanted < began);
+        if self.stat(digest).is_ok_and(taken_back) {
             self.set_wanted(digest, Timestamp::UNIX_EPOCH);
         }
+    }
+
+    /// Notes that a collection begins now; it ends when the guard is dropped. Wishes that are made
+    /// meanwhile are not taken back: the collection may have passed another name that needs the same,
+    /// and then the wish is all that holds it.
+    pub fn collecting(&self) -> Collecting<'_> {
+        let _sweeping = self.sweep();
+        *self.began() = Some(Timestamp::now());
+        Collecting { content: self }
+    }
+
+    /// When the collection that runs began.
+    pub fn collection_began(&self) -> Option<Timestamp> {
+        *self.began()
+    }
+
+    fn began(&self) -> MutexGuard<'_, Option<Timestamp>> {
+        let began = self.inner.collection.lock();
+        began.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The access time keeps it: of no other use on a blob, and settable without touching the rest.

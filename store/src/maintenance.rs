@@ -105,6 +105,7 @@ impl Maintenance {
             return Ok(Collected::default());
         }
         let began = Instant::now();
+        let _collecting = self.content.collecting();
         let collected = match self.budget {
             None => self.sweep(self.cutoff(), dry_run),
             Some(budget) => self.evict(budget, self.cutoff(), dry_run),

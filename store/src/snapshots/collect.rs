@@ -130,8 +130,11 @@ impl Snapshots {
     /// Takes the grace of these committed snapshots away: the name that they belonged to is gone.
     /// Those that something else needs stay all the same.
     pub fn unwant(&self, names: impl IntoIterator<Item = String>) {
+        // As for blobs: what was wanted while a collection runs stays wanted.
+        let began = self.inner.content.collection_began();
+        let taken_back = |record| began.is_none_or(|began| self.wanted_at(&record) < began);
         for name in names {
-            if self.stat(&name).is_ok() {
+            if self.stat(&name).is_ok_and(taken_back) {
                 let mut times = self.inner.wishes.times();
                 times.insert(name, Timestamp::MIN);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use orlop_proto::store as pb;
 use orlop_store::Store;
 use orlop_store::config::StoreArgs;
+use orlop_store::snapshots::Snapshots;
 use orlop_wire::{Endpoint, Listener, MESSAGE_BYTES_MAX, connect, serve};
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -39,7 +40,19 @@ pub(crate) enum Way {
 pub(crate) struct Subject {
     way: Way,
     channel: Channel,
-    _directory: Option<Arc<tempfile::TempDir>>,
+    _home: Option<Arc<Home>>,
+}
+
+/// Where a store lives. A directory can only go when nothing is mounted in it.
+struct Home {
+    _directory: tempfile::TempDir,
+    snapshots: Snapshots,
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.snapshots.unmount_all().unwrap();
+    }
 }
 
 macro_rules! clients {
@@ -57,7 +70,7 @@ impl Subject {
             return Self {
                 way,
                 channel: in_process(Memory::default().routes()),
-                _directory: None,
+                _home: None,
             };
         }
         let directory = tempfile::tempdir().unwrap();
@@ -77,10 +90,14 @@ impl Subject {
             Way::Tcp => served(&Endpoint::Tcp(free_port()), routes).await,
             Way::InProcess | Way::Full | Way::Memory => in_process(routes),
         };
+        let home = Home {
+            _directory: directory,
+            snapshots: store.snapshots.clone(),
+        };
         Self {
             way,
             channel,
-            _directory: Some(Arc::new(directory)),
+            _home: Some(Arc::new(home)),
         }
     }
 

@@ -128,6 +128,7 @@ impl Lane {
         let load = self.load();
         self.some_time().await;
         load.falls();
+        load.goes_dark();
         self.place.cut_power();
         self.process.kill().await;
         load.ends().await;

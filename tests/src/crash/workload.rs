@@ -36,6 +36,7 @@ struct Worker {
     name: String,
     /// The crash has begun: errors are to be expected.
     falling: Arc<AtomicBool>,
+    dark: Arc<AtomicBool>,
 }
 
 /// Why a worker cannot go on.
@@ -54,12 +55,14 @@ type Step<T = ()> = Result<T, Stop>;
 pub struct Load {
     workers: JoinSet<()>,
     falling: Arc<AtomicBool>,
+    dark: Arc<AtomicBool>,
 }
 
 impl Load {
     /// Sets all workers on a store.
     pub fn start(clients: &Clients, journal: &Journal, shelf: &Shelf, chance: &mut Chance) -> Self {
         let falling = Arc::new(AtomicBool::new(false));
+        let dark = Arc::new(AtomicBool::new(false));
         let mut workers = JoinSet::new();
         let mut worker = |name: &str| Worker {
             clients: clients.clone(),
@@ -68,6 +71,7 @@ impl Load {
             shelf: shelf.clone(),
             name: name.to_owned(),
             falling: falling.clone(),
+            dark: dark.clone(),
         };
         for name in ["blobs-0", "blobs-1"] {
             workers.spawn(worker(name).blobs());
@@ -81,12 +85,23 @@ impl Load {
         workers.spawn(worker("leases-0").leases());
         workers.spawn(worker("reader").reads());
         workers.spawn(worker("collector").collects());
-        Self { workers, falling }
+        Self {
+            workers,
+            falling,
+            dark,
+        }
     }
 
     /// From now on errors are no news.
     pub fn falls(&self) {
         self.falling.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on there is no power: an answer that still comes is none. (A sync that waits while the
+    /// journal is aborted may report success, because its transaction is gone: jbd2,
+    /// `jbd2_complete_transaction`. Without power nobody would hear of it.)
+    pub fn goes_dark(&self) {
+        self.dark.store(true, Ordering::SeqCst);
     }
 
     /// Waits until every worker has noticed that the store is gone. A request that was sent into the
@@ -107,6 +122,7 @@ impl Worker {
     /// Sorts an answer: what the store itself says has details, what the transport says has none.
     fn sort<T>(&self, answer: Result<Response<T>, Status>) -> Step<T> {
         match answer {
+            Ok(_) if self.dark.load(Ordering::SeqCst) => Err(Stop::Crashed),
             Ok(response) => Ok(response.into_inner()),
             Err(status) if status.details().is_empty() => Err(Stop::Crashed),
             Err(_) if self.falling.load(Ordering::SeqCst) => Err(Stop::Crashed),

@@ -428,3 +428,21 @@ impl Fixture {
         self.image(&[&layer])
     }
 }
+
+/// A collection that runs may have passed another name that holds the same blob and came while it ran:
+/// then the wish of that name is all that holds the blob.
+#[test]
+fn r31_the_end_of_a_name_takes_back_no_wish_of_a_collection_that_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    let digest = store.content.put_bytes(b"shared by two names").unwrap();
+    let wanted = || store.content.stat(&digest).unwrap().wanted;
+    let before = wanted();
+    let collecting = store.content.collecting();
+    assert!(store.content.want(&digest));
+    store.content.unwant(&digest, jiff::Timestamp::now());
+    assert!(wanted() >= before, "the wish is still there");
+    drop(collecting);
+    store.content.unwant(&digest, jiff::Timestamp::now());
+    assert_eq!(wanted(), jiff::Timestamp::UNIX_EPOCH);
+}

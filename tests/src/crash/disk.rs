@@ -64,7 +64,12 @@ impl Place {
     /// Switches the machine on again: nobody uses the disk any more, its journal is replayed.
     pub fn restore_power(&self) {
         // With the layers that a killed store left mounted.
-        run(Command::new("umount").arg("-R").arg(self.root()));
+        let unmount = || {
+            let status = Command::new("umount").arg("-R").arg(self.root()).output();
+            status.is_ok_and(|output| output.status.success())
+        };
+        // The files of a killed process are closed a moment after it is gone.
+        crate::eventually("the disk can be unmounted", unmount);
         self.mount();
     }
 

@@ -15,7 +15,7 @@ use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr as _;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLockWriteGuard};
 
 use jiff::Timestamp;
 use oci_spec::image::Digest;
@@ -23,6 +23,7 @@ use orlop_proto::descriptor::parse_digest;
 use rustix::fs::{AtFlags, CWD, StatVfs, Timespec, Timestamps, UTIME_OMIT, utimensat};
 use rustix::io::Errno;
 
+use crate::locks::RwLock;
 use crate::quarantine::Quarantine;
 use crate::{StoreError, files};
 use freeing::Freeing;
@@ -110,7 +111,7 @@ impl Content {
                 hashing: Hashing::default(),
                 quarantine: Quarantine::at(state),
                 freeing: Freeing::start(&temporary)?,
-                sweeping: RwLock::default(),
+                sweeping: RwLock::new("sweep", ()),
                 collection: Mutex::default(),
                 blobs,
                 temporary,
@@ -314,13 +315,13 @@ impl Content {
         digest: &Digest,
         cutoff: Timestamp,
     ) -> Result<bool, StoreError> {
-        // Freeing a large file takes its time: under the lock it only loses its name.
+        // Freeing a file takes its time: under the lock it only loses its name.
         let aside = self.inner.temporary.join(files::temporary_name()?);
         let moved = self.move_unless_wanted(digest, cutoff, &aside)?;
-        if let Some(size) = moved {
-            self.inner.freeing.free(aside, size);
+        if moved {
+            self.inner.freeing.free(aside);
         }
-        Ok(moved.is_some())
+        Ok(moved)
     }
 
     fn move_unless_wanted(
@@ -328,25 +329,22 @@ impl Content {
         digest: &Digest,
         cutoff: Timestamp,
         aside: &Path,
-    ) -> Result<Option<u64>, StoreError> {
+    ) -> Result<bool, StoreError> {
         let _sweeping = self.sweep();
         let path = self.path(digest);
-        let size = match fs::symlink_metadata(&path) {
-            Ok(metadata) if blob(digest.clone(), &metadata).wanted < cutoff => metadata.len(),
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if blob(digest.clone(), &metadata).wanted < cutoff => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(StoreError::io("examine", &path)(error)),
-        };
+        }
         fs::rename(&path, aside).map_err(StoreError::io("remove", &path))?;
-        Ok(Some(size))
+        Ok(true)
     }
 
     /// Taken while a blob leaves its place, so that its name does not change its file meanwhile.
     fn sweep(&self) -> RwLockWriteGuard<'_, ()> {
-        self.inner
-            .sweeping
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.inner.sweeping.write()
     }
 
     /// Notes that somebody wants this blob now, so that the collector leaves it for a while. Whether
@@ -355,22 +353,14 @@ impl Content {
         if self.stat(digest).is_err() {
             return false;
         }
-        let _not_sweeping = self
-            .inner
-            .sweeping
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _not_sweeping = self.inner.sweeping.read();
         self.set_wanted(digest, Timestamp::now())
     }
 
     /// Takes a wish of `then` back: what it was for is gone. Who has wanted the blob since then goes on
     /// wanting it.
     pub fn unwant(&self, digest: &Digest, then: Timestamp) {
-        let _sweeping = self
-            .inner
-            .sweeping
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let _sweeping = self.sweep();
         let began = self.collection_began();
         let taken_back =
             |blob: Blob| blob.wanted <= then && began.is_none_or(|began| blob.wanted < began);

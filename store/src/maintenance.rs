@@ -8,16 +8,19 @@
 //! 3. It sweeps one thing at a time ([`sweep`]): under a lock that only wishes wait for, it looks once
 //!    more whether the thing was wanted, and moves it aside.
 //!
+//! Collections come one after the other; who waits for one shares it with all others who wait ([`rounds`]).
+//!
 //! - [`documents`]: what manifests and indexes hold, read once. [`budget`]: a bound on all bytes.
 //! - [`usage`]: what is on disk.
 
 mod budget;
 mod documents;
 mod mark;
+mod rounds;
 mod sweep;
 mod usage;
 
-use std::sync::{Arc, MutexGuard};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
@@ -28,17 +31,17 @@ use crate::StoreError;
 use crate::content::Content;
 use crate::images::Images;
 use crate::leases::{Leases, Resource};
-use crate::locks::Mutex;
 use crate::metrics::METRICS;
 use crate::quarantine::Quarantine;
 use crate::snapshots::Snapshots;
 pub use budget::Keeper;
 use documents::Documents;
 use mark::{Key, Marks};
+use rounds::Rounds;
 use usage::Blobs;
 pub use usage::DiskUsage;
 
-/// Collects. Clones share the turn: one run at a time.
+/// Collects. Clones share the rounds: one collection at a time.
 #[derive(Clone, Debug)]
 pub struct Maintenance {
     content: Content,
@@ -51,7 +54,7 @@ pub struct Maintenance {
     budget: Option<u64>,
     documents: Documents,
     blobs: Blobs,
-    turn: Arc<Mutex<()>>,
+    rounds: Arc<Rounds>,
 }
 
 /// What a collection removed, or would.
@@ -87,14 +90,14 @@ impl Maintenance {
             grace,
             budget,
             blobs: Blobs::default(),
-            turn: Arc::new(Mutex::new("collection", ())),
+            rounds: Arc::new(Rounds::new()),
         }
     }
 
     /// Removes what nothing references and no lease holds; with a budget only as much of it as is over
     /// the budget, the least recently wanted first. Online: what is wanted after it has begun stays.
+    /// Those who wait for the same collection are all told what it removed.
     pub fn collect(&self, dry_run: bool) -> Result<Collected, StoreError> {
-        let _turn = self.turn();
         // What a damaged name or lease held is not known: see `quarantine`.
         let unseen = self.quarantine.unseen()?;
         if !unseen.is_empty() {
@@ -104,18 +107,25 @@ impl Maintenance {
             );
             return Ok(Collected::default());
         }
-        let began = Instant::now();
-        let _collecting = self.content.collecting();
-        let collected = match self.budget {
-            None => self.sweep(self.cutoff(), dry_run),
-            Some(budget) => self.evict(budget, self.cutoff(), dry_run),
-        }?;
-        if !dry_run {
+        if dry_run {
+            return self.collect_now(dry_run);
+        }
+        self.rounds.share(|| {
+            let began = Instant::now();
+            let _collecting = self.content.collecting();
+            let collected = self.collect_now(dry_run)?;
             let seconds = began.elapsed().as_secs_f64();
             METRICS.collection_seconds.observe(seconds);
             METRICS.collected_bytes.inc_by(collected.bytes);
+            Ok(collected)
+        })
+    }
+
+    fn collect_now(&self, dry_run: bool) -> Result<Collected, StoreError> {
+        match self.budget {
+            None => self.sweep(self.cutoff(), dry_run),
+            Some(budget) => self.evict(budget, self.cutoff(), dry_run),
         }
-        Ok(collected)
     }
 
     /// Adds resources to a lease, durably. What is here when it returns stays while the lease lives.
@@ -188,9 +198,5 @@ impl Maintenance {
         Timestamp::now()
             .saturating_sub(grace)
             .unwrap_or(Timestamp::MIN)
-    }
-
-    fn turn(&self) -> MutexGuard<'_, ()> {
-        self.turn.lock()
     }
 }

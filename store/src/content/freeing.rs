@@ -1,5 +1,5 @@
-//! Gives the space of removed blobs back to the disk. For a large file that takes long: a thread does it,
-//! so that whoever removes does not wait for it.
+//! Gives the space of removed blobs back to the disk. Unlinking waits for the journal of the file system,
+//! for a large file long: a thread does it, so that whoever removes does not wait for it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,10 +8,8 @@ use std::thread;
 
 use crate::StoreError;
 
-/// What is smaller is freed at once, in less time than it takes to tell the thread.
-const LARGE_BYTES: u64 = 1024 * 1024;
 /// Files that may wait; who removes more than that waits too.
-const QUEUE: usize = 256;
+const QUEUE: usize = 4096;
 
 /// The thread's front. It ends with the last handle; what it has not freed goes at the next start.
 #[derive(Debug)]
@@ -30,13 +28,9 @@ impl Freeing {
     }
 
     /// Frees a file that has no name but this one.
-    pub(super) fn free(&self, path: PathBuf, size: u64) {
-        let left = match size {
-            0..LARGE_BYTES => Some(path),
-            _ => self.queue.send(path).err().map(|unsent| unsent.0),
-        };
-        if let Some(path) = left {
-            free(&path);
+    pub(super) fn free(&self, path: PathBuf) {
+        if let Err(unsent) = self.queue.send(path) {
+            free(&unsent.0);
         }
     }
 }

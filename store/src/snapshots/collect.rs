@@ -1,12 +1,13 @@
 //! Removing what nothing needs: committed snapshots that no root reaches, then layers of none.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use jiff::Timestamp;
 
 use crate::error::Result;
 use crate::files::{touch, touched};
+use crate::locks::Mutex;
 use crate::snapshots::Snapshots;
 use crate::snapshots::record::{Kind, Record};
 
@@ -31,7 +32,7 @@ pub struct Dead {
 }
 
 /// What is remembered beside the records.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Wishes {
     /// When committed snapshots were last wanted, as far as this process knows; the time of their
     /// descriptions tells the rest.
@@ -229,6 +230,14 @@ impl Snapshots {
 
 impl Wishes {
     fn times(&self) -> MutexGuard<'_, HashMap<String, Timestamp>> {
-        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+        self.times.lock()
+    }
+}
+
+impl Default for Wishes {
+    fn default() -> Self {
+        Self {
+            times: Mutex::new("snapshot wishes", HashMap::default()),
+        }
     }
 }

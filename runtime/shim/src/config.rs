@@ -6,7 +6,7 @@
 //! | `config.json` | runtime | OCI runtime-spec document (the process, namespaces, mounts, limits) |
 //! | `shim.json` | runtime | [`ShimConfig`] |
 //! | `container.log` | shim | one JSON line per line of output, Docker's json-file format |
-//! | `exit.json` | shim | [`ExitStatus`], durable before anyone is told |
+//! | `exit.json` | shim | [`ExitStatus`], on disk before anyone is told |
 
 use std::path::PathBuf;
 
@@ -53,6 +53,10 @@ pub struct ShimConfig {
     pub user: String,
     /// Make `process.cwd` if it is missing, as an image's WORKDIR promises.
     pub create_cwd: bool,
+    /// `exit.json` need not survive a power cut: the container is removed at its exit, and would be at
+    /// the next boot as well.
+    #[serde(default)]
+    pub volatile_exit: bool,
 }
 
 /// How the root file system is put together; the runtime passes on what the store said.

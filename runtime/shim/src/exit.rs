@@ -6,12 +6,17 @@ use std::path::Path;
 
 use orlop_shim::config::{EXIT_FILE, ExitStatus};
 
-/// Writes `exit.json` so that it survives a power cut: complete or not at all.
-pub(crate) fn record(directory: &Path, status: &ExitStatus) -> io::Result<()> {
+/// Writes `exit.json`: complete or not at all; if it is to be `durable`, so that it survives a power cut.
+pub(crate) fn record(directory: &Path, status: &ExitStatus, durable: bool) -> io::Result<()> {
     let temporary = directory.join(format!("{EXIT_FILE}.new"));
     let mut file = File::create(&temporary)?;
     file.write_all(&serde_json::to_vec(status)?)?;
-    file.sync_data()?;
+    if durable {
+        file.sync_data()?;
+    }
     fs::rename(&temporary, directory.join(EXIT_FILE))?;
-    File::open(directory)?.sync_all()
+    if durable {
+        File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }

@@ -342,7 +342,8 @@ impl<'a> Supervisor<'a> {
             started_at,
             finished_at: now(),
         };
-        if let Err(error) = exit::record(self.given.directory, &status) {
+        let durable = !self.given.config.volatile_exit;
+        if let Err(error) = exit::record(self.given.directory, &status, durable) {
             note(&format!("cannot record the exit: {error}"));
         }
         let ExitStatus {

@@ -13,7 +13,7 @@ use super::record::{MountKind, Record};
 use super::state::{Action, Status};
 use super::{Container, Containers};
 use crate::error::{Error, Result, blocking, exit_code};
-use crate::files;
+use crate::files::{self, Durability};
 use crate::network::{Attachment, NetworkKind, NetworkRequest, PortBinding};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::{self, Surroundings};
@@ -194,6 +194,7 @@ impl Containers {
             window: record.process.window,
             user: record.process.user.clone(),
             create_cwd: true,
+            volatile_exit: record.durability() == Durability::Process,
         };
         let exit = container.directory.join(shim_config::EXIT_FILE);
         files::remove_file(&exit).map_err(Error::file("remove", exit))?;

@@ -107,6 +107,7 @@ impl Box {
             window: None,
             user: String::new(),
             create_cwd: true,
+            volatile_exit: false,
         };
         Self {
             dir,

@@ -319,6 +319,7 @@ impl Content {
         let aside = self.inner.temporary.join(files::temporary_name()?);
         let moved = self.move_unless_wanted(digest, cutoff, &aside)?;
         if moved {
+            crate::failpoint::reach("content.remove.aside");
             self.inner.freeing.free(aside);
         }
         Ok(moved)

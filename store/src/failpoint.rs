@@ -23,8 +23,13 @@ pub const ALL: &[&str] = &[
     "content.publish.synced",
     "content.put_many.published",
     "content.put_many.sealed",
+    "content.remove.aside",
     "content.writer.created",
     "content.writer.ended",
+    "file.group.removed",
+    "file.group.renamed",
+    "file.group.synced",
+    "file.group.written",
     "file.write.renamed",
     "file.write.synced",
     "image.delete.indexed",
@@ -45,6 +50,11 @@ pub const ALL: &[&str] = &[
     "lease.change.synced",
     "lease.delete.removed",
     "lease.put.written",
+    "snapshot.arrive.begun",
+    "snapshot.arrive.made",
+    "snapshot.arrive.published",
+    "snapshot.arrive.shelved",
+    "snapshot.arrive.synced",
     "snapshot.commit.active_removed",
     "snapshot.commit.announced",
     "snapshot.commit.durable",
@@ -70,6 +80,7 @@ pub const ALL: &[&str] = &[
     "snapshot.unpack.layers_synced",
     "snapshot.unpack.record_published",
     "snapshot.unpack.synced",
+    "trash.throw.renamed",
 ];
 
 static ARMED: OnceLock<Failpoint> = OnceLock::new();

@@ -52,12 +52,15 @@ impl Group {
     pub fn replace(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
         let draft = self.inner.directory.join(temporary_name()?);
         let path = self.inner.directory.join(name);
-        let written = write_synced(&draft, content)
-            .and_then(|()| fs::rename(&draft, &path).map_err(StoreError::io("write", &path)));
+        let written = write_synced(&draft, content).and_then(|()| {
+            crate::failpoint::reach("file.group.written");
+            fs::rename(&draft, &path).map_err(StoreError::io("write", &path))
+        });
         if let Err(error) = written {
             fs::remove_file(&draft).ok();
             return Err(error);
         }
+        crate::failpoint::reach("file.group.renamed");
         self.sync_names()
     }
 
@@ -71,7 +74,10 @@ impl Group {
     pub fn remove(&self, name: &str) -> Result<bool, StoreError> {
         let path = self.inner.directory.join(name);
         match fs::remove_file(&path) {
-            Ok(()) => self.sync_names().map(|()| true),
+            Ok(()) => {
+                crate::failpoint::reach("file.group.removed");
+                self.sync_names().map(|()| true)
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(StoreError::io("remove", &path)(error)),
         }
@@ -96,6 +102,7 @@ impl Group {
             let group = std::mem::take(&mut state.waiting);
             drop(state);
             let result = sync_directory(&self.inner.directory);
+            crate::failpoint::reach("file.group.synced");
             for waiting in group {
                 *lock(&waiting) = Some(share(&result));
             }

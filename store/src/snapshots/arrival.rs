@@ -49,7 +49,10 @@ impl Snapshots {
         };
         let (snapshots, diff_id) = (self.clone(), diff_id.to_owned());
         let thread = std::thread::Builder::new().name("arrival".to_owned());
-        let work = move || snapshots.unpack_stream(follower, "that arrives", &diff_id);
+        let work = move || {
+            crate::failpoint::reach("snapshot.arrive.begun");
+            snapshots.unpack_stream(follower, "that arrives", &diff_id)
+        };
         arrival.thread = Some(thread.spawn(work).ok()?);
         Some(arrival)
     }
@@ -64,17 +67,22 @@ impl Snapshots {
         let Source::New(draft, made) = self.finish_part(part, diff_id, &[])? else {
             return Ok(());
         };
+        crate::failpoint::reach("snapshot.arrive.made");
         if let Err(error) = draft.sync(&made) {
             draft.discard(&inner.trash)?;
             return Err(error);
         }
+        crate::failpoint::reach("snapshot.arrive.synced");
         let id = diff_id.replace(':', "-");
         let _turn = inner.turns.take(vec![layer_turn(&id)]);
         if inner.shelf.has(diff_id) {
             return draft.discard(&inner.trash);
         }
         inner.shelf.publish(draft, &id)?;
-        files::sync_directory(inner.shelf.directory())
+        crate::failpoint::reach("snapshot.arrive.published");
+        files::sync_directory(inner.shelf.directory())?;
+        crate::failpoint::reach("snapshot.arrive.shelved");
+        Ok(())
     }
 }
 

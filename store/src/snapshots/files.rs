@@ -168,7 +168,10 @@ impl Trash {
     pub fn throw(&self, path: &Path) -> Result<()> {
         let name = random_name()?;
         match fs::rename(path, self.directory.join(&name)) {
-            Ok(()) => self.announce(name.as_bytes()),
+            Ok(()) => {
+                crate::failpoint::reach("trash.throw.renamed");
+                self.announce(name.as_bytes());
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed("remove", path)(error)),
         }

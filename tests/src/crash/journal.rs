@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::material::Image;
+use super::material::{Blob, Image};
 
 /// Things of one kind, by their name.
 pub type Registers<V> = BTreeMap<String, Register<V>>;
@@ -37,8 +37,8 @@ pub struct Facts {
     pub names: Registers<String>,
     /// Blobs that a lease holds, by `<lease> <digest>`; bytes.
     pub blobs: Registers<usize>,
-    /// Ingests that were left; the offset to go on at, and all that is to be written.
-    pub ingests: Registers<(usize, bytes::Bytes)>,
+    /// Ingests that were left; the offset to go on at, and what is to be written.
+    pub ingests: Registers<(usize, Blob)>,
     /// Leases and what they hold.
     pub leases: Registers<BTreeSet<String>>,
     /// Snapshots by key.

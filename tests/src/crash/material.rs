@@ -13,23 +13,25 @@ use super::chance::Chance;
 const OCI: &str = "application/vnd.oci.image";
 /// How many different layers there are: few, so that images share them.
 const LAYERS: u64 = 10;
+/// One in so many layers of an image is nobody else's: it is not on the store's shelf when it comes.
+const FRESH: u64 = 3;
 
 /// Bytes and their name.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blob {
     /// `sha256:…` or `sha512:…`.
     pub digest: String,
     /// What it names.
     pub bytes: bytes::Bytes,
+    /// Of a layer: the digest of its plain tar. Empty for everything else.
+    pub diff_id: String,
 }
 
 /// A layer, and the files in it.
 #[derive(Debug)]
 pub struct Layer {
-    /// Compressed.
+    /// Plain or compressed.
     pub blob: Blob,
-    /// Digest of the plain tar.
-    pub diff_id: String,
     /// Path to content.
     pub files: BTreeMap<String, Vec<u8>>,
     media_type: String,
@@ -57,6 +59,7 @@ impl Blob {
         Self {
             digest: sha256(&bytes),
             bytes: bytes.into(),
+            diff_id: String::new(),
         }
     }
 
@@ -73,7 +76,13 @@ impl Blob {
 }
 
 impl Layer {
-    /// The layer of a number below [`LAYERS`].
+    /// A layer that nobody has had before.
+    pub fn fresh(chance: &mut Chance) -> Arc<Self> {
+        Arc::new(Self::numbered(chance.number()))
+    }
+
+    /// The layer of a number. Every other one describes its directory; those that do not cannot be
+    /// finished while they arrive, because they take its attributes from the layers below.
     fn numbered(number: u64) -> Self {
         let mut chance = Chance::new(number);
         let mut files = BTreeMap::new();
@@ -82,15 +91,23 @@ impl Layer {
             files.insert(format!("d{number}/f{file}"), chance.bytes(size));
         }
         files.insert("top".to_owned(), number.to_string().into_bytes());
-        let plain = tar_of(&files);
+        let mut members = files.clone();
+        if number.is_multiple_of(2) {
+            members.insert(format!("d{number}/"), Vec::new());
+        }
+        let plain = tar_of(&members);
         let (packed, suffix) = match number % 3 {
             0 => (plain.clone(), ""),
             1 => (gzip(&plain), "+gzip"),
             _ => (zstd::encode_all(plain.as_slice(), 1).unwrap(), "+zstd"),
         };
+        let diff_id = sha256(&plain);
+        let blob = Blob {
+            diff_id,
+            ..Blob::new(packed)
+        };
         Self {
-            blob: Blob::new(packed),
-            diff_id: sha256(&plain),
+            blob,
             files,
             media_type: format!("{OCI}.layer.v1.tar{suffix}"),
         }
@@ -101,7 +118,7 @@ impl Layer {
     }
 }
 
-/// All layers.
+/// The layers that images share.
 #[derive(Clone, Debug)]
 pub struct Shelf(Vec<Arc<Layer>>);
 
@@ -115,18 +132,25 @@ impl Shelf {
     pub fn image(&self, chance: &mut Chance) -> Image {
         let mut layers: Vec<Arc<Layer>> = Vec::new();
         for _ in 0..=chance.below(3) {
-            let layer = chance.pick(&self.0).unwrap();
-            if !layers.iter().any(|other| Arc::ptr_eq(other, layer)) {
-                layers.push(layer.clone());
+            let layer = self.layer(chance);
+            if !layers.iter().any(|other| Arc::ptr_eq(other, &layer)) {
+                layers.push(layer);
             }
         }
         Image::new(layers, chance.number())
+    }
+
+    fn layer(&self, chance: &mut Chance) -> Arc<Layer> {
+        if chance.one_in(FRESH) {
+            return Layer::fresh(chance);
+        }
+        chance.pick(&self.0).unwrap().clone()
     }
 }
 
 impl Image {
     fn new(layers: Vec<Arc<Layer>>, label: u64) -> Self {
-        let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.diff_id).collect();
+        let diff_ids: Vec<_> = layers.iter().map(|layer| &layer.blob.diff_id).collect();
         let config = serde_json::json!({
             "architecture": "amd64", "os": "linux",
             "config": { "Labels": { "number": label.to_string() } },
@@ -158,7 +182,7 @@ impl Image {
 
     /// The name of its topmost snapshot (OCI image specification, chain id).
     pub fn chain_id(&self) -> String {
-        let diff_ids = self.layers.iter().map(|layer| layer.diff_id.clone());
+        let diff_ids = self.layers.iter().map(|layer| layer.blob.diff_id.clone());
         diff_ids
             .reduce(|below, own| sha256(format!("{below} {own}").as_bytes()))
             .unwrap()
@@ -197,13 +221,16 @@ impl Image {
     }
 }
 
-/// The tar of these files.
+/// The tar of these files; a path that ends with a slash is a directory.
 pub fn tar_of(files: &BTreeMap<String, Vec<u8>>) -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(u64::try_from(content.len()).unwrap());
-        header.set_mode(0o644);
+        header.set_mode(0o755);
+        if path.ends_with('/') {
+            header.set_entry_type(tar::EntryType::Directory);
+        }
         header.set_mtime(1_000_000_000);
         tar.append_data(&mut header, path, content.as_slice())
             .unwrap();

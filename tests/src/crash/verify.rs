@@ -174,6 +174,10 @@ impl Verifier<'_> {
             settle(&mut self.journal.facts().names, &name, digest.cloned());
             self.verified();
         }
+        let mut facts = self.journal.facts();
+        facts
+            .images
+            .retain(|digest, _| seen.values().any(|target| target == digest));
         Ok(())
     }
 
@@ -193,7 +197,10 @@ impl Verifier<'_> {
         if !is_digest_of(digest, &resolved.manifest_json) {
             self.violate(format!("{name} resolves to a wrong manifest"));
         }
-        Ok(())
+        match image.filter(|_| self.chance.one_in(4)) {
+            Some(image) => self.unpacked(&image).await,
+            None => Ok(()),
+        }
     }
 
     async fn ingests(&mut self) -> Outcome {
@@ -216,17 +223,17 @@ impl Verifier<'_> {
                 .flatten()
                 .map(|(offset, _)| *offset)
                 .min();
-            let bytes = register
+            let blob = register
                 .allowed()
                 .flatten()
-                .map(|(_, bytes)| bytes.clone())
+                .map(|(_, blob)| blob.clone())
                 .next();
             let lost = register.is_certain() && offset < least;
-            let size = bytes.as_ref().map(bytes::Bytes::len);
+            let size = blob.as_ref().map(|blob| blob.bytes.len());
             if lost || (register.is_certain() && offset.is_some() && offset > size) {
                 self.violate(format!("ingest {id} is at {offset:?}, not at {least:?}"));
             }
-            let left = offset.and_then(|offset| Some((offset, bytes?)));
+            let left = offset.and_then(|offset| Some((offset, blob?)));
             settle(&mut self.journal.facts().ingests, &id, left);
             self.verified();
         }
@@ -290,7 +297,11 @@ impl Verifier<'_> {
     }
 
     async fn findings(&mut self) -> Outcome {
-        let request = CheckRequest::default();
+        // Each layer is compared with what its blob makes.
+        let request = CheckRequest {
+            rehash: self.chance.one_in(4),
+            ..Default::default()
+        };
         let mut stream = match self.clients.maintenance.check(request).await {
             Ok(stream) => stream.into_inner(),
             Err(status) if status.code() == Code::Unimplemented => return Ok(()),

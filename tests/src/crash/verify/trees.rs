@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use orlop_proto::store::{
     Compression, DiffRequest, GetMountRequest, ListSnapshotsRequest, ReadFileRequest, SnapshotInfo,
-    SnapshotKind, UsageRequest,
+    SnapshotKind, UnpackRequest, UsageRequest,
 };
 
 use super::{Outcome, Verifier};
 use crate::crash::journal::{Register, Tree, settle};
+use crate::crash::material::Image;
 use crate::crash::real;
 
 /// Files of a tree that are read each time.
@@ -143,18 +144,37 @@ impl Verifier<'_> {
         let files: Vec<_> = tree.files.iter().collect();
         for _ in 0..FILES.min(files.len()) {
             let (path, content) = self.chance.pick(&files).copied().unwrap();
-            let request = ReadFileRequest {
-                key: real(key),
-                path: format!("/{path}").into(),
-            };
-            match self.clients.snapshots.read_file(request).await {
-                Ok(answer) if answer.get_ref().data == *content => {}
-                Ok(_) => self.violate(format!("{path} in {key} has wrong bytes")),
-                Err(status) => self.violate(format!("{path} in {key} is lost: {status:?}")),
-            }
-            self.verified();
+            self.file_of(key, path, content).await;
         }
         Ok(())
+    }
+
+    /// An image gives its files, whether its layers are unpacked now, or were before the blow: while
+    /// they arrived, and for nobody yet.
+    pub(super) async fn unpacked(&mut self, image: &Image) -> Outcome {
+        let request = UnpackRequest {
+            digest: image.manifest.digest.clone(),
+            lease: String::new(),
+        };
+        self.clients.snapshots.unpack(request).await?;
+        let key = image.chain_id();
+        for (path, content) in image.files() {
+            self.file_of(&key, &path, &content).await;
+        }
+        Ok(())
+    }
+
+    async fn file_of(&mut self, key: &str, path: &str, content: &[u8]) {
+        let request = ReadFileRequest {
+            key: real(key),
+            path: format!("/{path}").into(),
+        };
+        match self.clients.snapshots.read_file(request).await {
+            Ok(answer) if answer.get_ref().data == *content => {}
+            Ok(_) => self.violate(format!("{path} in {key} has wrong bytes")),
+            Err(status) => self.violate(format!("{path} in {key} is lost: {status:?}")),
+        }
+        self.verified();
     }
 
     /// The whole content of a committed tree, as the digest of its tar.

@@ -1,5 +1,7 @@
 //! Uploads in one go and in parts, small blobs by the dozen, and their removal.
 
+use std::ops::Range;
+
 use orlop_proto::store::write_request::Message;
 use orlop_proto::store::{
     AbortIngestRequest, CommitIngest, DeleteRequest, OpenIngest, WriteRequest,
@@ -7,7 +9,7 @@ use orlop_proto::store::{
 
 use super::{Step, Worker};
 use crate::crash::journal::{Facts, acknowledge, begin, present, refuse};
-use crate::crash::material::Blob;
+use crate::crash::material::{Blob, Layer};
 
 /// Blobs that a worker holds at once.
 const HELD_MAX: usize = 24;
@@ -37,11 +39,19 @@ impl Worker {
                 self.go_on(&id).await
             }
             _ => {
-                let blob = Blob::random(&mut self.chance);
+                let blob = self.some_blob();
                 let id = self.fresh();
                 self.upload(&id, 0, &blob).await
             }
         }
+    }
+
+    /// Anything, and at times a layer.
+    fn some_blob(&mut self) -> Blob {
+        if self.chance.one_in(3) {
+            return Layer::fresh(&mut self.chance).blob.clone();
+        }
+        Blob::random(&mut self.chance)
     }
 
     async fn dozen(&mut self) -> Step {
@@ -70,7 +80,7 @@ impl Worker {
         let held = self.held_with([blob.digest.clone()]);
         let key = format!("{} {}", self.name, blob.digest);
         let size = blob.bytes.len();
-        let mut messages = self.pieces(id, offset, blob.bytes.slice(offset..));
+        let mut messages = self.pieces(id, blob, offset..size);
         messages.push(message(Message::Commit(CommitIngest {
             digest: blob.digest.clone(),
             size: i64::try_from(size).unwrap(),
@@ -79,7 +89,7 @@ impl Worker {
             |facts| {
                 begin(&mut facts.leases, &self.name, Some(held.clone()));
                 begin(&mut facts.blobs, &key, Some(size));
-                begin(&mut facts.ingests, id, Some((offset, blob.bytes.clone())));
+                begin(&mut facts.ingests, id, Some((offset, blob.clone())));
                 begin(&mut facts.ingests, id, None);
             },
             self.clients
@@ -103,7 +113,7 @@ impl Worker {
 
     /// Begins an upload, and leaves it.
     async fn leave(&mut self) -> Step {
-        let blob = Blob::random(&mut self.chance);
+        let blob = self.some_blob();
         let id = self.fresh();
         self.write_until(&id, 0, &blob).await
     }
@@ -116,8 +126,7 @@ impl Worker {
             .ingests
             .get(id)
             .and_then(|left| left.get().cloned());
-        let (offset, bytes) = left.unwrap();
-        let blob = Blob::new(bytes.to_vec());
+        let (offset, blob) = left.unwrap();
         match self.chance.below(4) {
             0 => self.abort(id).await,
             1 => self.write_until(id, offset, &blob).await,
@@ -125,13 +134,14 @@ impl Worker {
         }
     }
 
-    async fn write_until(&mut self, id: &str, offset: usize, blob: &Blob) -> Step {
+    /// Writes somewhat further, and leaves it.
+    pub(super) async fn write_until(&mut self, id: &str, offset: usize, blob: &Blob) -> Step {
         let rest = u64::try_from(blob.bytes.len() - offset).unwrap();
         let end = offset + usize::try_from(self.chance.below(rest + 1)).unwrap();
-        let left = Some((end, blob.bytes.clone()));
-        let messages = self.pieces(id, offset, blob.bytes.slice(offset..end));
+        let left = Some((end, blob.clone()));
+        let messages = self.pieces(id, blob, offset..end);
         let opened = |facts: &mut Facts| {
-            begin(&mut facts.ingests, id, Some((offset, blob.bytes.clone())));
+            begin(&mut facts.ingests, id, Some((offset, blob.clone())));
         };
         self.change(
             opened,
@@ -160,14 +170,15 @@ impl Worker {
         .map(drop)
     }
 
-    fn pieces(&self, id: &str, offset: usize, bytes: bytes::Bytes) -> Vec<WriteRequest> {
+    fn pieces(&self, id: &str, blob: &Blob, part: Range<usize>) -> Vec<WriteRequest> {
         let open = OpenIngest {
             ingest_id: id.to_owned(),
-            offset: i64::try_from(offset).unwrap(),
-            truncate: offset == 0,
+            offset: i64::try_from(part.start).unwrap(),
+            truncate: part.start == 0,
             lease: self.name.clone(),
-            ..Default::default()
+            diff_id: blob.diff_id.clone(),
         };
+        let bytes = blob.bytes.slice(part);
         let pieces = (0..bytes.len())
             .step_by(MESSAGE_BYTES)
             .map(|start| bytes.slice(start..bytes.len().min(start + MESSAGE_BYTES)));

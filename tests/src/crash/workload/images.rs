@@ -9,7 +9,7 @@ use orlop_proto::store::{
 
 use super::{Step, Worker, held_as};
 use crate::crash::journal::{ANY, acknowledge, begin, present, refuse};
-use crate::crash::material::{Image, tar_of};
+use crate::crash::material::{Blob, Image, tar_of};
 
 /// Names that a worker has.
 const NAMES: u64 = 5;
@@ -49,7 +49,7 @@ impl Worker {
     }
 
     /// As a registry's client does: hold, ask what is missing, send that.
-    pub(super) async fn send(&self, image: &Image) -> Step {
+    pub(super) async fn send(&mut self, image: &Image) -> Step {
         let blobs = image.blobs();
         let digests: Vec<String> = blobs.iter().map(|blob| blob.digest.clone()).collect();
         self.hold(&digests).await?;
@@ -60,8 +60,7 @@ impl Worker {
         let missing = self.sort(answer)?.missing;
         for blob in blobs {
             if missing.contains(&blob.digest) {
-                let id = format!("{}-{}", self.name, blob.digest.replace(':', "-"));
-                self.upload(&id, 0, &blob).await?;
+                self.send_blob(&blob).await?;
             } else {
                 let key = format!("{} {}", self.name, blob.digest);
                 acknowledge(
@@ -72,6 +71,21 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    /// In one go or in two, and from where an earlier attempt came to.
+    async fn send_blob(&mut self, blob: &Blob) -> Step {
+        let id = format!("{}-{}", self.name, blob.digest.replace(':', "-"));
+        if self.chance.one_in(4) {
+            self.write_until(&id, self.offset_of(&id), blob).await?;
+        }
+        self.upload(&id, self.offset_of(&id), blob).await
+    }
+
+    fn offset_of(&self, ingest: &str) -> usize {
+        let facts = self.journal.facts();
+        let left = facts.ingests.get(ingest).and_then(|left| left.get());
+        left.map_or(0, |(offset, _)| *offset)
     }
 
     pub(super) async fn hold(&self, resources: &[String]) -> Step {

@@ -137,6 +137,19 @@ pub fn touched(path: &Path) -> Option<Timestamp> {
     Timestamp::try_from(modified).ok()
 }
 
+/// Clears what the disk may have behind the end of a file: bytes of a growth that was lost with the
+/// power, and that the next one would bring back before its own bytes are written. Not synced.
+pub fn clear_behind_end(path: &Path) -> Result<(), StoreError> {
+    let clear = |file: File| {
+        let size = file.metadata()?.len();
+        file.set_len(size + 1)?;
+        file.set_len(size)
+    };
+    let file = OpenOptions::new().write(true).open(path);
+    file.and_then(clear)
+        .map_err(StoreError::io("clear the end of", path))
+}
+
 /// Makes the names in a directory durable, or the bytes of a file.
 pub fn sync_directory(directory: &Path) -> Result<(), StoreError> {
     File::open(directory)

@@ -169,15 +169,26 @@ impl Store {
 fn settle(state: &Path) -> Result<(), StoreError> {
     let leases = state.join("leases");
     if leases.exists() {
-        for name in files::names(&leases)? {
-            files::sync_directory(&leases.join(name))?;
-        }
+        settle_leases(&leases)?;
     }
     let parts = ["images", "layers", "snapshots", "ingest"].map(|part| state.join(part));
     let blobs = ["sha256", "sha384", "sha512"].map(|part| state.join("blobs").join(part));
     let all = parts.iter().chain(&blobs).chain([&leases]);
     all.filter(|directory| directory.exists())
         .try_for_each(|directory| files::sync_directory(directory))
+}
+
+/// Lines are appended to these files. All are cleared before the first is synced: the journal of the
+/// file system then commits once.
+fn settle_leases(directory: &Path) -> Result<(), StoreError> {
+    let names = files::names(directory)?;
+    let paths: Vec<_> = names.iter().map(|name| directory.join(name)).collect();
+    for path in paths.iter().filter(|path| path.is_file()) {
+        files::clear_behind_end(path)?;
+    }
+    paths
+        .iter()
+        .try_for_each(|path| files::sync_directory(path))
 }
 
 fn lock(state: &Path) -> Result<File, StoreError> {

@@ -2,8 +2,12 @@
 //! belongs to its stack.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
+
+use jiff::Timestamp;
+use orlop_store::snapshots::images::ImageLayer;
 
 #[path = "support/client.rs"]
 mod client;
@@ -80,4 +84,28 @@ async fn the_root_is_the_topmost_that_was_described() {
     let parent = client.unpack(&image).await.unwrap().name;
     let mount = client.prepare("k", &parent).await.unwrap();
     assert_eq!(mode(std::path::Path::new(&mount.upper)), 0o711);
+}
+
+/// Such a layer has its name before its snapshot has: until then nothing is seen to use it.
+#[tokio::test]
+async fn a_collection_leaves_a_layer_whose_snapshot_is_about_to_be() {
+    let service = Service::start().await;
+    let snapshots = &service.store.snapshots;
+    for round in 0..20 {
+        let tar = Tar::new().file("d/f", round.to_string().as_bytes()).end();
+        let layer = ImageLayer {
+            digest: service.put(&tar),
+            diff_id: sha256(&tar),
+        };
+        let live = HashSet::from([layer.diff_id.clone()]);
+        let name = std::thread::scope(|scope| {
+            let unpacking = scope.spawn(|| snapshots.unpack(&[layer], "").unwrap().name);
+            while !unpacking.is_finished() {
+                snapshots.collect(&live, Timestamp::MAX, false).unwrap();
+            }
+            unpacking.join().unwrap()
+        });
+        let layer = snapshots.stat(&name).unwrap().layer.unwrap();
+        assert!(service.state().join("layers").join(layer).is_dir());
+    }
 }

@@ -1,6 +1,6 @@
 //! SECURITY section 4.3 and rows 1, 2 and 8 of section 5.2: what the store has acknowledged outlives
 //! `kill -9` at any moment and loss of power. `make crash` does the same for longer.
-#![allow(clippy::print_stdout, reason = "test code")]
+#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "test code")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;

@@ -107,10 +107,15 @@ impl Shelf {
     /// The id of a layer that is unpacked from a tar: of the tar, or of the chain that it is part of.
     pub fn id_of(meta: &LayerMeta) -> Option<String> {
         match (&meta.chain, &meta.diff_id) {
-            (Some(chain), _) => Some(format!("chain-{}", chain.replace(':', "-"))),
+            (Some(chain), _) => Some(Self::id_in(chain)),
             (None, Some(diff_id)) => Some(diff_id.replace(':', "-")),
             (None, None) => None,
         }
+    }
+
+    /// The id of a layer that is no other image's: of the chain that it is part of.
+    pub fn id_in(chain: &str) -> String {
+        format!("chain-{}", chain.replace(':', "-"))
     }
 
     /// The layer with this diff id at this place of a stack, if it is here.

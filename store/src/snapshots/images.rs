@@ -70,7 +70,9 @@ impl Snapshots {
         self.inner.shelf.meta_of(diff_id)?.bytes
     }
 
-    /// A turn at all layers and names, so that several callers share the work.
+    /// A turn at all layers and names, so that several callers share the work, and that no layer is
+    /// taken for an unused one before its snapshot has a name. Which id a new layer gets, its archive
+    /// decides.
     fn turn_of(&self, layers: &[ImageLayer], names: &[String]) -> Turn<'_> {
         loop {
             let found = || {
@@ -80,6 +82,7 @@ impl Snapshots {
             let ids: HashSet<String> = layers
                 .iter()
                 .map(|layer| layer.diff_id.replace(':', "-"))
+                .chain(names.iter().map(|name| Shelf::id_in(name)))
                 .chain(found())
                 .collect();
             let things = ids.iter().map(|id| layer_turn(id));

@@ -63,14 +63,30 @@ impl Place {
 
     /// Switches the machine on again: nobody uses the disk any more, its journal is replayed.
     pub fn restore_power(&self) {
-        // With the layers that a killed store left mounted.
-        let unmount = || {
+        self.unmount();
+        crate::eventually("the disk has power", || {
+            self.mount();
+            let powered = self.has_power();
+            if !powered {
+                self.unmount();
+            }
+            powered
+        });
+    }
+
+    /// While another mount namespace still has the disk, what is mounted again is the one without power.
+    fn has_power(&self) -> bool {
+        let probe = self.root().join("probe");
+        let synced = File::create(&probe).is_ok_and(|file| file.sync_all().is_ok());
+        synced && std::fs::remove_file(&probe).is_ok()
+    }
+
+    /// With the layers that a killed store left mounted. Its files are closed a moment after it is gone.
+    fn unmount(&self) {
+        crate::eventually("the disk can be unmounted", || {
             let status = Command::new("umount").arg("-R").arg(self.root()).output();
             status.is_ok_and(|output| output.status.success())
-        };
-        // The files of a killed process are closed a moment after it is gone.
-        crate::eventually("the disk can be unmounted", unmount);
-        self.mount();
+        });
     }
 
     fn mount(&self) {

@@ -15,7 +15,9 @@ use crate::names::{Repository, Tag};
 use crate::{Error, Result};
 
 /// Bytes of manifests that are kept in memory; they are what a registry is asked for most.
-const CACHE_BYTES_MAX: usize = 64 * 1024 * 1024;
+const CACHE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What the map and the allocator take beside the digest and the bytes of an entry, about.
+const ENTRY_BYTES: usize = 128;
 
 /// How a manifest is named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,16 +73,15 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    fn insert(&mut self, digest: &str, bytes: &Bytes) {
-        if self.bytes + bytes.len() > CACHE_BYTES_MAX {
+    /// Keeps a copy: a body is a slice of the connection's buffer, and would keep all of that.
+    fn insert(&mut self, digest: &str, bytes: &[u8]) {
+        let size = ENTRY_BYTES + digest.len() + bytes.len();
+        if self.bytes + size > CACHE_BYTES_MAX {
             *self = Self::default();
         }
-        if self
-            .entries
-            .insert(digest.to_owned(), bytes.clone())
-            .is_none()
-        {
-            self.bytes += bytes.len();
+        let copy = Bytes::copy_from_slice(bytes);
+        if self.entries.insert(digest.to_owned(), copy).is_none() {
+            self.bytes += size;
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::remote::{Remote, delay};
 use crate::{Error, Result};
 
 /// Pieces between the remote's connection and the store's.
-const PIECES_WAITING: usize = 8;
+const PIECES_WAITING: usize = 2;
 /// Tries of one blob in all, however well each one began.
 const TRIES_MAX: u32 = 30;
 

@@ -21,8 +21,9 @@ use super::{Answer, Body, CONTENT_DIGEST, V2, empty, set};
 use crate::Error;
 use crate::names::Repository;
 
-/// One read of a file: large enough that the system calls cost nothing beside the copy.
-const READ_BYTES: u64 = 1024 * 1024;
+/// One read of a file: large enough that the system calls cost little beside the copy, small enough for
+/// many responses at once.
+const READ_BYTES: u64 = 256 * 1024;
 /// Reads under way for one response: the next while one is sent.
 const READ_AHEAD: usize = 2;
 

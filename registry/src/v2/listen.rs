@@ -21,6 +21,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) const BODY_IDLE: Duration = Duration::from_secs(60);
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 1024;
+/// What is read of a connection at a time. An upload has a few of these under way, and there are many uploads.
+const READ_BYTES: usize = 128 * 1024;
 /// After an error of `accept` (too many open files, most often) the next try waits.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -99,6 +101,7 @@ async fn connection(stream: TcpStream, v2: Arc<V2>, mut stop: watch::Receiver<bo
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(READ_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use orlop_proto::reference::Reference;
 use orlop_proto::types::{Credential, Descriptor, Platform};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::index::Index;
 use crate::ports::Store;
@@ -32,6 +33,9 @@ pub use progress::{Event, Progress};
 /// Blobs under way at once for one image: enough to fill a link, few enough for registries that
 /// count connections.
 const BLOBS_AT_ONCE: usize = 6;
+/// The same for all images together; the rest wait. Each blob under way has a few MiB of buffers, from here to
+/// the store's connection.
+const BLOBS_AT_ONCE_IN_ALL: usize = 16;
 
 /// Pulls and pushes.
 #[derive(Debug)]
@@ -40,6 +44,7 @@ pub struct Transfer {
     remotes: Remotes,
     known: Known,
     flights: Flights,
+    turns: Semaphore,
 }
 
 /// What to pull.
@@ -132,7 +137,13 @@ impl Transfer {
             remotes: Remotes::default(),
             known: Known::new(index),
             flights: Flights::default(),
+            turns: Semaphore::new(BLOBS_AT_ONCE_IN_ALL),
         }
+    }
+
+    /// Waits until one more blob may be under way. The semaphore is never closed.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.turns.acquire().await.ok()
     }
 
     /// Tries a credential; returns the token to be kept instead of the password, or nothing.

@@ -53,6 +53,7 @@ impl Transfer {
                 .await;
             return Ok(Tally::existed());
         }
+        let _turn = self.turn().await;
         let mut fetch = Fetch {
             transfer: self,
             remote,

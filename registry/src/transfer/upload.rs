@@ -41,6 +41,7 @@ impl Transfer {
                 Tally::mounted()
             }
             Started::Upload(upload) => {
+                let _turn = self.turn().await;
                 let wire = self.send(remote, blob, upload, progress).await?;
                 progress
                     .state(digest, "pushed", blob.size, String::new())

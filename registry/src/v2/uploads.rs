@@ -22,7 +22,7 @@ use crate::ports::Piece;
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 /// Pieces between the client's connection and the store's.
-const PIECES_WAITING: usize = 4;
+const PIECES_WAITING: usize = 2;
 
 /// What writing a body came to.
 struct Written {

@@ -2,7 +2,7 @@
 //! as somebody waits for it: when the last build that wants it is cancelled, the work is dropped, and
 //! with it the process it runs.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use bytes::Bytes;
@@ -15,6 +15,8 @@ use crate::events::Sink;
 
 /// What a late listener can still hear of a step's output.
 const LOG_BYTES_MAX: usize = 1024 * 1024;
+/// What a chunk takes beside its own bytes, about: a command may write them one by one.
+const CHUNK_BYTES: usize = 128;
 
 /// The result of a step, and whether it was found rather than made.
 pub type Outcome = Result<(Record, bool), BuildError>;
@@ -44,21 +46,26 @@ pub struct Log(Arc<watch::Sender<Said>>);
 
 #[derive(Debug, Default)]
 struct Said {
-    chunks: Vec<(u32, Bytes)>,
+    chunks: VecDeque<(u32, Bytes)>,
     bytes: usize,
     /// Chunks that are no longer in `chunks`.
     dropped: usize,
     outcome: Option<Outcome>,
 }
 
+fn weight(data: &Bytes) -> usize {
+    CHUNK_BYTES + data.len()
+}
+
 impl Log {
     /// The command wrote something.
     pub fn write(&self, stream: u32, data: Bytes) {
         self.0.send_modify(|said| {
-            said.bytes += data.len();
-            said.chunks.push((stream, data));
+            said.bytes += weight(&data);
+            said.chunks.push_back((stream, data));
             while said.bytes > LOG_BYTES_MAX && said.chunks.len() > 1 {
-                said.bytes -= said.chunks.remove(0).1.len();
+                let oldest = said.chunks.pop_front();
+                said.bytes -= oldest.map_or(0, |(_, data)| weight(&data));
                 said.dropped += 1;
             }
         });
@@ -79,7 +86,7 @@ impl Flights {
             let (news, outcome) = {
                 let said = said.borrow_and_update();
                 let skip = heard.max(said.dropped) - said.dropped;
-                let news: Vec<(u32, Bytes)> = said.chunks[skip.min(said.chunks.len())..].to_vec();
+                let news: Vec<(u32, Bytes)> = said.chunks.iter().skip(skip).cloned().collect();
                 heard = said.dropped + said.chunks.len();
                 (news, said.outcome.clone())
             };

@@ -22,11 +22,11 @@ pub use serve::{ServeError, ServiceArgs, is_local, run, serve, shutdown_signal};
 /// lists in pages, and nothing else is large (`SECURITY` section 6.2, input limits).
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What one stream may hold that its reader has not taken yet: two chunks on their way.
-const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What one stream may hold that its reader has not taken yet, at either end.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 
 /// The same of all streams of a connection together: so many that nobody reads do not hold up the rest.
-const CONNECTION_WINDOW_BYTES: u32 = 64 * STREAM_WINDOW_BYTES;
+const CONNECTION_WINDOW_BYTES: u32 = 256 * STREAM_WINDOW_BYTES;
 
 /// The size of the chunks in which streams of bytes travel.
 pub const CHUNK_BYTES: usize = 512 * 1024;

@@ -272,3 +272,28 @@ fn record(document: &Document, digest: &str, size: usize) -> Record {
         subject,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_does_not_keep_the_buffer_that_it_came_in() {
+        let buffer = Bytes::from(vec![b' '; 64 * 1024]);
+        let mut cache = Cache::default();
+        cache.insert("sha256:a", &buffer.slice(..1024));
+        assert_eq!(cache.entries["sha256:a"].len(), 1024);
+        assert!(buffer.is_unique());
+    }
+
+    #[test]
+    fn many_small_manifests_are_bounded_as_few_large_ones_are() {
+        let mut cache = Cache::default();
+        let most = CACHE_BYTES_MAX / ENTRY_BYTES;
+        for number in 0..=most {
+            cache.insert(&number.to_string(), b"{}");
+        }
+        assert!(cache.entries.len() < most);
+        assert!(cache.bytes <= CACHE_BYTES_MAX);
+    }
+}

@@ -1,5 +1,5 @@
-//! What the store takes for many small blobs, and while it unpacks large layers: resident memory at most,
-//! and time per operation.
+//! What the store takes for many small blobs, and while it unpacks large layers, and the registry for many
+//! transfers at once: resident memory at most, and time per operation.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -11,14 +11,18 @@ use orlop_proto::store::snapshots_client::SnapshotsClient;
 
 use super::image::{self, Layer};
 use super::prometheus::value;
-use super::side::Side;
+use super::side::{SERVICES, Side};
 
 const MIB: f64 = 1024.0 * 1024.0;
 /// The store with a million blobs.
 const BLOBS_MIB_MAX: f64 = 100.0;
 /// The store while it unpacks ten layers at once.
 const LAYERS_MIB_MAX: f64 = 64.0;
+/// A registry that sends, serves or fetches everything at once.
+const TRANSFERS_MIB_MAX: f64 = 160.0;
 const LAYERS: usize = 10;
+/// Layers of each image that is transferred: as many as one transfer has under way.
+const TRANSFERRED_LAYERS: usize = 6;
 /// Questions of `stat`, and of each `find-missing`.
 const QUESTIONS: u64 = 10_000;
 /// Blobs of one `PutMany`, so that each has its own time.
@@ -37,6 +41,7 @@ pub struct Phase {
 /// All phases, and the bound of memory.
 #[derive(Clone, Debug)]
 pub struct Measured {
+    service: &'static str,
     phases: Vec<Phase>,
     mib_max: f64,
 }
@@ -49,9 +54,12 @@ impl Measured {
             .all(|phase| phase.peak / MIB < self.mib_max)
     }
 
-    fn new(mib_max: f64) -> Self {
-        let phases = Vec::new();
-        Self { phases, mib_max }
+    fn new(service: &'static str, mib_max: f64) -> Self {
+        Self {
+            service,
+            phases: Vec::new(),
+            mib_max,
+        }
     }
 
     fn time<T>(
@@ -64,7 +72,10 @@ impl Measured {
         let began = Instant::now();
         let done = work();
         let took = began.elapsed();
-        let peak = value(&side.metrics("store"), "process_resident_memory_max_bytes");
+        let peak = value(
+            &side.metrics(self.service),
+            "process_resident_memory_max_bytes",
+        );
         let phase = Phase {
             name,
             count,
@@ -97,7 +108,7 @@ impl fmt::Display for Measured {
 
 /// Puts that many blobs, asks for them in all ways, starts the store again, and has it collect them.
 pub fn blobs(count: u64) -> Measured {
-    let mut measured = Measured::new(BLOBS_MIB_MAX);
+    let mut measured = Measured::new("store", BLOBS_MIB_MAX);
     let mut side = Side::start_with(&["--collect-grace-seconds", "86400"], &["store"]);
     measured.time(&side, "start, empty", 1, || ());
     for from in (0..count).step_by(usize::try_from(PUT_AT_ONCE).unwrap()) {
@@ -149,7 +160,7 @@ fn joined(phases: Vec<Phase>) -> Vec<Phase> {
 
 /// Loads an image of ten layers of that many MiB each, and unpacks it.
 pub fn layers(mib: u64) -> Measured {
-    let mut measured = Measured::new(LAYERS_MIB_MAX);
+    let mut measured = Measured::new("store", LAYERS_MIB_MAX);
     let name = "docker.io/soak/layers:1";
     let archive = large(name, usize::try_from(mib).unwrap());
     let side = Side::start_with(&[], &["store"]);
@@ -166,6 +177,39 @@ pub fn layers(mib: u64) -> Measured {
     });
     assert_eq!(unpacked.unwrap().into_inner().unpacked, 10);
     measured
+}
+
+/// Pushes so many images at once to a registry that is another side's, and pulls them at once into a third.
+pub fn transfers(images: usize, mib: u64) -> Measured {
+    let mut measured = Measured::new("registry", TRANSFERS_MIB_MAX);
+    let [from, between, to] = [(); 3].map(|()| Side::start_with(&[], &SERVICES[..3]));
+    let registry = between.instance.registry();
+    let name = |number| format!("{registry}/soak/transfer{number}:1");
+    let names: Vec<_> = (0..images).map(name).collect();
+    let block = image::noise(7, mib << 20);
+    for name in &names {
+        from.load(transferred(name, &block).bytes).unwrap();
+    }
+    let count = images as u64;
+    measured.time(&from, "push", count, || at_once(&from, "push", &names));
+    measured.time(&to, "pull", count, || at_once(&to, "pull", &names));
+    measured.time(&between, "serve both", 2 * count, || ());
+    measured
+}
+
+/// Layers that no other image has.
+fn transferred(name: &str, block: &[u8]) -> image::Archive {
+    let layer = |number| Layer::of(&image::tar_of(&[(&format!("{number} of {name}"), block)]));
+    let layers: Vec<_> = (0..TRANSFERRED_LAYERS).map(layer).collect();
+    image::archive(name, &layers.iter().collect::<Vec<_>>())
+}
+
+fn at_once(side: &Side, command: &str, names: &[String]) {
+    std::thread::scope(|scope| {
+        for name in names {
+            scope.spawn(move || side.orlop(&[command, name], b"").unwrap());
+        }
+    });
 }
 
 fn large(name: &str, mib: usize) -> image::Archive {

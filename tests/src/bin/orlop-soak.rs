@@ -1,4 +1,4 @@
-//! `orlop-soak`: everything at once for as long as one likes, and what the store takes for many blobs.
+//! `orlop-soak`: everything at once for as long as one likes, and what store and registry take for much at once.
 #![allow(clippy::print_stdout, reason = "a program that reports")]
 
 use std::process::ExitCode;
@@ -30,22 +30,23 @@ struct Args {
     /// Instead: unpack ten layers of so many MiB at once, and measure
     #[arg(long, value_name = "MIB")]
     layers: Option<u64>,
+
+    /// Instead: push and pull eight images at once, with layers of so many MiB, and measure
+    #[arg(long, value_name = "MIB")]
+    transfers: Option<u64>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let good = match (args.blobs, args.layers) {
-        (Some(blobs), _) => {
-            let measured = memory::blobs(blobs);
+    let measured = (args.blobs.map(memory::blobs))
+        .or_else(|| args.layers.map(memory::layers))
+        .or_else(|| args.transfers.map(|mib| memory::transfers(8, mib)));
+    let good = match measured {
+        Some(measured) => {
             println!("{measured}");
             measured.fits()
         }
-        (None, Some(mib)) => {
-            let measured = memory::layers(mib);
-            println!("{measured}");
-            measured.fits()
-        }
-        (None, None) => soak(&args),
+        None => soak(&args),
     };
     if good {
         ExitCode::SUCCESS

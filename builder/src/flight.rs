@@ -136,3 +136,20 @@ impl Flights {
         flight
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_that_comes_byte_by_byte_is_bounded_too() {
+        let log = Log(Arc::new(watch::channel(Said::default()).0));
+        let most = LOG_BYTES_MAX / CHUNK_BYTES;
+        for _ in 0..=most {
+            log.write(1, Bytes::from_static(b"."));
+        }
+        let said = log.0.borrow();
+        assert!(said.chunks.len() < most);
+        assert_eq!(said.chunks.len() + said.dropped, most + 1);
+    }
+}

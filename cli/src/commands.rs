@@ -20,6 +20,7 @@ mod login;
 mod logout;
 mod logs;
 mod network;
+mod pause;
 mod port;
 mod prune;
 mod ps;
@@ -35,6 +36,7 @@ mod start;
 mod stop;
 mod system;
 mod tag;
+mod unpause;
 mod up;
 mod version;
 mod volume;
@@ -89,6 +91,7 @@ commands! {
         Logout(logout::LogoutArgs) => logout::run,
         Logs(logs::LogsArgs) => logs::run,
         Network(Group<NetworkCommand>) => Group::<NetworkCommand>::run,
+        Pause(pause::PauseArgs) => pause::run,
         Port(port::PortArgs) => port::run,
         Ps(ps::PsArgs) => ps::run,
         Pull(pull::PullArgs) => pull::run,
@@ -103,6 +106,7 @@ commands! {
         Stop(stop::StopArgs) => stop::run,
         System(Group<SystemCommand>) => Group::<SystemCommand>::run,
         Tag(tag::TagArgs) => tag::run,
+        Unpause(unpause::UnpauseArgs) => unpause::run,
         Up(up::UpArgs) => up::run,
         Version(version::VersionArgs) => version::run,
         Volume(Group<VolumeCommand>) => Group::<VolumeCommand>::run,
@@ -122,6 +126,7 @@ commands! {
         Logs(logs::LogsArgs) => logs::run,
         #[command(visible_aliases = ["list", "ps"])]
         Ls(ps::PsArgs) => ps::run,
+        Pause(pause::PauseArgs) => pause::run,
         Port(port::PortArgs) => port::run,
         Prune(prune::PruneArgs) => prune::run,
         Restart(restart::RestartArgs) => restart::run,
@@ -130,6 +135,7 @@ commands! {
         Run(run::RunArgs) => run::run,
         Start(start::StartArgs) => start::run,
         Stop(stop::StopArgs) => stop::run,
+        Unpause(unpause::UnpauseArgs) => unpause::run,
         Wait(wait::WaitArgs) => wait::run,
     }
 }

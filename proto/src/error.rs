@@ -78,6 +78,10 @@ pub mod reason {
     pub const NOT_RUNNING: &str = "NOT_RUNNING";
     /// The container runs already.
     pub const ALREADY_RUNNING: &str = "ALREADY_RUNNING";
+    /// The container is paused: it must be unpaused first.
+    pub const PAUSED: &str = "PAUSED";
+    /// The container runs and is not paused.
+    pub const NOT_PAUSED: &str = "NOT_PAUSED";
     /// A container, an image or a volume is in use.
     pub const IN_USE: &str = "IN_USE";
     /// A host port is taken.

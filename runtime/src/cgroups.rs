@@ -1,6 +1,7 @@
 //! Control groups: where a container's limits are written. What is written is planned first
 //! ([`v1::plan`], [`v2::plan`], pure), then done.
 
+pub(crate) mod freeze;
 pub mod v1;
 pub mod v2;
 

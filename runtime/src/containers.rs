@@ -5,6 +5,7 @@ pub(crate) mod create;
 pub(crate) mod filter;
 pub(crate) mod monitor;
 pub(crate) mod names;
+pub(crate) mod pause;
 pub mod record;
 pub(crate) mod recover;
 pub(crate) mod remove;
@@ -17,10 +18,10 @@ pub(crate) mod streams;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 
 use orlop_shim::config::LOG_FILE;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, RwLock, watch};
 
 use crate::cgroups::Cgroups;
 use crate::clients::Store;
@@ -67,7 +68,7 @@ pub(crate) struct Parts {
 #[derive(Debug)]
 struct Inner {
     parts: Parts,
-    map: RwLock<Map>,
+    map: std::sync::RwLock<Map>,
     /// Held from the choice of a container's volumes until it is in the map, and while a volume is
     /// removed, so that no volume goes away under a container that is being made.
     volumes: Mutex<()>,
@@ -95,6 +96,8 @@ pub(crate) struct Container {
     teardown: Arc<Mutex<()>>,
     /// One change of the record at a time.
     writing: Mutex<()>,
+    /// Shared by those who put a process into it, held alone by who freezes it.
+    entering: RwLock<()>,
     /// Its snapshot's mount is known from this life of the service.
     mounted: AtomicBool,
     view: watch::Sender<View>,
@@ -114,7 +117,7 @@ impl Containers {
     pub(crate) fn new(parts: Parts) -> Self {
         Self(Arc::new(Inner {
             parts,
-            map: RwLock::default(),
+            map: std::sync::RwLock::default(),
             volumes: Mutex::new(()),
         }))
     }
@@ -245,6 +248,7 @@ impl Containers {
             gate: Mutex::new(()),
             teardown: Arc::new(Mutex::new(())),
             writing: Mutex::new(()),
+            entering: RwLock::new(()),
             mounted: AtomicBool::new(mounted),
             view: watch::Sender::new(View {
                 record: Arc::new(record),

@@ -133,6 +133,9 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// The processes of a container could not be frozen in time; they were thawed again.
+    #[error("the processes of the container do not freeze ({0}): one may be waiting for a disk")]
+    NotFrozen(PathBuf),
     /// A limit was asked that this host's kernel or cgroups cannot set.
     #[error("this host has no {0} cgroup controller, which a requested limit needs")]
     NoController(&'static str),
@@ -201,7 +204,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 /// A state as a sentence about it goes on; whether it runs is what people look for.
 fn in_words(status: Status) -> String {
     match status {
-        Status::Running => "running".to_owned(),
+        Status::Running | Status::Paused => status.to_string(),
         other => format!("not running ({other})"),
     }
 }
@@ -217,6 +220,7 @@ impl Classify for Error {
             | Self::WrongState { .. }
             | Self::BeingRemoved(_)
             | Self::VolumeInUse { .. }
+            | Self::NotFrozen(_)
             | Self::NoController(_) => Kind::FailedPrecondition,
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure_kind(*failure),
             Self::NotBuilt(_) => Kind::Unimplemented,
@@ -255,10 +259,14 @@ impl Classify for Error {
             Self::NoContainer(_) => Some("list containers with `orlop ps --all`".to_owned()),
             Self::NoVolume(_) => Some("list volumes with `orlop volume ls`".to_owned()),
             Self::WrongState {
-                status: Status::Running,
+                status: Status::Running | Status::Paused,
                 action: "remove",
                 ..
             } => Some("stop it first, or remove it with --force".to_owned()),
+            Self::WrongState {
+                status: Status::Paused,
+                ..
+            } => Some("unpause it first".to_owned()),
             Self::NoBindSource(_) => {
                 Some("make the directory first, or use -v, which makes it".to_owned())
             }
@@ -310,7 +318,9 @@ fn failure_reason(failure: protocol::Failure) -> &'static str {
 fn state_reason(status: Status, action: &str) -> Option<&'static str> {
     match (status, action) {
         (Status::Running, "start") => Some(reason::ALREADY_RUNNING),
-        (Status::Running, _) => Some(reason::IN_USE),
+        (Status::Running, "unpause") => Some(reason::NOT_PAUSED),
+        (Status::Paused, action) if action != "remove" => Some(reason::PAUSED),
+        (Status::Running | Status::Paused, _) => Some(reason::IN_USE),
         _ => Some(reason::NOT_RUNNING),
     }
 }

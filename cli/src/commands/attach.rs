@@ -42,7 +42,11 @@ pub(super) async fn run(args: AttachArgs, context: &Context) -> Result<ExitCode,
     };
     let container = containers.inspect(request).await?.into_inner();
     let state = container.state.clone().unwrap_or_default();
-    if state.status() != ContainerStatus::Running {
+    // Of a paused one the service says so.
+    if !matches!(
+        state.status(),
+        ContainerStatus::Running | ContainerStatus::Paused
+    ) {
         return Err(not_running(&args.container));
     }
     let tty = has_tty(&container);

@@ -1175,7 +1175,7 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Kill"));
             self.inner.unary(req, path, codec).await
         }
-        /// Freezes all processes. UNIMPLEMENTED in this version.
+        /// Freezes all processes where they are. FAILED_PRECONDITION (NOT_RUNNING, PAUSED).
         pub async fn pause(
             &mut self,
             request: impl tonic::IntoRequest<super::PauseRequest>,
@@ -1197,7 +1197,7 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Pause"));
             self.inner.unary(req, path, codec).await
         }
-        /// Thaws them. UNIMPLEMENTED in this version.
+        /// Lets them go on. FAILED_PRECONDITION (NOT_RUNNING, NOT_PAUSED).
         pub async fn unpause(
             &mut self,
             request: impl tonic::IntoRequest<super::UnpauseRequest>,
@@ -1721,12 +1721,12 @@ pub mod containers_server {
             &self,
             request: tonic::Request<super::KillRequest>,
         ) -> std::result::Result<tonic::Response<super::KillResponse>, tonic::Status>;
-        /// Freezes all processes. UNIMPLEMENTED in this version.
+        /// Freezes all processes where they are. FAILED_PRECONDITION (NOT_RUNNING, PAUSED).
         async fn pause(
             &self,
             request: tonic::Request<super::PauseRequest>,
         ) -> std::result::Result<tonic::Response<super::PauseResponse>, tonic::Status>;
-        /// Thaws them. UNIMPLEMENTED in this version.
+        /// Lets them go on. FAILED_PRECONDITION (NOT_RUNNING, NOT_PAUSED).
         async fn unpause(
             &self,
             request: tonic::Request<super::UnpauseRequest>,

@@ -72,9 +72,7 @@ fn key(name: &str) -> Result<Key> {
 
 fn check(key: Key, value: &str) -> Result<()> {
     let known = match key {
-        Key::Status => {
-            value == "paused" || Status::ALL.iter().any(|status| status.as_str() == value)
-        }
+        Key::Status => Status::ALL.iter().any(|status| status.as_str() == value),
         Key::Exited => value.parse::<i32>().is_ok(),
         _ => true,
     };

@@ -202,9 +202,9 @@ impl Record {
         self.id.chars().take(12).collect()
     }
 
-    /// Whether its command runs.
+    /// Whether its command runs, or would if it were not paused.
     pub fn is_running(&self) -> bool {
-        self.state.status == Status::Running
+        matches!(self.state.status, Status::Running | Status::Paused)
     }
 }
 

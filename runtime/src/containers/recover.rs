@@ -11,6 +11,7 @@ use super::monitor::read_exit;
 use super::record::{self, Record};
 use super::state::Status;
 use super::{Container, Containers};
+use crate::cgroups::freeze;
 use crate::error::{Error, Result, blocking};
 use crate::files;
 use crate::network::Attachment;
@@ -69,7 +70,10 @@ impl Containers {
             return false;
         };
         let mut record = Record::clone(&container.record());
-        record.state.status = Status::Running;
+        record.state.status = match freeze::is_frozen(&record.cgroups) {
+            true => Status::Paused,
+            false => Status::Running,
+        };
         record.state.pid = pid;
         tracing::info!(id = container.id, pid, "found a running container again");
         container.publish(&Arc::new(record));

@@ -67,6 +67,7 @@ impl Containers {
         let exits = record.state.exits;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
         send(container, signal.unwrap_or(record.stop_signal), false).await?;
+        self.thaw(container).await?;
         let own = i32::try_from(record.stop_timeout).unwrap_or(i32::MAX);
         let seconds = timeout.unwrap_or(own);
         let Ok(seconds) = u64::try_from(seconds) else {
@@ -94,6 +95,7 @@ impl Containers {
 
     async fn kill_and_wait(&self, container: &Arc<Container>, exits: u64) -> Result<()> {
         send(container, SIGKILL, true).await?;
+        self.thaw(container).await?;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
         let waited = tokio::time::timeout(KILL_PATIENCE, ended).await;
         waited.map(drop).map_err(|elapsed| Error::Shim {
@@ -112,15 +114,17 @@ impl Containers {
         marked.await.map(drop)
     }
 
-    /// Sends a signal. It must run.
+    /// Sends a signal. It must run. One that is to end it thaws it; any other waits until it is unpaused.
     pub(crate) async fn kill(&self, container: &Arc<Container>, signal: &str) -> Result<()> {
         let number = optional_signal(signal)?.unwrap_or(SIGKILL);
         let record = container.record();
         record.next(Action::Touch, "kill")?;
-        if number == SIGKILL || number == record.stop_signal {
+        let ending = number == SIGKILL || number == record.stop_signal;
+        if ending {
             self.mark_stopped(container).await?;
         }
         match send(container, number, false).await {
+            Ok(true) if ending => self.thaw(container).await,
             Ok(true) => Ok(()),
             Ok(false) => {
                 container.until(|view| !view.record.is_running()).await;

@@ -37,7 +37,7 @@ impl Containers {
                 container.shim_failed("attaching")(closed)
             });
         }
-        container.record().next(Action::Touch, "attach to")?;
+        container.record().next(Action::Join, "attach to")?;
         self.join(container, streams).await
     }
 
@@ -65,10 +65,11 @@ impl Containers {
         if start.privileged {
             return Err(Error::NotBuilt("a privileged exec"));
         }
+        let _entering = container.entering.read().await;
         let record = container.record();
         let asked = start.process.clone().unwrap_or_default();
         let process = from_image::exec(&record.process, &asked)?;
-        record.next(Action::Touch, "run a process in")?;
+        record.next(Action::Join, "run a process in")?;
         let no_new_privileges = self.parts().no_new_privileges;
         let spec = spec::exec_process(&record, &process, no_new_privileges, open_files_max())?;
         let request = Request::Exec {

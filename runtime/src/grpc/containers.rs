@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{Answers, attach, convert, exec, logs, status};
 use crate::containers::Containers;
 use crate::containers::filter::Filters;
+use crate::containers::state::Status as State;
 use crate::containers::stop::Condition;
 use crate::error::Error;
 
@@ -43,15 +44,14 @@ impl Rpc for Service {
         let wire::StartRequest { id, strict } = request.into_inner();
         let container = self.0.find(&id).map_err(status)?;
         let id = container.id.clone();
-        if !strict && container.record().is_running() {
+        if !strict && container.record().state.status == State::Running {
             return Ok(Response::new(wire::StartResponse { id }));
         }
         // Not on this task: a caller that goes away must not leave a container half-started.
         let this = self.0.clone();
         let started = spawned(async move { this.start(&container, None).await.map(drop) }).await;
         match started {
-            Err(Error::WrongState { status, .. })
-                if !strict && status == crate::containers::state::Status::Running => {}
+            Err(Error::WrongState { status, .. }) if !strict && status == State::Running => {}
             result => result.map_err(status)?,
         }
         Ok(Response::new(wire::StartResponse { id }))
@@ -94,12 +94,23 @@ impl Rpc for Service {
         Ok(Response::new(wire::KillResponse { id }))
     }
 
-    async fn pause(&self, _: Request<wire::PauseRequest>) -> Answer<wire::PauseResponse> {
-        Err(unimplemented("Containers.Pause"))
+    async fn pause(&self, request: Request<wire::PauseRequest>) -> Answer<wire::PauseResponse> {
+        let container = self.0.find(&request.into_inner().id).map_err(status)?;
+        let this = self.0.clone();
+        let paused = spawned(async move { this.pause(&container).await });
+        paused.await.map_err(status)?;
+        Ok(Response::new(wire::PauseResponse {}))
     }
 
-    async fn unpause(&self, _: Request<wire::UnpauseRequest>) -> Answer<wire::UnpauseResponse> {
-        Err(unimplemented("Containers.Unpause"))
+    async fn unpause(
+        &self,
+        request: Request<wire::UnpauseRequest>,
+    ) -> Answer<wire::UnpauseResponse> {
+        let container = self.0.find(&request.into_inner().id).map_err(status)?;
+        let this = self.0.clone();
+        let unpaused = spawned(async move { this.unpause(&container).await });
+        unpaused.await.map_err(status)?;
+        Ok(Response::new(wire::UnpauseResponse {}))
     }
 
     async fn remove(&self, request: Request<wire::RemoveRequest>) -> Answer<wire::RemoveResponse> {

@@ -65,6 +65,7 @@ fn state(state: &State) -> wire::ContainerState {
     let status = match state.status {
         Status::Created => wire::ContainerStatus::Created,
         Status::Running => wire::ContainerStatus::Running,
+        Status::Paused => wire::ContainerStatus::Paused,
         Status::Exited => wire::ContainerStatus::Exited,
         Status::Dead => wire::ContainerStatus::Dead,
     };

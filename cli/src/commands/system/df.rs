@@ -81,7 +81,12 @@ fn images(usage: &DiskUsageResponse, containers: &[Container]) -> Row {
 fn running(usage: &DiskUsageResponse, containers: &[Container]) -> Row {
     let running = containers.iter().filter(|container| {
         let state = container.state.as_ref();
-        state.is_some_and(|state| state.status() == ContainerStatus::Running)
+        state.is_some_and(|state| {
+            matches!(
+                state.status(),
+                ContainerStatus::Running | ContainerStatus::Paused
+            )
+        })
     });
     Row {
         total: Some(containers.len() as u64),

@@ -15,6 +15,7 @@ mod import;
 mod info;
 mod inspect;
 mod kill;
+mod limits;
 mod load;
 mod login;
 mod logout;
@@ -26,6 +27,7 @@ mod prune;
 mod ps;
 mod pull;
 mod push;
+mod rename;
 mod restart;
 mod rm;
 mod rmi;
@@ -38,6 +40,7 @@ mod system;
 mod tag;
 mod unpause;
 mod up;
+mod update;
 mod version;
 mod volume;
 mod wait;
@@ -96,6 +99,7 @@ commands! {
         Ps(ps::PsArgs) => ps::run,
         Pull(pull::PullArgs) => pull::run,
         Push(push::PushArgs) => push::run,
+        Rename(rename::RenameArgs) => rename::run,
         Restart(restart::RestartArgs) => restart::run,
         Rm(rm::RmArgs) => rm::run,
         Rmi(rmi::RmiArgs) => rmi::run,
@@ -108,6 +112,7 @@ commands! {
         Tag(tag::TagArgs) => tag::run,
         Unpause(unpause::UnpauseArgs) => unpause::run,
         Up(up::UpArgs) => up::run,
+        Update(update::UpdateArgs) => update::run,
         Version(version::VersionArgs) => version::run,
         Volume(Group<VolumeCommand>) => Group::<VolumeCommand>::run,
         Wait(wait::WaitArgs) => wait::run,
@@ -129,6 +134,7 @@ commands! {
         Pause(pause::PauseArgs) => pause::run,
         Port(port::PortArgs) => port::run,
         Prune(prune::PruneArgs) => prune::run,
+        Rename(rename::RenameArgs) => rename::run,
         Restart(restart::RestartArgs) => restart::run,
         #[command(visible_alias = "remove")]
         Rm(rm::RmArgs) => rm::run,
@@ -136,6 +142,7 @@ commands! {
         Start(start::StartArgs) => start::run,
         Stop(stop::StopArgs) => stop::run,
         Unpause(unpause::UnpauseArgs) => unpause::run,
+        Update(update::UpdateArgs) => update::run,
         Wait(wait::WaitArgs) => wait::run,
     }
 }

@@ -2,6 +2,7 @@
 //! ([`v1::plan`], [`v2::plan`], pure), then done.
 
 pub(crate) mod freeze;
+pub(crate) mod live;
 pub mod v1;
 pub mod v2;
 

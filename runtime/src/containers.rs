@@ -9,11 +9,13 @@ pub(crate) mod pause;
 pub mod record;
 pub(crate) mod recover;
 pub(crate) mod remove;
+pub(crate) mod rename;
 pub(crate) mod run;
 pub(crate) mod start;
 pub mod state;
 pub(crate) mod stop;
 pub(crate) mod streams;
+pub(crate) mod update;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -72,6 +74,8 @@ struct Inner {
     /// Held from the choice of a container's volumes until it is in the map, and while a volume is
     /// removed, so that no volume goes away under a container that is being made.
     volumes: Mutex<()>,
+    /// One change of a name at a time.
+    renaming: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +83,20 @@ struct Map {
     by_id: BTreeMap<String, Arc<Container>>,
     /// Name → id; a name is in here before its container is in the map.
     names: HashMap<String, String>,
+}
+
+impl Map {
+    /// Gives a free name to an id.
+    fn take_name(&mut self, name: &str, id: &str) -> Result<()> {
+        if let Some(owner) = self.names.get(name) {
+            return Err(Error::NameTaken {
+                name: name.to_owned(),
+                id: owner.chars().take(12).collect(),
+            });
+        }
+        self.names.insert(name.to_owned(), id.to_owned());
+        Ok(())
+    }
 }
 
 /// One container in memory.
@@ -119,6 +137,7 @@ impl Containers {
             parts,
             map: std::sync::RwLock::default(),
             volumes: Mutex::new(()),
+            renaming: Mutex::new(()),
         }))
     }
 
@@ -293,13 +312,15 @@ impl Container {
         self.view.borrow().removed
     }
 
-    /// Changes the record on disk, then in memory.
+    /// Changes the record on disk, then in memory; in memory alone once the container is removed.
     async fn update(&self, change: impl FnOnce(&mut Record) + Send) -> Result<Arc<Record>> {
         let _writing = self.writing.lock().await;
         let mut record = Record::clone(&self.record());
         change(&mut record);
         let record = Arc::new(record);
-        self.save(&record).await?;
+        if !self.is_removed() {
+            self.save(&record).await?;
+        }
         self.publish(&record);
         Ok(record)
     }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use orlop_proto::error::{Classify, Failure, Kind, reason};
 use orlop_shim::protocol;
+use rustix::io::Errno;
 
 use crate::containers::state::Status;
 use crate::network::NetworkError;
@@ -224,7 +225,8 @@ impl Classify for Error {
             | Self::NoController(_) => Kind::FailedPrecondition,
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure_kind(*failure),
             Self::NotBuilt(_) => Kind::Unimplemented,
-            Self::Limit { source, .. } | Self::File { source, .. } => io_kind(source),
+            Self::Limit { source, .. } => limit_kind(source),
+            Self::File { source, .. } => io_kind(source),
             Self::Network(error) => error.kind(),
             Self::Store(failure) => failure.kind(),
             Self::ShuttingDown | Self::StreamsLost(_) => Kind::Unavailable,
@@ -322,6 +324,15 @@ fn state_reason(status: Status, action: &str) -> Option<&'static str> {
         (Status::Paused, action) if action != "remove" => Some(reason::PAUSED),
         (Status::Running | Status::Paused, _) => Some(reason::IN_USE),
         _ => Some(reason::NOT_RUNNING),
+    }
+}
+
+/// What the kernel says to a limit: nonsense, more than this host has, or not now.
+fn limit_kind(error: &io::Error) -> Kind {
+    match Errno::from_io_error(error) {
+        Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS) => Kind::InvalidArgument,
+        Some(Errno::BUSY) => Kind::FailedPrecondition,
+        _ => io_kind(error),
     }
 }
 

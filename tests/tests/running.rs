@@ -197,3 +197,203 @@ fn pausing_while_processes_enter_holds_up_nothing() {
         .success()
         .stdout_is("in\n");
 }
+
+#[test]
+fn a_renamed_container_keeps_all_but_its_name() {
+    let orlop = orlop();
+    running(&orlop, "old", COUNTER);
+    orlop
+        .run(&["create", "--name", "taken", "busybox"])
+        .success();
+    for (name, problem) in [
+        ("taken", "in use"),
+        ("old", "already"),
+        ("no/slash", "no/slash"),
+        ("x", "2 to 128"),
+    ] {
+        orlop
+            .run(&["rename", "old", name])
+            .exits(1)
+            .stderr_has(problem);
+    }
+    orlop
+        .run(&["rename", "nothing", "any"])
+        .exits(1)
+        .stderr_has("nothing");
+    let id = orlop.inspect("old", "{{.Id}}");
+    orlop.run(&["rename", "old", "new"]).success().stdout_is("");
+    assert_eq!(
+        orlop.inspect("new", "{{.Id}} {{.Name}}"),
+        format!("{id} /new")
+    );
+    orlop.run(&["inspect", "old"]).exits(1);
+    orlop.run(&["exec", "new", "true"]).success();
+    orlop.run(&["create", "--name", "old", "busybox"]).success();
+    orlop.run(&["rename", "old", "older"]).success();
+    for _ in 0..2 {
+        assert_eq!(orlop.inspect("new", "{{.Id}}"), id);
+        assert_eq!(orlop.inspect("older", "{{.State.Status}}"), "created");
+        orlop.run(&["create", "--name", "new", "busybox"]).exits(1);
+        orlop.kill_service("runtime");
+    }
+}
+
+/// Of those who want a name at the same time, one has it.
+#[test]
+fn a_name_has_one_winner() {
+    let orlop = orlop();
+    for number in 0..4 {
+        let name = format!("c{number}");
+        orlop.run(&["create", "--name", &name, "busybox"]).success();
+    }
+    for round in 0..5 {
+        let wanted = format!("wanted{round}");
+        let ids = orlop
+            .run(&["ps", "-aq", "--filter", "name=c"])
+            .success()
+            .stdout();
+        let mut racing: Vec<Child> = ids
+            .lines()
+            .map(|id| orlop.spawn(&["rename", id, &wanted]))
+            .collect();
+        racing.push(orlop.spawn(&["create", "--name", &wanted, "busybox"]));
+        let won = racing
+            .into_iter()
+            .filter_map(|mut child| child.wait().unwrap().success().then_some(()))
+            .count();
+        assert_eq!(won, 1);
+        orlop.run(&["rm", &wanted]).success();
+    }
+}
+
+/// What a control file in the container's view says; version 1 or 2.
+fn limit(orlop: &Instance, name: &str, v1: &str, v2: &str) -> String {
+    let script = format!("cd /sys/fs/cgroup; cat {v1} 2>/dev/null || cat {v2}");
+    orlop
+        .run(&["exec", name, "sh", "-c", &script])
+        .success()
+        .line()
+}
+
+#[test]
+fn limits_change_while_it_runs_and_stay_for_the_next_start() {
+    let orlop = orlop();
+    orlop
+        .run(&[
+            "run", "-d", "--name", "web", "-m", "64m", "busybox", "sleep", "100",
+        ])
+        .success();
+    orlop
+        .run(&[
+            "update",
+            "-m",
+            "256m",
+            "--memory-swap",
+            "512m",
+            "--pids-limit",
+            "33",
+            "--cpus",
+            "0.5",
+            "--cpu-shares",
+            "512",
+            "--cpuset-cpus",
+            "0",
+            "--memory-reservation",
+            "32m",
+            "--restart",
+            "on-failure:3",
+            "web",
+        ])
+        .success()
+        .stdout_is("web\n");
+    let holds = || {
+        let memory = limit(&orlop, "web", "memory/memory.limit_in_bytes", "memory.max");
+        assert_eq!(memory, (256 << 20).to_string());
+        assert_eq!(limit(&orlop, "web", "pids/pids.max", "pids.max"), "33");
+        let cpu = limit(&orlop, "web", "cpu/cpu.cfs_quota_us", "cpu.max");
+        assert!(cpu.starts_with("50000"), "{cpu}");
+        assert_eq!(
+            limit(&orlop, "web", "cpuset/cpuset.cpus", "cpuset.cpus"),
+            "0"
+        );
+    };
+    holds();
+    assert_eq!(
+        orlop.inspect(
+            "web",
+            "{{.HostConfig.Memory}} {{.HostConfig.MemorySwap}} {{.HostConfig.PidsLimit}} \
+             {{.HostConfig.NanoCpus}} {{.HostConfig.CpuShares}} {{.HostConfig.RestartPolicy.Name}}"
+        ),
+        "268435456 536870912 33 500000000 512 on-failure"
+    );
+    orlop.kill_service("runtime");
+    orlop.run(&["restart", "-t", "0", "web"]).success();
+    holds();
+    // Down again, below what memory and swap together were.
+    orlop
+        .run(&["update", "-m", "32m", "--memory-swap", "64m", "web"])
+        .success();
+    let memory = limit(&orlop, "web", "memory/memory.limit_in_bytes", "memory.max");
+    assert_eq!(memory, (32 << 20).to_string());
+}
+
+#[test]
+fn a_stopped_container_has_its_new_limits_at_its_start() {
+    let orlop = orlop();
+    orlop
+        .run(&["create", "--name", "idle", "busybox", "sleep", "100"])
+        .success();
+    orlop
+        .run(&["update", "--pids-limit", "21", "idle"])
+        .success();
+    orlop.run(&["start", "idle"]).success();
+    assert_eq!(limit(&orlop, "idle", "pids/pids.max", "pids.max"), "21");
+}
+
+#[test]
+fn one_bad_limit_changes_nothing() {
+    let orlop = orlop();
+    running(&orlop, "web", "sleep 100");
+    let before = orlop.inspect("web", "{{json .HostConfig}}");
+    let pids = limit(&orlop, "web", "pids/pids.max", "pids.max");
+    for bad in [
+        &["--pids-limit", "7", "-m", "1k"][..],
+        &["--pids-limit", "7", "--memory-swap", "1g"],
+        &["--pids-limit", "7", "-m", "256m", "--memory-swap", "128m"],
+        &["--pids-limit", "7", "--restart", "sometimes"],
+        &["--pids-limit", "7", "--cpuset-cpus", "a"],
+        // The kernel is the one who says no, after it took the memory.
+        &["--pids-limit", "7", "-m", "256m", "--cpuset-cpus", "4000"],
+        &["--pids-limit", "7", "--cpus", "1", "--cpu-quota", "5000"],
+        &[],
+    ] {
+        let args: Vec<_> = ["update"].iter().chain(bad).chain(&["web"]).collect();
+        let outcome = orlop.run(&args);
+        assert!(
+            matches!(outcome.code(), 1 | 125),
+            "{bad:?}: {}",
+            outcome.stderr()
+        );
+        assert_eq!(
+            orlop.inspect("web", "{{json .HostConfig}}"),
+            before,
+            "{bad:?}"
+        );
+        assert_eq!(
+            limit(&orlop, "web", "pids/pids.max", "pids.max"),
+            pids,
+            "{bad:?}"
+        );
+    }
+    let memory = limit(&orlop, "web", "memory/memory.limit_in_bytes", "memory.max");
+    assert_ne!(memory, (256 << 20).to_string(), "it was taken back");
+    orlop
+        .run(&[
+            "run", "-d", "--rm", "--name", "once", "busybox", "sleep", "100",
+        ])
+        .success();
+    orlop
+        .run(&["update", "--restart", "always", "once"])
+        .exits(1)
+        .stderr_has("restart");
+}

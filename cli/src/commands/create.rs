@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args};
 use orlop_proto::runtime::{CreateRequest, CreateResponse};
 
+use super::limits::LimitOptions;
 use super::pull;
 use crate::app::Context;
 use crate::error::{CliError, file};
@@ -103,37 +104,8 @@ pub(crate) struct ContainerOptions {
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
 
-    /// Most memory, for example 512m
-    #[arg(short, long, value_name = "BYTES")]
-    memory: Option<String>,
-
-    /// Most memory and swap together; -1 for unlimited swap
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
-    memory_swap: Option<String>,
-
-    /// Memory below which the container is not squeezed
-    #[arg(long, value_name = "BYTES")]
-    memory_reservation: Option<String>,
-
-    /// Most CPUs, for example 1.5
-    #[arg(long, value_name = "NUMBER")]
-    cpus: Option<String>,
-
-    /// Weight against other containers
-    #[arg(short, long, value_name = "NUMBER")]
-    cpu_shares: Option<u64>,
-
-    /// CPUs that may be used, for example 0-2
-    #[arg(long, value_name = "CPUS")]
-    cpuset_cpus: Option<String>,
-
-    /// Memory nodes that may be used
-    #[arg(long, value_name = "NODES")]
-    cpuset_mems: Option<String>,
-
-    /// Most processes and threads; -1 for no limit
-    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
-    pids_limit: Option<i64>,
+    #[command(flatten)]
+    limits: LimitOptions,
 
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]

@@ -154,6 +154,8 @@ fn host_config(config: &CreateRequest) -> Value {
         "MemorySwap": resources.memory_swap,
         "MemoryReservation": resources.memory_reservation,
         "NanoCpus": resources.nano_cpus,
+        "CpuQuota": resources.cpu_quota,
+        "CpuPeriod": resources.cpu_period,
         "CpuShares": resources.cpu_shares,
         "CpusetCpus": resources.cpuset_cpus,
         "CpusetMems": resources.cpuset_mems,

@@ -127,6 +127,12 @@ pub struct Resources {
     pub memory_reservation: i64,
     #[prost(int64, tag = "9")]
     pub shm_size: i64,
+    /// Microseconds of CPU in each period, and of the period; in place of `nano_cpus`. A quota alone has
+    /// a period of 100,000.
+    #[prost(int64, tag = "10")]
+    pub cpu_quota: i64,
+    #[prost(uint64, tag = "11")]
+    pub cpu_period: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Mount {
@@ -299,13 +305,18 @@ pub struct RenameResponse {}
 pub struct UpdateRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// What is absent, 0 or empty stays as it is; `shm_size` cannot be changed.
     #[prost(message, optional, tag = "2")]
     pub resources: ::core::option::Option<Resources>,
+    /// Absent: stays as it is.
     #[prost(message, optional, tag = "3")]
     pub restart: ::core::option::Option<RestartPolicy>,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct UpdateResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct InspectRequest {
     #[prost(string, tag = "1")]
@@ -604,6 +615,9 @@ pub struct ResizeResponse {}
 pub struct TopRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Names that ps(1) has for its option `-o`; none: what `ps -ef` shows.
+    #[prost(string, repeated, tag = "2")]
+    pub columns: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TopResponse {
@@ -619,31 +633,55 @@ pub struct TopProcess {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatsRequest {
+    /// None: all that run.
     #[prost(string, repeated, tag = "1")]
     pub ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// One answer a second; otherwise one, after a moment of measuring.
     #[prost(bool, tag = "2")]
     pub stream: bool,
+    /// Without ids: those that do not run too, whose use is nothing.
+    #[prost(bool, tag = "3")]
+    pub all: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct StatsResponse {
+    /// In the order of List, or as they were asked for.
+    #[prost(message, repeated, tag = "1")]
+    pub containers: ::prost::alloc::vec::Vec<ContainerStats>,
+}
+/// Counters grow while the container runs and begin anew when it is started.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ContainerStats {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
-    #[prost(uint64, tag = "2")]
-    pub cpu_nanos: u64,
-    #[prost(uint64, tag = "3")]
-    pub memory_bytes: u64,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Of one CPU, since the answer before: 150 for one and a half CPUs.
+    #[prost(double, tag = "3")]
+    pub cpu_percent: f64,
     #[prost(uint64, tag = "4")]
-    pub memory_limit: u64,
+    pub cpu_nanos: u64,
+    /// Without files that were read and not used since.
     #[prost(uint64, tag = "5")]
-    pub pids: u64,
+    pub memory_bytes: u64,
+    /// The host's memory, where there is no limit.
     #[prost(uint64, tag = "6")]
-    pub rx_bytes: u64,
+    pub memory_limit: u64,
     #[prost(uint64, tag = "7")]
-    pub tx_bytes: u64,
+    pub pids: u64,
+    /// Of all interfaces but the loopback; 0 in the host's network.
     #[prost(uint64, tag = "8")]
-    pub read_bytes: u64,
+    pub rx_bytes: u64,
     #[prost(uint64, tag = "9")]
+    pub tx_bytes: u64,
+    /// Of block devices.
+    #[prost(uint64, tag = "10")]
+    pub read_bytes: u64,
+    #[prost(uint64, tag = "11")]
     pub write_bytes: u64,
+    /// It did not answer in time: nothing else is known.
+    #[prost(bool, tag = "12")]
+    pub stuck: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DiffContainerRequest {
@@ -1245,7 +1283,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Remove"));
             self.inner.unary(req, path, codec).await
         }
-        /// Gives another name. UNIMPLEMENTED in this version.
+        /// Gives another name; the old one is free when this answers. ALREADY_EXISTS (name),
+        /// INVALID_ARGUMENT.
         pub async fn rename(
             &mut self,
             request: impl tonic::IntoRequest<super::RenameRequest>,
@@ -1267,7 +1306,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Rename"));
             self.inner.unary(req, path, codec).await
         }
-        /// Changes limits and policies of a live container. UNIMPLEMENTED in this version.
+        /// Changes limits and policies: of a container that runs at once, else for its next start. All or
+        /// nothing. INVALID_ARGUMENT, FAILED_PRECONDITION.
         pub async fn update(
             &mut self,
             request: impl tonic::IntoRequest<super::UpdateRequest>,
@@ -1484,7 +1524,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Resize"));
             self.inner.unary(req, path, codec).await
         }
-        /// The container's processes. UNIMPLEMENTED in this version.
+        /// The container's processes, as the host sees them. Idempotent. INVALID_ARGUMENT (column),
+        /// FAILED_PRECONDITION (NOT_RUNNING).
         pub async fn top(
             &mut self,
             request: impl tonic::IntoRequest<super::TopRequest>,
@@ -1506,7 +1547,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Top"));
             self.inner.unary(req, path, codec).await
         }
-        /// Resource use. UNIMPLEMENTED in this version.
+        /// Resource use: one answer, or one a second until the caller goes away. A container that is stuck
+        /// is told as such and holds up nobody. NOT_FOUND.
         pub async fn stats(
             &mut self,
             request: impl tonic::IntoRequest<super::StatsRequest>,
@@ -1737,12 +1779,14 @@ pub mod containers_server {
             &self,
             request: tonic::Request<super::RemoveRequest>,
         ) -> std::result::Result<tonic::Response<super::RemoveResponse>, tonic::Status>;
-        /// Gives another name. UNIMPLEMENTED in this version.
+        /// Gives another name; the old one is free when this answers. ALREADY_EXISTS (name),
+        /// INVALID_ARGUMENT.
         async fn rename(
             &self,
             request: tonic::Request<super::RenameRequest>,
         ) -> std::result::Result<tonic::Response<super::RenameResponse>, tonic::Status>;
-        /// Changes limits and policies of a live container. UNIMPLEMENTED in this version.
+        /// Changes limits and policies: of a container that runs at once, else for its next start. All or
+        /// nothing. INVALID_ARGUMENT, FAILED_PRECONDITION.
         async fn update(
             &self,
             request: tonic::Request<super::UpdateRequest>,
@@ -1818,7 +1862,8 @@ pub mod containers_server {
             &self,
             request: tonic::Request<super::ResizeRequest>,
         ) -> std::result::Result<tonic::Response<super::ResizeResponse>, tonic::Status>;
-        /// The container's processes. UNIMPLEMENTED in this version.
+        /// The container's processes, as the host sees them. Idempotent. INVALID_ARGUMENT (column),
+        /// FAILED_PRECONDITION (NOT_RUNNING).
         async fn top(
             &self,
             request: tonic::Request<super::TopRequest>,
@@ -1829,7 +1874,8 @@ pub mod containers_server {
             >
             + std::marker::Send
             + 'static;
-        /// Resource use. UNIMPLEMENTED in this version.
+        /// Resource use: one answer, or one a second until the caller goes away. A container that is stuck
+        /// is told as such and holds up nobody. NOT_FOUND.
         async fn stats(
             &self,
             request: tonic::Request<super::StatsRequest>,

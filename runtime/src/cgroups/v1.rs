@@ -116,6 +116,25 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
     plan
 }
 
+/// Puts the two limits of memory into an order that the kernel takes: memory alone may at no moment be more
+/// than memory and swap together.
+pub fn order(planned: &mut [(PathBuf, Write)]) {
+    let at = |file: &str| planned.iter().position(|(_, write)| write.file == file);
+    let (Some(memory), Some(both)) = (
+        at("memory.limit_in_bytes"),
+        at("memory.memsw.limit_in_bytes"),
+    ) else {
+        return;
+    };
+    let (group, swap) = &planned[both];
+    let now = fs::read_to_string(group.join(swap.file)).unwrap_or_default();
+    let wanted: Option<u64> = swap.value.parse().ok();
+    let raised = wanted.is_none_or(|wanted| now.trim().parse().is_ok_and(|now: u64| wanted > now));
+    if raised {
+        planned.swap(memory, both);
+    }
+}
+
 /// A cpuset group without CPUs and memory nodes takes no process: each level gets its parent's.
 pub fn inherit_cpuset(mount: &Path, group: &Path) -> Result<()> {
     let below = group.strip_prefix(mount).unwrap_or(group);

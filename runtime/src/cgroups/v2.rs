@@ -61,6 +61,10 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             write("cpu", "cpu.weight", weight(shares).to_string(), false);
         }
         if let (Some(quota), Some(period)) = (cpu.quota(), cpu.period()) {
+            let quota = match quota {
+                ..0 => "max".to_owned(),
+                _ => quota.to_string(),
+            };
             write("cpu", "cpu.max", format!("{quota} {period}"), false);
         }
         if let Some(cpus) = cpu.cpus() {

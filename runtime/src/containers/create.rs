@@ -107,13 +107,7 @@ impl Containers {
     fn reserve_name(&self, asked: &str, id: &str) -> Result<String> {
         let mut map = self.map_mut();
         if !asked.is_empty() {
-            if let Some(owner) = map.names.get(asked) {
-                return Err(Error::NameTaken {
-                    name: asked.to_owned(),
-                    id: owner.chars().take(12).collect(),
-                });
-            }
-            map.names.insert(asked.to_owned(), id.to_owned());
+            map.take_name(asked, id)?;
             return Ok(asked.to_owned());
         }
         for attempt in 0..NAME_ATTEMPTS {

@@ -99,7 +99,9 @@ impl Containers {
         let touched = record.state.exits != exits || record.state.stopped;
         let policy = record.config.restart.clone().unwrap_or_default();
         let spent = policy.maximum_retries > 0 && count > policy.maximum_retries;
-        if container.is_removed() || record.is_running() || touched || spent {
+        // The policy may have been changed since.
+        let over = touched || spent || !wants_restart(&record);
+        if container.is_removed() || record.is_running() || over {
             return true;
         }
         match self.start_held(container, None, count).await {

@@ -56,6 +56,8 @@ impl Containers {
     async fn erase(&self, record: &Record, container: &Container) -> Result<()> {
         let (directory, socket) = (container.directory.clone(), container.socket.clone());
         let durability = record.durability();
+        // A change that is just being written would bring the record back.
+        let writing = container.writing.lock().await;
         blocking(move || {
             let path = directory.join(record::FILE);
             files::remove_file(&path).map_err(Error::file("remove", path))?;
@@ -65,6 +67,7 @@ impl Containers {
             files::remove_file(&socket).map_err(Error::file("remove", socket))
         })
         .await?;
+        drop(writing);
         if record.owns_snapshot {
             self.parts().store.remove(&record.snapshot).await?;
         }

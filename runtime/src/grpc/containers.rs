@@ -122,12 +122,26 @@ impl Rpc for Service {
         Ok(Response::new(wire::RemoveResponse { id }))
     }
 
-    async fn rename(&self, _: Request<wire::RenameRequest>) -> Answer<wire::RenameResponse> {
-        Err(unimplemented("Containers.Rename"))
+    async fn rename(&self, request: Request<wire::RenameRequest>) -> Answer<wire::RenameResponse> {
+        let wire::RenameRequest { id, name } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let this = self.0.clone();
+        let renamed = spawned(async move { this.rename(&container, name).await });
+        renamed.await.map_err(status)?;
+        Ok(Response::new(wire::RenameResponse {}))
     }
 
-    async fn update(&self, _: Request<wire::UpdateRequest>) -> Answer<wire::UpdateResponse> {
-        Err(unimplemented("Containers.Update"))
+    async fn update(&self, request: Request<wire::UpdateRequest>) -> Answer<wire::UpdateResponse> {
+        let wire::UpdateRequest {
+            id,
+            resources,
+            restart,
+        } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let this = self.0.clone();
+        let updated = spawned(async move { this.update(&container, resources, restart).await });
+        let warnings = updated.await.map_err(status)?;
+        Ok(Response::new(wire::UpdateResponse { warnings }))
     }
 
     async fn inspect(&self, request: Request<wire::InspectRequest>) -> Answer<wire::Container> {

@@ -14,6 +14,8 @@ const PIDS_DEFAULT: i64 = 2048;
 const CPU_PERIOD: u64 = 100_000;
 /// The kernel's smallest quota is 1 ms a period.
 const CPU_QUOTA_MIN: i64 = 1000;
+/// The kernel's bounds of a period, in microseconds.
+const CPU_PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 /// Docker's least memory.
 const MEMORY_MIN: i64 = 6 * 1024 * 1024;
 const NANOS_PER_CPU: i64 = 1_000_000_000;
@@ -73,8 +75,52 @@ pub(super) fn check(asked: &Resources) -> Result<()> {
     if asked.pids.is_some_and(|pids| pids < -1 || pids == 0) {
         return bad("processes: expected a positive number, or -1 for no limit".to_owned());
     }
+    check_quota(asked)?;
     check_set("--cpuset-cpus", &asked.cpuset_cpus)?;
     check_set("--cpuset-mems", &asked.cpuset_mems)
+}
+
+fn check_quota(asked: &Resources) -> Result<()> {
+    let bad = |problem: &str| Err(Error::invalid("limit", problem));
+    let (quota, period) = (asked.cpu_quota, asked.cpu_period);
+    if asked.nano_cpus > 0 && (quota != 0 || period != 0) {
+        return bad("a number of CPUs, and a quota or period of them: choose one");
+    }
+    if quota != 0 && quota != -1 && quota < CPU_QUOTA_MIN {
+        return bad("a CPU quota of less than 1000 microseconds");
+    }
+    if period != 0 && !CPU_PERIODS.contains(&period) {
+        return bad("a CPU period: expected 1000 to 1000000 microseconds");
+    }
+    Ok(())
+}
+
+/// The limits of a container once some were changed: what is not asked stays. The result is to be judged as
+/// a whole ([`limits`]).
+pub(crate) fn merge(now: &Resources, asked: &Resources) -> Result<Resources> {
+    if asked.shm_size != 0 {
+        let problem = "the size of /dev/shm cannot be changed";
+        return Err(Error::invalid("limit", problem));
+    }
+    let number = |asked: i64, now: i64| if asked == 0 { now } else { asked };
+    let count = |asked: u64, now: u64| if asked == 0 { now } else { asked };
+    let text = |asked: &String, now: &String| match asked.is_empty() {
+        true => now.clone(),
+        false => asked.clone(),
+    };
+    Ok(Resources {
+        memory: number(asked.memory, now.memory),
+        memory_swap: number(asked.memory_swap, now.memory_swap),
+        nano_cpus: number(asked.nano_cpus, now.nano_cpus),
+        pids: asked.pids.or(now.pids),
+        cpu_shares: count(asked.cpu_shares, now.cpu_shares),
+        cpuset_cpus: text(&asked.cpuset_cpus, &now.cpuset_cpus),
+        cpuset_mems: text(&asked.cpuset_mems, &now.cpuset_mems),
+        memory_reservation: number(asked.memory_reservation, now.memory_reservation),
+        shm_size: now.shm_size,
+        cpu_quota: number(asked.cpu_quota, now.cpu_quota),
+        cpu_period: count(asked.cpu_period, now.cpu_period),
+    })
 }
 
 /// `0-3,5`: nothing else reaches a control file.
@@ -115,6 +161,11 @@ fn cpu(asked: &Resources) -> LinuxCpu {
         let quota = i128::from(asked.nano_cpus) * period / i128::from(NANOS_PER_CPU);
         let quota = i64::try_from(quota).unwrap_or(i64::MAX).max(CPU_QUOTA_MIN);
         cpu.set_quota(Some(quota)).set_period(Some(CPU_PERIOD));
+    } else if asked.cpu_quota != 0 || asked.cpu_period > 0 {
+        let quota = Some(asked.cpu_quota).filter(|quota| *quota != 0);
+        let period = Some(asked.cpu_period).filter(|period| *period > 0);
+        cpu.set_quota(quota.or(Some(-1)))
+            .set_period(period.or(Some(CPU_PERIOD)));
     }
     if asked.cpu_shares > 0 {
         cpu.set_shares(Some(asked.cpu_shares));
@@ -180,6 +231,49 @@ mod tests {
         let memory = limits.memory().unwrap();
         assert_eq!(memory.swap(), Some(128 << 20));
         assert_eq!(limits.pids().unwrap().limit(), PIDS_DEFAULT);
+    }
+
+    #[test]
+    fn a_quota_has_a_period_and_a_period_alone_limits_nothing() {
+        let asked = Resources {
+            cpu_quota: 20_000,
+            ..Resources::default()
+        };
+        assert_eq!(cpu(&asked).period(), Some(100_000));
+        let asked = Resources {
+            cpu_period: 50_000,
+            ..Resources::default()
+        };
+        assert_eq!(cpu(&asked).quota(), Some(-1));
+    }
+
+    #[test]
+    fn what_is_not_asked_stays_and_the_whole_is_judged() {
+        let now = Resources {
+            memory: 64 << 20,
+            nano_cpus: 1,
+            pids: Some(5),
+            cpuset_cpus: "0".to_owned(),
+            ..Resources::default()
+        };
+        let asked = Resources {
+            memory: 128 << 20,
+            ..Resources::default()
+        };
+        let merged = merge(&now, &asked).unwrap();
+        assert_eq!(merged.memory, 128 << 20);
+        assert_eq!((merged.nano_cpus, merged.pids), (1, Some(5)));
+        assert_eq!(merged.cpuset_cpus, "0");
+        let quota = Resources {
+            cpu_quota: 5000,
+            ..Resources::default()
+        };
+        assert!(limits(&merge(&now, &quota).unwrap()).is_err());
+        let shm = Resources {
+            shm_size: 1,
+            ..Resources::default()
+        };
+        assert!(merge(&now, &shm).is_err());
     }
 
     #[test]

@@ -228,7 +228,7 @@ fn security(security: &Security) -> Result<()> {
     super::defaults::capabilities(security).map(drop)
 }
 
-fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
+pub(crate) fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
     let known = ["", "no", "on-failure", "always", "unless-stopped"];
     if !known.contains(&policy.name.as_str()) {
         let problem = format!(

@@ -67,24 +67,10 @@ fn process(args: &ContainerOptions) -> Result<Process, CliError> {
 }
 
 fn resources(args: &ContainerOptions) -> Result<Resources, CliError> {
-    let bytes = |option, text: &Option<String>| -> Result<i64, CliError> {
-        text.as_deref()
-            .map_or(Ok(0), |text| quantity::bytes(option, text))
-    };
-    let memory_swap = match args.memory_swap.as_deref() {
-        Some("-1") => -1,
-        _ => bytes("--memory-swap", &args.memory_swap)?,
-    };
+    let shm_size = args.shm_size.as_deref();
     Ok(Resources {
-        memory: bytes("--memory", &args.memory)?,
-        memory_swap,
-        nano_cpus: args.cpus.as_deref().map_or(Ok(0), quantity::nano_cpus)?,
-        pids: args.pids_limit,
-        cpu_shares: args.cpu_shares.unwrap_or_default(),
-        cpuset_cpus: args.cpuset_cpus.clone().unwrap_or_default(),
-        cpuset_mems: args.cpuset_mems.clone().unwrap_or_default(),
-        memory_reservation: bytes("--memory-reservation", &args.memory_reservation)?,
-        shm_size: bytes("--shm-size", &args.shm_size)?,
+        shm_size: shm_size.map_or(Ok(0), |text| quantity::bytes("--shm-size", text))?,
+        ..args.limits.resources()?
     })
 }
 

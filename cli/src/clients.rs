@@ -54,6 +54,7 @@ impl Clients {
         archives: "store", store::archives_client::ArchivesClient;
         maintenance: "store", store::maintenance_client::MaintenanceClient;
         containers: "runtime", runtime::containers_client::ContainersClient;
+        events: "runtime", runtime::events_client::EventsClient;
         networks: "runtime", runtime::networks_client::NetworksClient;
         volumes: "runtime", runtime::volumes_client::VolumesClient;
         build: "builder", builder::build_client::BuildClient;

@@ -7,6 +7,7 @@ mod completion;
 mod create;
 mod down;
 mod each;
+mod events;
 mod exec;
 mod filters;
 mod image_prune;
@@ -82,6 +83,7 @@ commands! {
         Container(Group<ContainerCommand>) => Group::<ContainerCommand>::run,
         Create(create::CreateArgs) => create::run,
         Down(down::DownArgs) => down::run,
+        Events(events::EventsArgs) => events::run,
         Exec(exec::ExecArgs) => exec::run,
         Image(Group<ImageCommand>) => Group::<ImageCommand>::run,
         Images(images::ImagesArgs) => images::run,
@@ -200,6 +202,7 @@ commands! {
     SystemCommand {
         Check(system::check::CheckArgs) => system::check::run,
         Df(system::DfArgs) => system::df,
+        Events(events::EventsArgs) => events::run,
         Info(info::InfoArgs) => info::run,
         Prune(system::PruneArgs) => system::prune,
     }

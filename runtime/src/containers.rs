@@ -2,6 +2,7 @@
 //! that is done to them. Lists and inspections read the map alone and never wait for a container.
 
 pub(crate) mod create;
+mod events;
 pub(crate) mod filter;
 pub(crate) mod monitor;
 pub(crate) mod names;
@@ -28,6 +29,7 @@ use tokio::sync::{Mutex, RwLock, watch};
 use crate::cgroups::Cgroups;
 use crate::clients::Store;
 use crate::error::{Error, Result, blocking};
+use crate::events::Events;
 use crate::index::Index;
 use crate::network::Network;
 use crate::volumes::Volumes;
@@ -65,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) cgroups: Cgroups,
     /// What can be rebuilt.
     pub(crate) index: Index,
+    /// Who is told what happens.
+    pub(crate) events: Events,
 }
 
 #[derive(Debug)]
@@ -201,6 +205,11 @@ impl Containers {
     /// The network.
     pub(crate) fn network(&self) -> Arc<Network> {
         Arc::clone(&self.parts().network)
+    }
+
+    /// Who is told what happens.
+    pub(crate) fn events(&self) -> &Events {
+        &self.parts().events
     }
 
     /// Gives back what was prepared for containers to come, at the end of the service. Containers that

@@ -103,6 +103,9 @@ pub enum Error {
         "lost the streams of a process in container {0}: it was read too slowly, or its shim ended"
     )]
     StreamsLost(String),
+    /// A watcher of events read too slowly.
+    #[error("{0} events were missed, because they were read too slowly")]
+    EventsMissed(u64),
     /// A volume is used by a container.
     #[error("volume {name} is in use by container {container}")]
     VolumeInUse {
@@ -230,6 +233,7 @@ impl Classify for Error {
             Self::Network(error) => error.kind(),
             Self::Store(failure) => failure.kind(),
             Self::ShuttingDown | Self::StreamsLost(_) => Kind::Unavailable,
+            Self::EventsMissed(_) => Kind::ResourceExhausted,
             Self::Shim { .. }
             | Self::Json(..)
             | Self::Spec(_)
@@ -271,6 +275,9 @@ impl Classify for Error {
             } => Some("unpause it first".to_owned()),
             Self::NoBindSource(_) => {
                 Some("make the directory first, or use -v, which makes it".to_owned())
+            }
+            Self::EventsMissed(_) => {
+                Some("watch again with --since, which shows what is remembered".to_owned())
             }
             Self::Network(error) => error.hint(),
             Self::Store(failure) => failure.hint(),

@@ -40,7 +40,9 @@ pub(crate) fn routes(containers: &Containers) -> (Routes, [&'static str; 4]) {
     let routes = Routes::new(container_service)
         .add_service(network_service)
         .add_service(volume_service)
-        .add_service(EventsServer::new(events::Service));
+        .add_service(EventsServer::new(events::Service(
+            containers.events().clone(),
+        )));
     let names = [
         containers_server::SERVICE_NAME,
         networks_server::SERVICE_NAME,

@@ -9,6 +9,7 @@
 //! - [`shim`]: the service's side of the protocol with a shim.
 //! - [`network`]: network namespaces, the bridge, published ports.
 //! - [`volumes`], [`logs`]: directories that outlive containers; what containers wrote.
+//! - [`events`]: what happened, for those who watch.
 //! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
 //! - [`grpc`], [`clients`]: the wire, in and out.
 
@@ -17,6 +18,7 @@ mod clients;
 pub mod config;
 pub mod containers;
 pub mod error;
+mod events;
 mod files;
 mod grpc;
 mod index;

@@ -9,6 +9,7 @@ use crate::clients::Store;
 use crate::config::Config;
 use crate::containers::{Containers, Parts, recover};
 use crate::error::{Result, blocking};
+use crate::events::Events;
 use crate::grpc;
 use crate::index::Index;
 use crate::network::{Network, instance};
@@ -43,10 +44,11 @@ async fn open(config: &Config) -> Result<Containers> {
     let instance = instance::name(&paths.root);
     let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
     let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
+    let events = Events::new();
     let parts = blocking(move || {
         recover::make_directories(&directory, &sockets)?;
         Ok(Parts {
-            volumes: Volumes::open(state.join("volumes"))?,
+            volumes: Volumes::open(state.join("volumes"), events.clone())?,
             cgroups: Cgroups::discover(&instance)?,
             index: Index::open(&state.join("index"), directory.clone())?,
             network: Arc::new(Network::open(
@@ -60,6 +62,7 @@ async fn open(config: &Config) -> Result<Containers> {
             no_new_privileges,
             log_bytes_max,
             store,
+            events,
         })
     })
     .await?;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::containers::names;
 use crate::error::{Error, Result};
+use crate::events::{Events, Kind};
 use crate::files::{self, Durability};
 
 const FILE: &str = "volume.json";
@@ -23,6 +24,7 @@ const DATA_MODE: u32 = 0o755;
 #[derive(Clone, Debug)]
 pub(crate) struct Volumes {
     directory: PathBuf,
+    events: Events,
 }
 
 /// One volume.
@@ -40,10 +42,10 @@ pub(crate) struct Volume {
 
 impl Volumes {
     /// Opens the directory and removes what a crash left half-made or half-removed.
-    pub(crate) fn open(directory: PathBuf) -> Result<Self> {
+    pub(crate) fn open(directory: PathBuf, events: Events) -> Result<Self> {
         files::make_directory(&directory, DIRECTORY_MODE)
             .map_err(Error::file("make", &directory))?;
-        let volumes = Self { directory };
+        let volumes = Self { directory, events };
         for name in volumes.entries()? {
             let path = volumes.directory.join(&name);
             if !path.join(FILE).exists() {
@@ -81,7 +83,14 @@ impl Volumes {
             anonymous,
         };
         self.write(&volume)?;
+        self.tell("create", &volume.name);
         Ok(volume)
+    }
+
+    fn tell(&self, action: &str, name: &str) {
+        let driver = ("driver".to_owned(), "local".to_owned());
+        self.events
+            .tell(Kind::Volume, action, name, [driver].into());
     }
 
     fn write(&self, volume: &Volume) -> Result<()> {
@@ -140,7 +149,9 @@ impl Volumes {
         let record = directory.join(FILE);
         files::remove_file(&record).map_err(Error::file("remove", record))?;
         files::sync_directory(&directory).map_err(Error::file("sync", &directory))?;
-        files::remove_tree(&directory).map_err(Error::file("remove", directory))
+        files::remove_tree(&directory).map_err(Error::file("remove", directory))?;
+        self.tell("destroy", name);
+        Ok(())
     }
 
     /// Bytes of a volume's files.
@@ -181,13 +192,13 @@ mod tests {
     #[test]
     fn a_volume_is_made_once_and_found_again() {
         let root = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(root.path().join("volumes")).unwrap();
+        let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         let labels = HashMap::from([("a".to_owned(), "b".to_owned())]);
         let made = volumes.create("data", labels, false).unwrap();
         fs::write(volumes.data("data").join("f"), b"four").unwrap();
         let again = volumes.create("data", HashMap::new(), false).unwrap();
         assert_eq!(made, again);
-        let reopened = Volumes::open(root.path().join("volumes")).unwrap();
+        let reopened = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         assert_eq!(reopened.list().unwrap(), [made]);
         assert_eq!(reopened.bytes("data"), 4);
         reopened.remove("data").unwrap();
@@ -199,7 +210,7 @@ mod tests {
     fn what_a_crash_left_half_made_is_removed_at_open() {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("half/_data")).unwrap();
-        let volumes = Volumes::open(root.path().to_owned()).unwrap();
+        let volumes = Volumes::open(root.path().to_owned(), Events::new()).unwrap();
         assert!(volumes.list().unwrap().is_empty());
         assert!(!root.path().join("half").exists());
     }
@@ -207,7 +218,7 @@ mod tests {
     #[test]
     fn c16_a_volume_name_cannot_leave_the_directory() {
         let root = tempfile::tempdir().unwrap();
-        let volumes = Volumes::open(root.path().join("volumes")).unwrap();
+        let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         for bad in ["..", ".", "a/b", "../x", "/etc"] {
             assert!(volumes.create(bad, HashMap::new(), false).is_err(), "{bad}");
             assert!(volumes.remove(bad).is_err(), "{bad}");

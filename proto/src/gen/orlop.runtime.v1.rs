@@ -883,6 +883,8 @@ pub struct WatchEventsRequest {
     pub since: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "2")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Docker's: `container`, `event`, `image`, `label`, `network`, `type`, `volume`. Values of one key
+    /// are alternatives (labels are all needed), keys are conditions.
     #[prost(message, repeated, tag = "3")]
     pub filters: ::prost::alloc::vec::Vec<Filter>,
 }
@@ -896,8 +898,10 @@ pub struct Event {
     /// `create`, `start`, `die`, …
     #[prost(string, tag = "3")]
     pub action: ::prost::alloc::string::String,
+    /// Of a container; of networks and volumes the name.
     #[prost(string, tag = "4")]
     pub id: ::prost::alloc::string::String,
+    /// `name`, `image` and labels of a container, and what belongs to the action: `exitCode`, `signal`.
     #[prost(map = "string, string", tag = "5")]
     pub attributes: ::std::collections::HashMap<
         ::prost::alloc::string::String,
@@ -4429,7 +4433,9 @@ pub mod events_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// What happens from now on. UNIMPLEMENTED in this version.
+        /// What is remembered of the past (the last thousand events, of this life of the service), with
+        /// `since` or `until`; then what happens, up to `until`. RESOURCE_EXHAUSTED: read too slowly, and
+        /// events were missed. INVALID_ARGUMENT.
         pub async fn watch(
             &mut self,
             request: impl tonic::IntoRequest<super::WatchEventsRequest>,
@@ -4475,7 +4481,9 @@ pub mod events_server {
             >
             + std::marker::Send
             + 'static;
-        /// What happens from now on. UNIMPLEMENTED in this version.
+        /// What is remembered of the past (the last thousand events, of this life of the service), with
+        /// `since` or `until`; then what happens, up to `until`. RESOURCE_EXHAUSTED: read too slowly, and
+        /// events were missed. INVALID_ARGUMENT.
         async fn watch(
             &self,
             request: tonic::Request<super::WatchEventsRequest>,

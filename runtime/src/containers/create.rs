@@ -63,10 +63,13 @@ impl Containers {
         };
         let warnings = warnings(&plan);
         match self.make(&id, name, hidden, plan).await {
-            Ok(container) => Ok(Created {
-                container,
-                warnings,
-            }),
+            Ok(container) => {
+                self.tell(&container.record(), "create", &[]);
+                Ok(Created {
+                    container,
+                    warnings,
+                })
+            }
             Err(error) => {
                 self.map_mut().names.retain(|_, owner| *owner != id);
                 Err(error)

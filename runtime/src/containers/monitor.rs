@@ -13,6 +13,7 @@ use super::record::Record;
 use super::state::{Action, next};
 use super::{Container, Containers};
 use crate::error::blocking;
+use crate::network::Attachment;
 use crate::shim;
 
 /// The first pause before a restart by policy; it doubles each time. Docker's.
@@ -50,8 +51,9 @@ impl Containers {
             apply_exit(&mut record, exit.as_ref());
             container.publish(&Arc::new(record));
         }
-        let (cgroups, groups) = (self.parts().cgroups.clone(), before.cgroups.clone());
         let record = container.record();
+        self.tell_end(&record, before.attachment.as_ref());
+        let (cgroups, groups) = (self.parts().cgroups.clone(), before.cgroups.clone());
         self.parts().index.put(&record);
         if record.config.auto_remove && !record.hidden {
             self.forget(container);
@@ -70,6 +72,21 @@ impl Containers {
         } else {
             self.consider_restart(container, &record);
         }
+    }
+
+    fn tell_end(&self, record: &Record, attachment: Option<&Attachment>) {
+        if record.state.oom_killed {
+            self.tell(record, "oom", &[]);
+        }
+        let details = [
+            ("exitCode", record.state.exit_code.to_string()),
+            ("execDuration", ran(record).as_secs().to_string()),
+        ];
+        self.tell(record, "die", &details);
+        if let Some(attachment) = attachment {
+            self.tell_network(record, "disconnect", attachment);
+        }
+        self.tell_volumes(record, "unmount");
     }
 
     /// Starts the container again after a pause, if its policy says so; and again when that fails.
@@ -197,12 +214,17 @@ fn wants_restart(record: &Record) -> bool {
 /// How many restarts the next one makes, and the pause before it.
 fn pause(record: &Record) -> (u32, Duration) {
     let count = record.state.restart_count;
+    let settled = ran(record) >= SETTLED;
+    let doublings = if settled { 0 } else { count.min(16) };
+    let pause = RESTART_PAUSE.saturating_mul(1 << doublings);
+    (count + 1, pause.min(RESTART_PAUSE_MAX))
+}
+
+/// How long the last run was.
+fn ran(record: &Record) -> Duration {
     let ran = match (record.state.started, record.state.finished) {
         (Some(started), Some(finished)) => finished.duration_since(started),
         _ => jiff::SignedDuration::ZERO,
     };
-    let settled = ran.unsigned_abs() >= SETTLED;
-    let doublings = if settled { 0 } else { count.min(16) };
-    let pause = RESTART_PAUSE.saturating_mul(1 << doublings);
-    (count + 1, pause.min(RESTART_PAUSE_MAX))
+    ran.unsigned_abs()
 }

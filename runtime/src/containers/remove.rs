@@ -48,6 +48,7 @@ impl Containers {
                 "a removed container has left something behind"
             );
         }
+        self.tell(&record, "destroy", &[]);
         if volumes {
             self.remove_anonymous(&record).await;
         }

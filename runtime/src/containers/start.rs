@@ -84,12 +84,16 @@ impl Containers {
             },
             Err(error) => {
                 self.detach(&record.id, &attachment).await;
+                self.tell_network(&record, "disconnect", &attachment);
                 return Err(error);
             }
         };
+        self.tell_volumes(&record, "mount");
         let result = self.spawn(container, &launch, streams, restart_count).await;
         if result.is_err() {
             self.detach(&record.id, &launch.attachment).await;
+            self.tell_network(&record, "disconnect", &launch.attachment);
+            self.tell_volumes(&record, "unmount");
             let (cgroups, groups) = (self.parts().cgroups.clone(), launch.cgroups);
             blocking(move || {
                 cgroups.remove(&groups);
@@ -112,7 +116,9 @@ impl Containers {
     #[tracing::instrument(name = "network", skip_all)]
     async fn attach_network(&self, record: &Record) -> Result<Attachment> {
         let request = network_request(record)?;
-        Ok(self.parts().network.attach(&record.id, &request).await?)
+        let attachment = self.parts().network.attach(&record.id, &request).await?;
+        self.tell_network(record, "connect", &attachment);
+        Ok(attachment)
     }
 
     /// Gives a container's place in the network back. What cannot be given back now is found when the
@@ -269,6 +275,7 @@ impl Containers {
             Reply::Started { pid } => record.state.pid = pid,
             reply => return Err(start_failed(&record, reply)),
         }
+        self.tell(&record, "start", &[]);
         container.publish(&Arc::new(record));
         self.monitor(container);
         Ok(attached)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use orlop_shim::protocol::{Failure, Reply, Request};
 
+use super::record::Record;
 use super::state::Action;
 use super::{Container, Containers};
 use crate::error::{Error, Result};
@@ -37,7 +38,10 @@ impl Containers {
     ) -> Result<()> {
         let signal = optional_signal(signal)?;
         let _gate = container.gate.lock().await;
-        self.stop_held(container, signal, timeout).await
+        if self.stop_held(container, signal, timeout).await? {
+            self.tell(&container.record(), "stop", &[]);
+        }
+        Ok(())
     }
 
     /// Stops, if it runs, and starts.
@@ -49,38 +53,46 @@ impl Containers {
     ) -> Result<()> {
         let signal = optional_signal(signal)?;
         let _gate = container.gate.lock().await;
-        self.stop_held(container, signal, timeout).await?;
-        self.start_held(container, None, 0).await.map(drop)
+        if self.stop_held(container, signal, timeout).await? {
+            self.tell(&container.record(), "stop", &[]);
+        }
+        self.start_held(container, None, 0).await?;
+        self.tell(&container.record(), "restart", &[]);
+        Ok(())
     }
 
+    /// True when it ran.
     async fn stop_held(
         &self,
         container: &Arc<Container>,
         signal: Option<i32>,
         timeout: Option<i32>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         self.mark_stopped(container).await?;
         let record = container.record();
         if !record.is_running() {
-            return Ok(());
+            return Ok(false);
         }
         let exits = record.state.exits;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
-        send(container, signal.unwrap_or(record.stop_signal), false).await?;
+        let signal = signal.unwrap_or(record.stop_signal);
+        self.tell_signal(&record, signal);
+        send(container, signal, false).await?;
         self.thaw(container).await?;
         let own = i32::try_from(record.stop_timeout).unwrap_or(i32::MAX);
         let seconds = timeout.unwrap_or(own);
         let Ok(seconds) = u64::try_from(seconds) else {
             ended.await;
-            return Ok(());
+            return Ok(true);
         };
         if tokio::time::timeout(Duration::from_secs(seconds), ended)
             .await
             .is_ok()
         {
-            return Ok(());
+            return Ok(true);
         }
-        self.kill_and_wait(container, exits).await
+        self.kill_and_wait(container, exits).await?;
+        Ok(true)
     }
 
     /// Kills everything in the container and waits until that is known. The caller has the gate.
@@ -93,7 +105,12 @@ impl Containers {
         self.kill_and_wait(container, record.state.exits).await
     }
 
+    fn tell_signal(&self, record: &Record, signal: i32) {
+        self.tell(record, "kill", &[("signal", signal.to_string())]);
+    }
+
     async fn kill_and_wait(&self, container: &Arc<Container>, exits: u64) -> Result<()> {
+        self.tell_signal(&container.record(), SIGKILL);
         send(container, SIGKILL, true).await?;
         self.thaw(container).await?;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
@@ -124,8 +141,13 @@ impl Containers {
             self.mark_stopped(container).await?;
         }
         match send(container, number, false).await {
-            Ok(true) if ending => self.thaw(container).await,
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.tell_signal(&record, number);
+                if ending {
+                    self.thaw(container).await?;
+                }
+                Ok(())
+            }
             Ok(false) => {
                 container.until(|view| !view.record.is_running()).await;
                 container.record().next(Action::Touch, "kill").map(drop)
@@ -150,7 +172,11 @@ impl Containers {
             .await
             .map_err(&failed)?
         {
-            Reply::Ok => Ok(()),
+            Reply::Ok => {
+                let size = [("height", rows.to_string()), ("width", columns.to_string())];
+                self.tell(&container.record(), "resize", &size);
+                Ok(())
+            }
             Reply::Failed { message, .. } => Err(Error::invalid("window size", message)),
             reply => Err(failed(unexpected(&reply))),
         }

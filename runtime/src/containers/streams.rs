@@ -5,12 +5,17 @@ use std::sync::Arc;
 use orlop_proto::runtime as wire;
 use orlop_shim::protocol::{Reply, Request};
 
+use super::names::new_id;
+use super::record::Record;
 use super::start::{Streams, open_files_max};
 use super::state::Action;
 use super::{Container, Containers};
 use crate::error::{Error, Result};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::{self, from_image};
+
+/// Characters of a command that its events show.
+const COMMAND_SHOWN: usize = 1024;
 
 /// How a container ended, for those who were joined to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +24,17 @@ pub(crate) struct Ended {
     pub(crate) code: i32,
     /// The kernel killed a process of it for want of memory.
     pub(crate) oom_killed: bool,
+}
+
+/// One more process in a container.
+#[derive(Debug)]
+pub(crate) struct Exec {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// On the host.
+    pub(crate) pid: i32,
+    /// Carries its streams.
+    pub(crate) connection: Connection,
 }
 
 impl Containers {
@@ -30,15 +46,19 @@ impl Containers {
         streams: Streams,
         start: bool,
     ) -> Result<Connection> {
-        if start && !container.record().is_running() {
+        let record = container.record();
+        if start && !record.is_running() {
+            self.tell(&record, "attach", &[]);
             let joined = self.start(container, Some(streams)).await?;
             return joined.ok_or_else(|| {
                 let closed = std::io::ErrorKind::NotConnected.into();
                 container.shim_failed("attaching")(closed)
             });
         }
-        container.record().next(Action::Join, "attach to")?;
-        self.join(container, streams).await
+        record.next(Action::Join, "attach to")?;
+        let joined = self.join(container, streams).await?;
+        self.tell(&record, "attach", &[]);
+        Ok(joined)
     }
 
     /// Waits until the end of the run that had `exits` ends before it is known to everyone.
@@ -56,12 +76,12 @@ impl Containers {
         }
     }
 
-    /// Runs one more process; answers the connection that carries its streams, and its pid.
+    /// Runs one more process.
     pub(crate) async fn exec(
         &self,
         container: &Container,
         start: &wire::ExecStart,
-    ) -> Result<(Connection, i32)> {
+    ) -> Result<Exec> {
         if start.privileged {
             return Err(Error::NotBuilt("a privileged exec"));
         }
@@ -83,7 +103,15 @@ impl Containers {
         let mut connection = shim::connect(&container.socket).map_err(&failed)?;
         connection.writer.request(&request).await.map_err(&failed)?;
         match connection.reader.reply().await.map_err(&failed)? {
-            Reply::Started { pid } => Ok((connection, pid)),
+            Reply::Started { pid } => {
+                let id = new_id()?;
+                self.tell_exec(&record, &id, &asked.args);
+                Ok(Exec {
+                    id,
+                    pid,
+                    connection,
+                })
+            }
             Reply::Failed { failure, message } => Err(Error::Exec {
                 name: record.title().to_owned(),
                 failure,
@@ -91,5 +119,19 @@ impl Containers {
             }),
             reply => Err(failed(unexpected(&reply))),
         }
+    }
+
+    fn tell_exec(&self, record: &Record, id: &str, args: &[String]) {
+        let command: String = args.join(" ").chars().take(COMMAND_SHOWN).collect();
+        for action in ["exec_create", "exec_start"] {
+            let details = [("execID", id.to_owned())];
+            self.tell(record, &format!("{action}: {command}"), &details);
+        }
+    }
+
+    /// A process of [`Self::exec`] ended.
+    pub(crate) fn exec_ended(&self, container: &Container, id: &str, code: i32) {
+        let details = [("execID", id.to_owned()), ("exitCode", code.to_string())];
+        self.tell(&container.record(), "exec_die", &details);
     }
 }

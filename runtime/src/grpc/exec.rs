@@ -12,7 +12,7 @@ use tonic::{Status, Streaming};
 use super::attach::{BACKLOG, window};
 use super::{Answers, status};
 use crate::containers::Containers;
-use crate::containers::names::new_id;
+use crate::containers::streams::Exec;
 use crate::error::Error;
 use crate::shim::{Connection, Frame, Reader, Writer};
 use crate::spec::from_image;
@@ -30,18 +30,24 @@ pub(super) async fn exec(
     };
     let container = containers.find(&start.id).map_err(status)?;
     let started = containers.exec(&container, &start).await;
-    let (Connection { reader, writer }, pid) = started.map_err(status)?;
-    let exec_id = new_id().map_err(status)?;
+    let Exec {
+        id,
+        pid,
+        connection: Connection { reader, writer },
+    } = started.map_err(status)?;
     let (to_client, from_service) = mpsc::channel(BACKLOG);
     let first = Out::Started(wire::ExecStarted {
-        exec_id,
+        exec_id: id.clone(),
         pid: pid.into(),
     });
     send(&to_client, first).await;
     if !start.detach {
         let input = tokio::spawn(forward_input(inbound, writer));
         tokio::spawn(async move {
-            forward_output(reader, &to_client, container.id.clone()).await;
+            let ended = forward_output(reader, &to_client, container.id.clone()).await;
+            if let Some(code) = ended {
+                containers.exec_ended(&container, &id, code);
+            }
             input.abort();
         });
     }
@@ -55,29 +61,23 @@ async fn send(to: &Sender, message: Out) -> bool {
     to.send(Ok(answer)).await.is_ok()
 }
 
-/// From the shim to the client, until the process ended or the client went away.
-async fn forward_output(mut reader: Reader, to: &Sender, id: String) {
+/// From the shim to the client, until the process ended, which is the answer; it goes on for a client that went away.
+async fn forward_output(mut reader: Reader, to: &Sender, id: String) -> Option<i32> {
     loop {
-        let frame = tokio::select! {
-            () = to.closed() => return,
-            frame = reader.frame() => frame,
-        };
-        let message = match frame {
+        let message = match reader.frame().await {
             Ok(Some(Frame::Stdout(bytes))) => Out::Stdout(bytes),
             Ok(Some(Frame::Stderr(bytes))) => Out::Stderr(bytes),
             Ok(Some(Frame::Reply(Reply::Exited { code, oom_killed }))) => {
                 send(to, Out::Exited(wire::Exited { code, oom_killed })).await;
-                return;
+                return Some(code);
             }
             Ok(Some(Frame::Reply(_))) => continue,
             Ok(None) | Err(_) => {
                 to.send(Err(status(Error::StreamsLost(id)))).await.ok();
-                return;
+                return None;
             }
         };
-        if !send(to, message).await {
-            return;
-        }
+        send(to, message).await;
     }
 }
 

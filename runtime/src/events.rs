@@ -1,0 +1,199 @@
+//! What happened: the last events, and those who wait for the next ones. Both have a bound; nothing
+//! that happens ever waits for somebody who watches.
+
+pub(crate) mod filter;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::broadcast;
+
+/// Events that are remembered; Docker keeps 256.
+const HISTORY_MAX: usize = 1024;
+/// What they may take together: labels of containers can be long.
+const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// How far a watcher may fall behind before it misses events, and is told so.
+const LAG_MAX: usize = 1024;
+
+/// What an event is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A container.
+    Container,
+    /// A network.
+    Network,
+    /// A volume.
+    Volume,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    /// When; no event is older than the one before it.
+    pub(crate) time: Timestamp,
+    /// What it is about.
+    pub(crate) kind: Kind,
+    /// Docker's word for what happened: `create`, `die`, `exec_start: sh -c true`.
+    pub(crate) action: String,
+    /// Of the container; of networks and volumes the name.
+    pub(crate) id: String,
+    /// Name, image, labels, and what belongs to the action.
+    pub(crate) attributes: BTreeMap<String, String>,
+}
+
+/// The events of this instance; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Events(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    history: Mutex<History>,
+    live: broadcast::Sender<Arc<Event>>,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+}
+
+/// What a watcher gets: what is remembered, then what happens.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// From before the call, oldest first.
+    pub(crate) past: Vec<Arc<Event>>,
+    /// From then on, without a gap.
+    pub(crate) live: broadcast::Receiver<Arc<Event>>,
+}
+
+impl Kind {
+    /// Docker's word for it.
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Network => "network",
+            Self::Volume => "volume",
+        }
+    }
+}
+
+impl Events {
+    /// Nothing has happened yet.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            history: Mutex::default(),
+            live: broadcast::Sender::new(LAG_MAX),
+        }))
+    }
+
+    /// Something happened, now.
+    pub(crate) fn tell(
+        &self,
+        kind: Kind,
+        action: &str,
+        id: &str,
+        attributes: BTreeMap<String, String>,
+    ) {
+        let mut history = self
+            .0
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let last = history.events.back().map(|event| event.time);
+        let event = Arc::new(Event {
+            // The host's clock may be set back.
+            time: Timestamp::now().max(last.unwrap_or(Timestamp::MIN)),
+            kind,
+            action: action.to_owned(),
+            id: id.to_owned(),
+            attributes,
+        });
+        history.push(Arc::clone(&event));
+        // Nobody watches: then nobody is told.
+        self.0.live.send(event).ok();
+    }
+
+    /// What is remembered and what comes; an event is in one of them, and in one only.
+    pub(crate) fn watch(&self) -> Watch {
+        let history = self
+            .0
+            .history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        Watch {
+            past: history.events.iter().cloned().collect(),
+            live: self.0.live.subscribe(),
+        }
+    }
+}
+
+impl History {
+    fn push(&mut self, event: Arc<Event>) {
+        self.bytes += event.bytes();
+        self.events.push_back(event);
+        while self.events.len() > HISTORY_MAX || self.bytes > HISTORY_BYTES_MAX {
+            let Some(oldest) = self.events.pop_front() else {
+                return;
+            };
+            self.bytes -= oldest.bytes();
+        }
+    }
+}
+
+impl Event {
+    fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter();
+        let attributes: usize = attributes.map(|(key, value)| key.len() + value.len()).sum();
+        self.action.len() + self.id.len() + attributes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_are_forgotten_by_number_and_by_size() {
+        let events = Events::new();
+        for number in 0..HISTORY_MAX + 5 {
+            events.tell(Kind::Volume, "create", &number.to_string(), BTreeMap::new());
+        }
+        let past = events.watch().past;
+        assert_eq!(past.len(), HISTORY_MAX);
+        assert_eq!(past.first().unwrap().id, "5");
+        let label = "x".repeat(HISTORY_BYTES_MAX / 2);
+        for id in ["a", "b", "c"] {
+            let attributes = BTreeMap::from([("label".to_owned(), label.clone())]);
+            events.tell(Kind::Container, "create", id, attributes);
+        }
+        assert_eq!(
+            events.watch().past.len(),
+            1,
+            "two do not fit beside each other"
+        );
+    }
+
+    #[test]
+    fn an_event_is_in_the_past_or_live_and_never_both() {
+        let events = Events::new();
+        events.tell(Kind::Volume, "create", "before", BTreeMap::new());
+        let mut watch = events.watch();
+        events.tell(Kind::Volume, "create", "after", BTreeMap::new());
+        assert_eq!(watch.past.len(), 1);
+        assert_eq!(watch.past.first().unwrap().id, "before");
+        assert_eq!(watch.live.try_recv().unwrap().id, "after");
+        assert!(watch.live.try_recv().is_err());
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_read_holds_up_nobody_and_knows_what_it_missed() {
+        let events = Events::new();
+        let mut watch = events.watch();
+        for number in 0..LAG_MAX + 7 {
+            events.tell(Kind::Volume, "create", &number.to_string(), BTreeMap::new());
+        }
+        let missed = watch.live.try_recv().unwrap_err();
+        assert_eq!(missed, broadcast::error::TryRecvError::Lagged(7));
+    }
+}

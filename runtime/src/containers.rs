@@ -334,6 +334,14 @@ impl Container {
         Ok(record)
     }
 
+    /// Changes what is kept in memory alone.
+    async fn change(&self, change: impl FnOnce(&mut Record) + Send) {
+        let _writing = self.writing.lock().await;
+        let mut record = Record::clone(&self.record());
+        change(&mut record);
+        self.publish(&Arc::new(record));
+    }
+
     async fn save(&self, record: &Arc<Record>) -> Result<()> {
         let (record, directory) = (Arc::clone(record), self.directory.clone());
         blocking(move || record.save(&directory)).await

@@ -65,6 +65,9 @@ pub enum Error {
         /// What was asked.
         action: &'static str,
     },
+    /// The container's policy is about to start it again.
+    #[error("container {0} is restarting: cannot remove it")]
+    Restarting(String),
     /// The container is being removed.
     #[error("container {0} is being removed")]
     BeingRemoved(String),
@@ -223,6 +226,7 @@ impl Classify for Error {
             | Self::BadImage { .. }
             | Self::WrongState { .. }
             | Self::BeingRemoved(_)
+            | Self::Restarting(_)
             | Self::VolumeInUse { .. }
             | Self::NotFrozen(_)
             | Self::NoController(_) => Kind::FailedPrecondition,
@@ -247,7 +251,7 @@ impl Classify for Error {
         match self {
             Self::AmbiguousPrefix(_) => Some(reason::AMBIGUOUS_PREFIX),
             Self::WrongState { status, action, .. } => state_reason(*status, action),
-            Self::VolumeInUse { .. } => Some(reason::IN_USE),
+            Self::VolumeInUse { .. } | Self::Restarting(_) => Some(reason::IN_USE),
             Self::Start { failure, .. } | Self::Exec { failure, .. } => {
                 Some(failure_reason(*failure))
             }
@@ -264,7 +268,8 @@ impl Classify for Error {
         match self {
             Self::NoContainer(_) => Some("list containers with `orlop ps --all`".to_owned()),
             Self::NoVolume(_) => Some("list volumes with `orlop volume ls`".to_owned()),
-            Self::WrongState {
+            Self::Restarting(_)
+            | Self::WrongState {
                 status: Status::Running | Status::Paused,
                 action: "remove",
                 ..

@@ -146,6 +146,10 @@ fn status(state: Option<&ContainerState>) -> String {
                 since(&state.finished)
             )
         }
+        ContainerStatus::Restarting => {
+            let code = state.exit_code;
+            format!("Restarting ({code}) {} ago", since(&state.finished))
+        }
         ContainerStatus::Created => "Created".to_owned(),
         ContainerStatus::Dead => "Dead".to_owned(),
         ContainerStatus::Unspecified => "Unknown".to_owned(),

@@ -16,6 +16,7 @@ pub(crate) fn status_word(status: ContainerStatus) -> &'static str {
         ContainerStatus::Paused => "paused",
         ContainerStatus::Exited => "exited",
         ContainerStatus::Dead => "dead",
+        ContainerStatus::Restarting => "restarting",
         ContainerStatus::Unspecified => "unknown",
     }
 }
@@ -63,9 +64,12 @@ fn state(state: Option<&ContainerState>) -> Value {
     let status = state.status();
     json!({
         "Status": status_word(status),
-        "Running": matches!(status, ContainerStatus::Running | ContainerStatus::Paused),
+        "Running": matches!(
+            status,
+            ContainerStatus::Running | ContainerStatus::Paused | ContainerStatus::Restarting
+        ),
         "Paused": status == ContainerStatus::Paused,
-        "Restarting": false,
+        "Restarting": status == ContainerStatus::Restarting,
         "OOMKilled": state.oom_killed,
         "Dead": status == ContainerStatus::Dead,
         "Pid": state.pid,

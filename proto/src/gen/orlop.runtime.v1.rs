@@ -950,6 +950,8 @@ pub enum ContainerStatus {
     Exited = 4,
     /// Its shim went away without a word; the exit code is not known.
     Dead = 5,
+    /// It ended, and its policy starts it again after a pause.
+    Restarting = 6,
 }
 impl ContainerStatus {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -964,6 +966,7 @@ impl ContainerStatus {
             Self::Paused => "CONTAINER_STATUS_PAUSED",
             Self::Exited => "CONTAINER_STATUS_EXITED",
             Self::Dead => "CONTAINER_STATUS_DEAD",
+            Self::Restarting => "CONTAINER_STATUS_RESTARTING",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -975,6 +978,7 @@ impl ContainerStatus {
             "CONTAINER_STATUS_PAUSED" => Some(Self::Paused),
             "CONTAINER_STATUS_EXITED" => Some(Self::Exited),
             "CONTAINER_STATUS_DEAD" => Some(Self::Dead),
+            "CONTAINER_STATUS_RESTARTING" => Some(Self::Restarting),
             _ => None,
         }
     }

@@ -72,7 +72,9 @@ fn key(name: &str) -> Result<Key> {
 
 fn check(key: Key, value: &str) -> Result<()> {
     let known = match key {
-        Key::Status => Status::ALL.iter().any(|status| status.as_str() == value),
+        Key::Status => {
+            value == "restarting" || Status::ALL.iter().any(|status| status.as_str() == value)
+        }
         Key::Exited => value.parse::<i32>().is_ok(),
         _ => true,
     };
@@ -87,7 +89,7 @@ fn fits(key: Key, value: &str, record: &Record) -> bool {
     match key {
         Key::Name => record.name.contains(value.trim_start_matches('/')),
         Key::Id => record.id.starts_with(value),
-        Key::Status => record.state.status.as_str() == value,
+        Key::Status => record.status() == value,
         Key::Label => match value.split_once('=') {
             Some((name, wanted)) => record.config.labels.get(name).is_some_and(|v| v == wanted),
             None => record.config.labels.contains_key(value),

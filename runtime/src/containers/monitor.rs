@@ -91,12 +91,13 @@ impl Containers {
 
     /// Starts the container again after a pause, if its policy says so; and again when that fails.
     pub(super) fn consider_restart(&self, container: &Arc<Container>, record: &Record) {
-        if !wants_restart(record) {
+        if !record.state.restarting {
             return;
         }
         let (this, container) = (self.clone(), Arc::clone(container));
         let exits = record.state.exits;
-        let (mut count, mut pause) = pause(record);
+        let mut count = record.state.restart_count.saturating_add(1);
+        let mut pause = pause(record.state.short_runs);
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(pause).await;
@@ -117,8 +118,13 @@ impl Containers {
         let policy = record.config.restart.clone().unwrap_or_default();
         let spent = policy.maximum_retries > 0 && count > policy.maximum_retries;
         // The policy may have been changed since.
-        let over = touched || spent || !wants_restart(&record);
-        if container.is_removed() || record.is_running() || over {
+        let over = spent || !wants_restart(&record);
+        if over && !touched {
+            container
+                .change(|record| record.state.restarting = false)
+                .await;
+        }
+        if container.is_removed() || record.is_running() || touched || over {
             return true;
         }
         match self.start_held(container, None, count).await {
@@ -186,6 +192,10 @@ fn apply_exit(record: &mut Record, exit: Option<&ExitStatus>) {
     }
     record.attachment = None;
     record.cgroups.clear();
+    if ran(record) >= SETTLED {
+        record.state.short_runs = 0;
+    }
+    record.state.restarting = wants_restart(record);
 }
 
 fn time(nanoseconds: i64) -> Option<Timestamp> {
@@ -195,7 +205,7 @@ fn time(nanoseconds: i64) -> Option<Timestamp> {
 }
 
 /// What the policy says of a container that just ended.
-fn wants_restart(record: &Record) -> bool {
+pub(super) fn wants_restart(record: &Record) -> bool {
     let policy = record.config.restart.clone().unwrap_or_default();
     if record.state.stopped || record.hidden || record.config.auto_remove {
         return false;
@@ -211,13 +221,10 @@ fn wants_restart(record: &Record) -> bool {
     }
 }
 
-/// How many restarts the next one makes, and the pause before it.
-fn pause(record: &Record) -> (u32, Duration) {
-    let count = record.state.restart_count;
-    let settled = ran(record) >= SETTLED;
-    let doublings = if settled { 0 } else { count.min(16) };
-    let pause = RESTART_PAUSE.saturating_mul(1 << doublings);
-    (count + 1, pause.min(RESTART_PAUSE_MAX))
+/// The pause before a restart: it doubles with each short run.
+fn pause(short_runs: u32) -> Duration {
+    let doubled = RESTART_PAUSE.saturating_mul(1 << short_runs.min(16));
+    doubled.min(RESTART_PAUSE_MAX)
 }
 
 /// How long the last run was.
@@ -227,4 +234,19 @@ fn ran(record: &Record) -> Duration {
         _ => jiff::SignedDuration::ZERO,
     };
     ran.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let pauses: Vec<u128> = (0..12).map(|runs| pause(runs).as_millis()).collect();
+        let expected = [
+            100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000,
+        ];
+        assert_eq!(pauses, expected);
+        assert_eq!(pause(u32::MAX), RESTART_PAUSE_MAX);
+    }
 }

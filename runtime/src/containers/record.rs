@@ -138,6 +138,12 @@ pub struct State {
     pub error: String,
     /// Restarts by policy since the last start by a person.
     pub restart_count: u32,
+    /// Restarts in a row without a run that was long enough to count as settled.
+    #[serde(default)]
+    pub short_runs: u32,
+    /// It does not run, and is to be started again after a pause. Decided anew when the service starts.
+    #[serde(skip)]
+    pub restarting: bool,
     /// A person stopped it: no policy starts it again.
     pub stopped: bool,
     /// How many times it ended.
@@ -200,6 +206,19 @@ impl Record {
             return host.nodename().to_string_lossy().into_owned();
         }
         self.id.chars().take(12).collect()
+    }
+
+    /// Docker's word for its state.
+    pub fn status(&self) -> &'static str {
+        match self.state.restarting {
+            true => "restarting",
+            false => self.state.status.as_str(),
+        }
+    }
+
+    /// Whether its command runs, or will after a pause.
+    pub fn is_up(&self) -> bool {
+        self.is_running() || self.state.restarting
     }
 
     /// Whether its command runs, or would if it were not paused.

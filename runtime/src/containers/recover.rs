@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use orlop_shim::protocol::{Reply, Request};
 
-use super::monitor::read_exit;
+use super::monitor::{read_exit, wants_restart};
 use super::record::{self, Record};
 use super::state::Status;
 use super::{Container, Containers};
@@ -90,7 +90,7 @@ impl Containers {
                 if let Err(error) = self.remove(&container, true, true).await {
                     tracing::warn!(%error, id = container.id, "cannot remove a leftover container");
                 }
-            } else if !record.is_running() && record.state.exits > 0 {
+            } else if !record.is_up() && record.state.exits > 0 {
                 self.start_again(&container).await;
             }
         }
@@ -110,6 +110,10 @@ impl Containers {
                 return;
             }
         }
+        let restarting = wants_restart(&container.record());
+        container
+            .change(|record| record.state.restarting = restarting)
+            .await;
         self.consider_restart(container, &container.record());
     }
 

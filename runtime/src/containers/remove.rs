@@ -29,6 +29,9 @@ impl Containers {
             // It was to be removed at its exit, which was now.
             return Ok(());
         }
+        if record.state.restarting {
+            return Err(Error::Restarting(record.title().to_owned()));
+        }
         record.next(Action::Remove, "remove")?;
         drop(container.teardown.lock().await);
         self.remove_held(container, volumes).await;
@@ -101,7 +104,7 @@ impl Containers {
         let mut removed = Vec::new();
         let mut bytes = 0;
         for record in self.records() {
-            if record.is_running() || !fits(&record) {
+            if record.is_up() || !fits(&record) {
                 continue;
             }
             let Ok(container) = self.find(&record.id) else {

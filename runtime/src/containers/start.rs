@@ -336,7 +336,12 @@ fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Recor
     record.state.error.clear();
     record.state.started = Some(Timestamp::now());
     record.state.finished = None;
+    record.state.short_runs = match restart_count {
+        0 => 0,
+        _ => record.state.short_runs.saturating_add(1),
+    };
     record.state.restart_count = restart_count;
+    record.state.restarting = false;
     record.state.stopped = false;
     record.attachment = Some(launch.attachment.clone());
     record.cgroups = launch.cgroups.clone();

@@ -127,7 +127,10 @@ impl Containers {
         if container.record().state.stopped {
             return Ok(());
         }
-        let marked = container.update(|record| record.state.stopped = true);
+        let marked = container.update(|record| {
+            record.state.stopped = true;
+            record.state.restarting = false;
+        });
         marked.await.map(drop)
     }
 

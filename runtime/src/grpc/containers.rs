@@ -164,7 +164,7 @@ impl Rpc for Service {
             .0
             .records()
             .iter()
-            .filter(|record| (all || record.is_running()) && filters.fits(record))
+            .filter(|record| (all || record.is_up()) && filters.fits(record))
             .take(most)
             .map(|record| convert::from_record(record, self.0.log_path(&record.id)))
             .collect();

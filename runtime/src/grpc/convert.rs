@@ -63,6 +63,7 @@ pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container 
 
 fn state(state: &State) -> wire::ContainerState {
     let status = match state.status {
+        _ if state.restarting => wire::ContainerStatus::Restarting,
         Status::Created => wire::ContainerStatus::Created,
         Status::Running => wire::ContainerStatus::Running,
         Status::Paused => wire::ContainerStatus::Paused,

@@ -451,6 +451,38 @@ fn logs_by_tail_time_and_follow() {
 }
 
 #[test]
+fn logs_of_a_stretch_of_time_follow_to_its_end() {
+    let orlop = orlop();
+    let script = "echo early; sleep 2; echo late; sleep 600";
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script])
+        .success();
+    eventually("both lines are there", || {
+        orlop.run(&["logs", "box"]).stdout() == "early\nlate\n"
+    });
+    let stamped = orlop.run(&["logs", "-t", "box"]).success().stdout();
+    let late = stamped.lines().last().unwrap();
+    let (at, line) = late.split_once(' ').unwrap();
+    assert_eq!(line, "late");
+    let since = ["logs", "--since", at, "box"];
+    orlop.run(&since).success().stdout_is("late\n");
+    let started = orlop.inspect("box", "{{.State.StartedAt}}");
+    let between = ["logs", "--since", &started, "--until", "1.5s", "box"];
+    let shown = orlop.run(&between).success().stdout();
+    assert!(shown.starts_with("early\n"), "{shown}");
+    // A time to come ends the following; the container goes on.
+    orlop
+        .run(&["logs", "-f", "--tail", "1", "--until", "-1s", "box"])
+        .success()
+        .stdout_is("late\n");
+    assert_eq!(orlop.inspect("box", "{{.State.Running}}"), "true");
+    orlop
+        .run(&["logs", "--since", "noon", "box"])
+        .exits(125)
+        .stderr_has("--since");
+}
+
+#[test]
 fn attach_joins_a_running_container() {
     let orlop = orlop();
     orlop

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use jiff::Timestamp;
 use orlop_proto::runtime as wire;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -38,10 +39,14 @@ pub(super) async fn stream(
         since: request.since.as_ref().and_then(convert::time),
         until: request.until.as_ref().and_then(convert::time),
     };
+    let until = match request.follow {
+        true => selection.until.unwrap_or(Timestamp::MAX),
+        false => Timestamp::MIN,
+    };
     let follower = Follower::open(container, selection).await?;
     let (to_client, from_service) = mpsc::channel(BACKLOG);
     tokio::spawn(async move {
-        if let Err(error) = follower.forward(&to_client, request.follow).await {
+        if let Err(error) = follower.forward(&to_client, until).await {
             to_client.send(Err(status(error))).await.ok();
         }
     });
@@ -77,17 +82,19 @@ impl Follower {
         Ok(lines)
     }
 
+    /// Everything there is, and what comes up to a time, to the client.
     async fn forward(
         mut self,
         to: &mpsc::Sender<Result<wire::LogsResponse, Status>>,
-        follow: bool,
+        until: Timestamp,
     ) -> Result<()> {
         loop {
             // Looked at before the log: what is read afterwards is all there will be.
-            let over = !self.container.record().is_running() || self.container.is_removed();
+            let ended = !self.container.record().is_running() || self.container.is_removed();
+            let over = ended || Timestamp::now() > until;
             let lines = self.read().await?;
             if lines.is_empty() {
-                if over || !follow {
+                if over {
                     return Ok(());
                 }
                 tokio::select! {

@@ -3,12 +3,15 @@
 mod attach;
 mod build;
 mod builder;
+mod commit;
 mod completion;
 mod create;
+mod diff;
 mod down;
 mod each;
 mod events;
 mod exec;
+mod export;
 mod filters;
 mod image_prune;
 mod images;
@@ -79,12 +82,15 @@ commands! {
         Attach(attach::AttachArgs) => attach::run,
         Build(build::BuildArgs) => build::run,
         Builder(Group<BuilderCommand>) => Group::<BuilderCommand>::run,
+        Commit(commit::CommitArgs) => commit::run,
         Completion(completion::CompletionArgs) => completion::run,
         Container(Group<ContainerCommand>) => Group::<ContainerCommand>::run,
         Create(create::CreateArgs) => create::run,
+        Diff(diff::DiffArgs) => diff::run,
         Down(down::DownArgs) => down::run,
         Events(events::EventsArgs) => events::run,
         Exec(exec::ExecArgs) => exec::run,
+        Export(export::ExportArgs) => export::run,
         Image(Group<ImageCommand>) => Group::<ImageCommand>::run,
         Images(images::ImagesArgs) => images::run,
         Import(import::ImportArgs) => import::run,
@@ -126,8 +132,11 @@ commands! {
     #[command(after_help = "Example:\n  orlop container ls --all")]
     ContainerCommand {
         Attach(attach::AttachArgs) => attach::run,
+        Commit(commit::CommitArgs) => commit::run,
         Create(create::CreateArgs) => create::run,
+        Diff(diff::DiffArgs) => diff::run,
         Exec(exec::ExecArgs) => exec::run,
+        Export(export::ExportArgs) => export::run,
         Inspect(inspect::InspectArgs) => inspect::containers,
         Kill(kill::KillArgs) => kill::run,
         Logs(logs::LogsArgs) => logs::run,

@@ -4,11 +4,13 @@
 //! - [`error`]: the one table of error kinds, and how they travel.
 //! - [`reference`]: what people type for an image, and its normal form.
 //! - [`descriptor`]: between the contract's descriptors and `oci-spec`'s.
+//! - [`change`]: the instructions of `commit --change` and `import --change`.
 //! - [`dockerignore`]: what a build context leaves out, and the wildcards of COPY.
 //!
 //! The generated code is checked in, so that building needs no `protoc`; `generate/tests/generated.rs`
 //! compares it with the contracts and rewrites it when `ORLOP_REGENERATE=1` is set.
 
+pub mod change;
 pub mod descriptor;
 pub mod dockerignore;
 pub mod error;

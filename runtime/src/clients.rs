@@ -2,4 +2,4 @@
 
 mod store;
 
-pub(crate) use store::Store;
+pub(crate) use store::{Change, ChangeKind, Resolved, Store};

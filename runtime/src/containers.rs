@@ -1,7 +1,9 @@
 //! The containers of this instance: a map in memory, each with its record on disk, one file per thing
 //! that is done to them. Lists and inspections read the map alone and never wait for a container.
 
+pub(crate) mod commit;
 pub(crate) mod create;
+pub(crate) mod diff;
 mod events;
 pub(crate) mod filter;
 pub(crate) mod monitor;

@@ -5,6 +5,7 @@ pub mod defaults;
 pub mod from_image;
 pub mod mounts;
 pub mod resources;
+pub mod to_image;
 pub mod validate;
 
 use std::collections::HashMap;

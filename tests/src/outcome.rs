@@ -15,6 +15,11 @@ impl Outcome {
         String::from_utf8_lossy(&self.output.stdout).into_owned()
     }
 
+    /// Standard output, byte by byte.
+    pub fn bytes(&self) -> &[u8] {
+        &self.output.stdout
+    }
+
     /// Standard error.
     pub fn stderr(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()

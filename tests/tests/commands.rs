@@ -11,8 +11,9 @@ fn every_command_has_help_with_an_example() {
     let orlop = Instance::stopped();
     for command in [
         "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach",
-        "wait", "inspect", "port", "build", "images", "pull", "push", "tag", "rmi", "import",
-        "load", "save", "login", "logout", "up", "down", "serve", "version", "info",
+        "commit", "diff", "export", "wait", "inspect", "port", "build", "images", "pull", "push",
+        "tag", "rmi", "import", "load", "save", "login", "logout", "up", "down", "serve",
+        "version", "info",
     ] {
         orlop
             .run(&[command, "--help"])

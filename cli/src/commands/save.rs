@@ -1,6 +1,5 @@
 //! `orlop save`.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,8 @@ use clap::Args;
 use orlop_proto::store::SaveRequest;
 
 use crate::app::Context;
-use crate::error::{CliError, file};
+use crate::error::CliError;
+use crate::partial::Partial;
 use crate::ui;
 
 /// Write images to a tar archive
@@ -50,53 +50,4 @@ pub(super) async fn run(args: SaveArgs, context: &Context) -> Result<ExitCode, C
     }
     partial.finish()?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// A file under a temporary name, removed unless it is finished.
-struct Partial {
-    path: PathBuf,
-    temporary: PathBuf,
-    file: std::fs::File,
-    finished: bool,
-}
-
-impl Partial {
-    fn create(path: PathBuf) -> Result<Self, CliError> {
-        let mut name = path.clone().into_os_string();
-        name.push(format!(".{}.partial", std::process::id()));
-        let temporary = PathBuf::from(name);
-        let options = std::fs::OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&temporary);
-        Ok(Self {
-            file: options.map_err(file("make", &temporary))?,
-            path,
-            temporary,
-            finished: false,
-        })
-    }
-
-    fn write(&mut self, data: &[u8]) -> Result<(), CliError> {
-        self.file
-            .write_all(data)
-            .map_err(file("write", &self.temporary))
-    }
-
-    fn finish(mut self) -> Result<(), CliError> {
-        self.file
-            .sync_all()
-            .map_err(file("write", &self.temporary))?;
-        std::fs::rename(&self.temporary, &self.path).map_err(file("name", &self.path))?;
-        self.finished = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.finished {
-            drop(std::fs::remove_file(&self.temporary));
-        }
-    }
 }

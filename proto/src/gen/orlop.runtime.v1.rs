@@ -698,26 +698,74 @@ pub struct DiffContainerResponse {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyInRequest {
+    #[prost(oneof = "copy_in_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<copy_in_request::Message>,
+}
+/// Nested message and enum types in `CopyInRequest`.
+pub mod copy_in_request {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Start(super::CopyInStart),
+        /// At most 1 MiB of the tar.
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyInStart {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Where to, relative to `/`. An existing directory takes what comes under its `name`; else this is the
+    /// new name, and its parent must exist.
     #[prost(bytes = "bytes", tag = "2")]
     pub path: ::prost::bytes::Bytes,
-    #[prost(bytes = "bytes", tag = "3")]
-    pub data: ::prost::bytes::Bytes,
+    #[prost(enumeration = "CopyKind", tag = "3")]
+    pub kind: i32,
+    #[prost(bytes = "bytes", tag = "4")]
+    pub name: ::prost::bytes::Bytes,
+    /// Keep owners and set-id bits; otherwise everything belongs to root.
+    #[prost(bool, tag = "5")]
+    pub archive: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CopyInResponse {}
+pub struct CopyInResponse {
+    /// Of the files.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyOutRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Relative to `/`; with `/.` at its end the content of a directory.
     #[prost(bytes = "bytes", tag = "2")]
     pub path: ::prost::bytes::Bytes,
+    /// Follow a symbolic link at the end of `path`.
+    #[prost(bool, tag = "3")]
+    pub follow: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CopyOutResponse {
-    #[prost(bytes = "bytes", tag = "1")]
-    pub data: ::prost::bytes::Bytes,
+    #[prost(oneof = "copy_out_response::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<copy_out_response::Message>,
+}
+/// Nested message and enum types in `CopyOutResponse`.
+pub mod copy_out_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        #[prost(message, tag = "1")]
+        Start(super::CopyOutStart),
+        #[prost(bytes, tag = "2")]
+        Data(::prost::bytes::Bytes),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CopyOutStart {
+    #[prost(enumeration = "CopyKind", tag = "1")]
+    pub kind: i32,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub name: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportContainerRequest {
@@ -733,14 +781,18 @@ pub struct ExportContainerResponse {
 pub struct CommitContainerRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Empty: it is named by its digest alone, `localhost/commit@sha256:…`, which keeps it until that is removed.
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub author: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub message: ::prost::alloc::string::String,
+    /// Dockerfile instructions: CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD, STOPSIGNAL, USER,
+    /// VOLUME, WORKDIR.
     #[prost(string, repeated, tag = "5")]
     pub changes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Hold the container still meanwhile.
     #[prost(bool, tag = "6")]
     pub pause: bool,
 }
@@ -1008,6 +1060,46 @@ impl StreamKind {
             "STREAM_KIND_UNSPECIFIED" => Some(Self::Unspecified),
             "STREAM_KIND_STDOUT" => Some(Self::Stdout),
             "STREAM_KIND_STDERR" => Some(Self::Stderr),
+            _ => None,
+        }
+    }
+}
+/// What the tar of a copy is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum CopyKind {
+    Unspecified = 0,
+    /// One entry, called `name`: a file, a link.
+    File = 1,
+    /// A directory called `name` and everything below it.
+    Directory = 2,
+    /// A directory called `.` and everything below it: its content is meant, not it.
+    Contents = 3,
+    /// Anything, to be unpacked in an existing directory.
+    Archive = 4,
+}
+impl CopyKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "COPY_KIND_UNSPECIFIED",
+            Self::File => "COPY_KIND_FILE",
+            Self::Directory => "COPY_KIND_DIRECTORY",
+            Self::Contents => "COPY_KIND_CONTENTS",
+            Self::Archive => "COPY_KIND_ARCHIVE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "COPY_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "COPY_KIND_FILE" => Some(Self::File),
+            "COPY_KIND_DIRECTORY" => Some(Self::Directory),
+            "COPY_KIND_CONTENTS" => Some(Self::Contents),
+            "COPY_KIND_ARCHIVE" => Some(Self::Archive),
             _ => None,
         }
     }
@@ -1581,7 +1673,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Stats"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// What the container changed in its file system. UNIMPLEMENTED in this version.
+        /// What the container changed in its file system, sorted, parents before children; what the runtime
+        /// itself mounts is left out. Idempotent. NOT_FOUND.
         pub async fn diff(
             &mut self,
             request: impl tonic::IntoRequest<super::DiffContainerRequest>,
@@ -1606,7 +1699,10 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Diff"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Files in, as a tar stream. UNIMPLEMENTED in this version.
+        /// Files in, as a plain tar; the first message says where to. The container may run or not; volumes and
+        /// bind mounts of its own are written through, a read-only one refuses. Every name is resolved inside
+        /// the container's root, however the container changes it meanwhile. On error, what was written by
+        /// then stays. NOT_FOUND; INVALID_ARGUMENT (the tar, or source and destination do not fit).
         pub async fn copy_in(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::CopyInRequest>,
@@ -1628,7 +1724,8 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "CopyIn"));
             self.inner.client_streaming(req, path, codec).await
         }
-        /// Files out, as a tar stream. UNIMPLEMENTED in this version.
+        /// Files out, as a plain tar after a first message that says what it is of. Resolved as by CopyIn. What
+        /// the kernel shows below `/proc`, `/sys` and `/dev` is left out. NOT_FOUND; INVALID_ARGUMENT.
         pub async fn copy_out(
             &mut self,
             request: impl tonic::IntoRequest<super::CopyOutRequest>,
@@ -1653,7 +1750,7 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "CopyOut"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// The whole file system, as a tar stream. UNIMPLEMENTED in this version.
+        /// The whole file system as a plain tar, without volumes and other mounts. NOT_FOUND.
         pub async fn export(
             &mut self,
             request: impl tonic::IntoRequest<super::ExportContainerRequest>,
@@ -1678,7 +1775,9 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Export"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// An image of the container's present file system. UNIMPLEMENTED in this version.
+        /// A new image: the layers of the container's, and one more of what the container changed. Its
+        /// configuration is the image's with what the container was created with, then `changes`.
+        /// NOT_FOUND (container, or the image it was made of); INVALID_ARGUMENT (name or change).
         pub async fn commit(
             &mut self,
             request: impl tonic::IntoRequest<super::CommitContainerRequest>,
@@ -1894,12 +1993,16 @@ pub mod containers_server {
             >
             + std::marker::Send
             + 'static;
-        /// What the container changed in its file system. UNIMPLEMENTED in this version.
+        /// What the container changed in its file system, sorted, parents before children; what the runtime
+        /// itself mounts is left out. Idempotent. NOT_FOUND.
         async fn diff(
             &self,
             request: tonic::Request<super::DiffContainerRequest>,
         ) -> std::result::Result<tonic::Response<Self::DiffStream>, tonic::Status>;
-        /// Files in, as a tar stream. UNIMPLEMENTED in this version.
+        /// Files in, as a plain tar; the first message says where to. The container may run or not; volumes and
+        /// bind mounts of its own are written through, a read-only one refuses. Every name is resolved inside
+        /// the container's root, however the container changes it meanwhile. On error, what was written by
+        /// then stays. NOT_FOUND; INVALID_ARGUMENT (the tar, or source and destination do not fit).
         async fn copy_in(
             &self,
             request: tonic::Request<tonic::Streaming<super::CopyInRequest>>,
@@ -1910,7 +2013,8 @@ pub mod containers_server {
             >
             + std::marker::Send
             + 'static;
-        /// Files out, as a tar stream. UNIMPLEMENTED in this version.
+        /// Files out, as a plain tar after a first message that says what it is of. Resolved as by CopyIn. What
+        /// the kernel shows below `/proc`, `/sys` and `/dev` is left out. NOT_FOUND; INVALID_ARGUMENT.
         async fn copy_out(
             &self,
             request: tonic::Request<super::CopyOutRequest>,
@@ -1921,12 +2025,14 @@ pub mod containers_server {
             >
             + std::marker::Send
             + 'static;
-        /// The whole file system, as a tar stream. UNIMPLEMENTED in this version.
+        /// The whole file system as a plain tar, without volumes and other mounts. NOT_FOUND.
         async fn export(
             &self,
             request: tonic::Request<super::ExportContainerRequest>,
         ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
-        /// An image of the container's present file system. UNIMPLEMENTED in this version.
+        /// A new image: the layers of the container's, and one more of what the container changed. Its
+        /// configuration is the image's with what the container was created with, then `changes`.
+        /// NOT_FOUND (container, or the image it was made of); INVALID_ARGUMENT (name or change).
         async fn commit(
             &self,
             request: tonic::Request<super::CommitContainerRequest>,

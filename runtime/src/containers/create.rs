@@ -248,6 +248,7 @@ impl Plan {
             hidden,
             image: self.image,
             image_id: self.image_id,
+            manifest: self.manifest,
             created: Timestamp::now(),
             process: self.merged.process,
             mounts,

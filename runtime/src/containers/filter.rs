@@ -125,12 +125,13 @@ fn ancestor(value: &str, record: &Record) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::containers::record::{Process, State};
     use orlop_shim::config::RootMount;
 
-    fn record() -> Record {
+    /// A container that ended.
+    pub(crate) fn record() -> Record {
         Record {
             version: 1,
             id: "ab".repeat(32),
@@ -142,6 +143,7 @@ mod tests {
             },
             image: "busybox".to_owned(),
             image_id: format!("sha256:{}", "cd".repeat(32)),
+            manifest: String::new(),
             created: jiff::Timestamp::UNIX_EPOCH,
             process: Process::default(),
             mounts: Vec::new(),

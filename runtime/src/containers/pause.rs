@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::RwLockWriteGuard;
+
 use super::state::{Action, Status};
 use super::{Container, Containers};
 use crate::cgroups::freeze;
@@ -15,17 +17,8 @@ impl Containers {
     /// Freezes a container that runs.
     pub(crate) async fn pause(&self, container: &Arc<Container>) -> Result<()> {
         let _gate = container.gate.lock().await;
-        // A process that is frozen half-way into the container would hold up its shim, so that none
-        // may be on its way.
-        let entering = tokio::time::timeout(PATIENCE, container.entering.write()).await;
-        let _entering = entering.map_err(|elapsed| Error::Shim {
-            id: container.id.clone(),
-            doing: "waiting for a process to start",
-            source: std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed),
-        })?;
-        let record = container.record();
-        record.next(Action::Pause, "pause")?;
-        set_frozen(container, true).await?;
+        container.record().next(Action::Pause, "pause")?;
+        let _nobody = container.freeze().await?;
         match self.keep_status(container, Action::Pause).await {
             Ok(()) => Ok(()),
             Err(error) => {
@@ -67,7 +60,23 @@ impl Containers {
     }
 }
 
-async fn set_frozen(container: &Container, frozen: bool) -> Result<()> {
+impl Container {
+    /// Freezes all processes. None may be on its way into the container: frozen half-way it would hold up
+    /// its shim. While the guard is held, none comes.
+    pub(super) async fn freeze(&self) -> Result<RwLockWriteGuard<'_, ()>> {
+        let nobody = tokio::time::timeout(PATIENCE, self.entering.write()).await;
+        let nobody = nobody.map_err(|elapsed| Error::Shim {
+            id: self.id.clone(),
+            doing: "waiting for a process to start",
+            source: std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed),
+        })?;
+        set_frozen(self, true).await?;
+        Ok(nobody)
+    }
+}
+
+/// Freezes or thaws the processes that are in it.
+pub(super) async fn set_frozen(container: &Container, frozen: bool) -> Result<()> {
     let record = container.record();
     blocking(move || freeze::set_frozen(&record.cgroups, frozen)).await
 }

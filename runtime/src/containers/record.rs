@@ -38,6 +38,9 @@ pub struct Record {
     pub image: String,
     /// Digest of the image's configuration.
     pub image_id: String,
+    /// Digest of the image's manifest; empty in records of before there was a commit.
+    #[serde(default)]
+    pub manifest: String,
     /// When it was made.
     pub created: Timestamp,
     /// What runs, after the image's configuration was merged.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use orlop_shim::protocol::{Reply, Request};
 
 use super::monitor::{read_exit, wants_restart};
+use super::pause::set_frozen;
 use super::record::{self, Record};
 use super::state::Status;
 use super::{Container, Containers};
@@ -70,12 +71,22 @@ impl Containers {
             return false;
         };
         let mut record = Record::clone(&container.record());
-        record.state.status = match freeze::is_frozen(&record.cgroups) {
-            true => Status::Paused,
-            false => Status::Running,
+        let frozen = freeze::is_frozen(&record.cgroups);
+        let paused = frozen && record.state.status == Status::Paused;
+        record.state.status = if paused {
+            Status::Paused
+        } else {
+            Status::Running
         };
         record.state.pid = pid;
         tracing::info!(id = container.id, pid, "found a running container again");
+        if frozen && !paused {
+            // Our end cut off a commit, which had it stand still, or a pause that nobody was told of.
+            let thawed = set_frozen(container, false).await;
+            if let Err(error) = thawed {
+                tracing::warn!(%error, id = container.id, "cannot let a container go on");
+            }
+        }
         container.publish(&Arc::new(record));
         self.monitor(container);
         true

@@ -1,5 +1,6 @@
 //! `Containers`.
 
+use futures_util::StreamExt as _;
 use orlop_proto::error::unimplemented;
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::containers_server::Containers as Rpc;
@@ -11,6 +12,7 @@ use crate::containers::filter::Filters;
 use crate::containers::state::Status as State;
 use crate::containers::stop::Condition;
 use crate::error::Error;
+use crate::spec::to_image::Asked;
 
 /// What is done to containers.
 #[derive(Debug)]
@@ -233,8 +235,11 @@ impl Rpc for Service {
         Err(unimplemented("Containers.Stats"))
     }
 
-    async fn diff(&self, _: Request<wire::DiffContainerRequest>) -> Answer<Self::DiffStream> {
-        Err(unimplemented("Containers.Diff"))
+    async fn diff(&self, request: Request<wire::DiffContainerRequest>) -> Answer<Self::DiffStream> {
+        let container = self.0.find(&request.into_inner().id).map_err(status)?;
+        let changes = self.0.diff(&container).await.map_err(status)?;
+        let answers = changes.map(|change| change.map(convert::change).map_err(status));
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn copy_in(
@@ -248,15 +253,32 @@ impl Rpc for Service {
         Err(unimplemented("Containers.CopyOut"))
     }
 
-    async fn export(&self, _: Request<wire::ExportContainerRequest>) -> Answer<Self::ExportStream> {
-        Err(unimplemented("Containers.Export"))
+    async fn export(
+        &self,
+        request: Request<wire::ExportContainerRequest>,
+    ) -> Answer<Self::ExportStream> {
+        let container = self.0.find(&request.into_inner().id).map_err(status)?;
+        let tar = self.0.export(&container).await.map_err(status)?;
+        let answer = |data| wire::ExportContainerResponse { data };
+        let answers = tar.map(move |chunk| chunk.map(answer).map_err(status));
+        Ok(Response::new(answers.boxed()))
     }
 
     async fn commit(
         &self,
-        _: Request<wire::CommitContainerRequest>,
+        request: Request<wire::CommitContainerRequest>,
     ) -> Answer<wire::CommitContainerResponse> {
-        Err(unimplemented("Containers.Commit"))
+        let request = request.into_inner();
+        let container = self.0.find(&request.id).map_err(status)?;
+        let asked = Asked {
+            author: request.author,
+            message: request.message,
+            changes: request.changes,
+        };
+        let (this, name, pause) = (self.0.clone(), request.name, request.pause);
+        let made = spawned(async move { this.commit(&container, &name, asked, pause).await });
+        let image_id = made.await.map_err(status)?;
+        Ok(Response::new(wire::CommitContainerResponse { image_id }))
     }
 
     async fn prune(

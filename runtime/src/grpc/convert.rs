@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use orlop_proto::runtime as wire;
 use orlop_shim::config::LOG_FILE;
 
+use crate::clients::{Change, ChangeKind};
 use crate::containers::Container;
 use crate::containers::record::{Mount, MountKind, Record, State};
 use crate::containers::state::Status;
@@ -127,5 +128,18 @@ pub(super) fn log_line(line: Line) -> wire::LogsResponse {
         stream: stream.into(),
         data: line.data,
         time: Some(timestamp(line.time)),
+    }
+}
+
+/// A path that a container changed, with Docker's letter.
+pub(super) fn change(change: Change) -> wire::DiffContainerResponse {
+    let kind = match change.kind {
+        ChangeKind::Modified => "C",
+        ChangeKind::Added => "A",
+        ChangeKind::Deleted => "D",
+    };
+    wire::DiffContainerResponse {
+        path: change.path.into(),
+        kind: kind.to_owned(),
     }
 }

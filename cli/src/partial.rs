@@ -1,0 +1,59 @@
+//! A file that appears under its name only when it is whole.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use crate::error::{CliError, file};
+
+/// A file under a temporary name, removed unless it is finished.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    path: PathBuf,
+    temporary: PathBuf,
+    file: std::fs::File,
+    finished: bool,
+}
+
+impl Partial {
+    /// Makes it beside the file that it will be.
+    pub(crate) fn create(path: PathBuf) -> Result<Self, CliError> {
+        let mut name = path.clone().into_os_string();
+        name.push(format!(".{}.partial", std::process::id()));
+        let temporary = PathBuf::from(name);
+        let options = std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&temporary);
+        Ok(Self {
+            file: options.map_err(file("make", &temporary))?,
+            path,
+            temporary,
+            finished: false,
+        })
+    }
+
+    /// Adds bytes.
+    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), CliError> {
+        self.file
+            .write_all(data)
+            .map_err(file("write", &self.temporary))
+    }
+
+    /// Makes it durable and gives it its name.
+    pub(crate) fn finish(mut self) -> Result<(), CliError> {
+        self.file
+            .sync_all()
+            .map_err(file("write", &self.temporary))?;
+        std::fs::rename(&self.temporary, &self.path).map_err(file("name", &self.path))?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.finished {
+            drop(std::fs::remove_file(&self.temporary));
+        }
+    }
+}

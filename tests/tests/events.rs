@@ -162,3 +162,24 @@ fn builds_are_told_to_nobody() {
         .success();
     assert!(past(&orlop, &[]).is_empty());
 }
+
+#[test]
+fn what_changes_a_container_without_ending_it_is_told() {
+    let orlop = orlop();
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
+        .success();
+    for command in [
+        &["pause", "box"][..],
+        &["unpause", "box"],
+        &["update", "--memory", "64m", "box"],
+        &["commit", "-m", "why", "box", "made"],
+        &["rename", "box", "other"],
+    ] {
+        orlop.run(command).success();
+    }
+    let told = past(&orlop, &["type=container"]);
+    let told: Vec<_> = told.iter().skip(2).map(String::as_str).collect();
+    let expected = ["pause", "unpause", "update", "commit", "rename"];
+    assert_eq!(told, expected.map(|action| format!("container {action}")));
+}

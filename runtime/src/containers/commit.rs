@@ -48,7 +48,14 @@ impl Containers {
         to_image::documents(&record, base, &no_layer(), &asked, Timestamp::now())?;
         let layer = self.layer(container, pause).await?;
         let made = to_image::documents(&record, base, &layer, &asked, Timestamp::now())?;
-        store.put_image(made, &name).await
+        let id = store.put_image(made, &name).await?;
+        let details = [
+            ("comment", asked.message),
+            ("imageID", id.clone()),
+            ("imageRef", name),
+        ];
+        self.tell(&record, "commit", &details);
+        Ok(id)
     }
 
     /// The image of the container, whatever its name points at by now.

@@ -40,7 +40,9 @@ impl Containers {
         container: &Container,
     ) -> Result<BoxStream<'static, Result<bytes::Bytes>>> {
         let record = container.record();
-        self.parts().store.export(&record.snapshot).await
+        let tree = self.parts().store.export(&record.snapshot).await?;
+        self.tell(&record, "export", &[]);
+        Ok(tree)
     }
 }
 

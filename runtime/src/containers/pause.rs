@@ -19,13 +19,12 @@ impl Containers {
         let _gate = container.gate.lock().await;
         container.record().next(Action::Pause, "pause")?;
         let _nobody = container.freeze().await?;
-        match self.keep_status(container, Action::Pause).await {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                set_frozen(container, false).await?;
-                Err(error)
-            }
+        if let Err(error) = self.keep_status(container, Action::Pause).await {
+            set_frozen(container, false).await?;
+            return Err(error);
         }
+        self.tell(&container.record(), "pause", &[]);
+        Ok(())
     }
 
     /// Thaws a container that is paused.
@@ -45,7 +44,9 @@ impl Containers {
         if container.record().state.status == Status::Paused {
             thawed?;
         }
-        self.keep_status(container, Action::Unpause).await
+        self.keep_status(container, Action::Unpause).await?;
+        self.tell(&container.record(), "unpause", &[]);
+        Ok(())
     }
 
     /// Saves what became of the status, unless the container ended meanwhile.

@@ -25,6 +25,7 @@ impl Containers {
         if container.is_removed() {
             return Err(Error::NoContainer(container.id.clone()));
         }
+        self.tell(&container.record(), "rename", &[("oldName", old)]);
         Ok(())
     }
 

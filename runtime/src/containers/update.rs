@@ -53,6 +53,7 @@ impl Containers {
         match kept.await {
             Ok(record) => {
                 self.parts().index.put(&record);
+                self.tell(&record, "update", &[]);
                 Ok(())
             }
             Err(error) => {

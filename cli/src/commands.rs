@@ -39,9 +39,11 @@ mod run;
 mod save;
 mod serve;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod tag;
+mod top;
 mod unpause;
 mod up;
 mod update;
@@ -115,9 +117,11 @@ commands! {
         Save(save::SaveArgs) => save::run,
         Serve(serve::ServeArgs) => serve::run,
         Start(start::StartArgs) => start::run,
+        Stats(stats::StatsArgs) => stats::run,
         Stop(stop::StopArgs) => stop::run,
         System(Group<SystemCommand>) => Group::<SystemCommand>::run,
         Tag(tag::TagArgs) => tag::run,
+        Top(top::TopArgs) => top::run,
         Unpause(unpause::UnpauseArgs) => unpause::run,
         Up(up::UpArgs) => up::run,
         Update(update::UpdateArgs) => update::run,
@@ -151,7 +155,9 @@ commands! {
         Rm(rm::RmArgs) => rm::run,
         Run(run::RunArgs) => run::run,
         Start(start::StartArgs) => start::run,
+        Stats(stats::StatsArgs) => stats::run,
         Stop(stop::StopArgs) => stop::run,
+        Top(top::TopArgs) => top::run,
         Unpause(unpause::UnpauseArgs) => unpause::run,
         Update(update::UpdateArgs) => update::run,
         Wait(wait::WaitArgs) => wait::run,

@@ -3,6 +3,7 @@
 
 pub(crate) mod freeze;
 pub(crate) mod live;
+pub(crate) mod usage;
 pub mod v1;
 pub mod v2;
 

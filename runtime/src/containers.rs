@@ -16,8 +16,10 @@ pub(crate) mod rename;
 pub(crate) mod run;
 pub(crate) mod start;
 pub mod state;
+pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod streams;
+pub(crate) mod top;
 pub(crate) mod update;
 
 use std::collections::{BTreeMap, HashMap};

@@ -143,6 +143,9 @@ pub enum Error {
     /// The processes of a container could not be frozen in time; they were thawed again.
     #[error("the processes of the container do not freeze ({0}): one may be waiting for a disk")]
     NotFrozen(PathBuf),
+    /// The kernel does not tell of the container's processes.
+    #[error("container {0} does not answer: one of its processes may be stuck in the kernel")]
+    Stuck(String),
     /// A limit was asked that this host's kernel or cgroups cannot set.
     #[error("this host has no {0} cgroup controller, which a requested limit needs")]
     NoController(&'static str),
@@ -236,7 +239,7 @@ impl Classify for Error {
             Self::File { source, .. } => io_kind(source),
             Self::Network(error) => error.kind(),
             Self::Store(failure) => failure.kind(),
-            Self::ShuttingDown | Self::StreamsLost(_) => Kind::Unavailable,
+            Self::ShuttingDown | Self::StreamsLost(_) | Self::Stuck(_) => Kind::Unavailable,
             Self::EventsMissed(_) => Kind::ResourceExhausted,
             Self::Shim { .. }
             | Self::Json(..)

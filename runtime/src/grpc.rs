@@ -7,6 +7,7 @@ mod events;
 mod exec;
 mod logs;
 mod networks;
+mod stats;
 mod volumes;
 
 use std::pin::Pin;

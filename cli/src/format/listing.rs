@@ -75,6 +75,11 @@ fn header(name: &str) -> String {
         "ID" => "ID".to_owned(),
         "CreatedSince" | "RunningFor" => "CREATED".to_owned(),
         "CreatedAt" => "CREATED AT".to_owned(),
+        "CPUPerc" => "CPU %".to_owned(),
+        "MemUsage" => "MEM USAGE / LIMIT".to_owned(),
+        "MemPerc" => "MEM %".to_owned(),
+        "NetIO" => "NET I/O".to_owned(),
+        "BlockIO" => "BLOCK I/O".to_owned(),
         other => other.to_uppercase(),
     }
 }

@@ -8,15 +8,25 @@ const GAP: usize = 3;
 const WIDTH_MIN: usize = 10;
 
 /// Rows of cells; cells are escaped here.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
+    least: usize,
 }
 
 impl Table {
     pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
         Self {
             rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+            ..Self::default()
+        }
+    }
+
+    /// Without rows yet; each column is at least so wide.
+    pub(crate) fn of_width(least: usize) -> Self {
+        Self {
+            rows: Vec::new(),
+            least,
         }
     }
 
@@ -34,7 +44,7 @@ impl Table {
         let width = |column: usize| {
             let cells = self.rows.iter().filter_map(|row| row.get(column));
             let longest = cells.map(|cell| cell.chars().count()).max();
-            (longest.unwrap_or_default() + GAP).max(WIDTH_MIN)
+            (longest.unwrap_or_default() + GAP).max(self.least)
         };
         let widths: Vec<usize> = (0..columns).map(width).collect();
         let mut out = String::new();
@@ -51,6 +61,12 @@ impl Table {
             out.push('\n');
         }
         out
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::of_width(WIDTH_MIN)
     }
 }
 

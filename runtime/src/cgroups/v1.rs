@@ -9,8 +9,8 @@ use super::Write;
 use crate::error::{Error, Result};
 
 /// The controllers that a container is put under; the others' groups would only cost time.
-const USED: [&str; 7] = [
-    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer",
+const USED: [&str; 8] = [
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio",
 ];
 
 /// One mounted hierarchy.

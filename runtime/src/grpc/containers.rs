@@ -6,7 +6,7 @@ use orlop_proto::runtime as wire;
 use orlop_proto::runtime::containers_server::Containers as Rpc;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, attach, convert, exec, logs, status};
+use super::{Answers, attach, convert, exec, logs, stats, status};
 use crate::containers::Containers;
 use crate::containers::filter::Filters;
 use crate::containers::state::Status as State;
@@ -227,12 +227,21 @@ impl Rpc for Service {
         Ok(Response::new(wire::ResizeResponse {}))
     }
 
-    async fn top(&self, _: Request<wire::TopRequest>) -> Answer<wire::TopResponse> {
-        Err(unimplemented("Containers.Top"))
+    async fn top(&self, request: Request<wire::TopRequest>) -> Answer<wire::TopResponse> {
+        let wire::TopRequest { id, columns } = request.into_inner();
+        let container = self.0.find(&id).map_err(status)?;
+        let (titles, rows) = self.0.top(&container, &columns).await.map_err(status)?;
+        let processes = rows.into_iter().map(|fields| wire::TopProcess { fields });
+        Ok(Response::new(wire::TopResponse {
+            titles,
+            processes: processes.collect(),
+        }))
     }
 
-    async fn stats(&self, _: Request<wire::StatsRequest>) -> Answer<Self::StatsStream> {
-        Err(unimplemented("Containers.Stats"))
+    async fn stats(&self, request: Request<wire::StatsRequest>) -> Answer<Self::StatsStream> {
+        let wire::StatsRequest { ids, stream, all } = request.into_inner();
+        let meter = self.0.meter(&ids, all).map_err(status)?;
+        Ok(Response::new(stats::stream(meter, stream)))
     }
 
     async fn diff(&self, request: Request<wire::DiffContainerRequest>) -> Answer<Self::DiffStream> {

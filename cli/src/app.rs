@@ -179,10 +179,18 @@ mod tests {
 
     #[test]
     fn a_flag_that_is_not_built_is_refused() {
-        for flag in ["--init", "--gpus=all", "--volumes-from=x", "--userns=host"] {
+        for flag in ["--gpus=all", "--volumes-from=x", "--isolation=hyperv"] {
             let error = App::try_parse_from(["orlop", "run", flag, "busybox"]).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::UnknownArgument, "{flag}");
         }
+    }
+
+    #[test]
+    fn user_namespaces_are_refused_by_name() {
+        let parse = |mode| App::try_parse_from(["orlop", "run", "--userns", mode, "busybox"]);
+        assert!(parse("host").is_ok());
+        let refused = parse("keep-id").unwrap_err();
+        assert!(refused.to_string().contains("--userns"), "{refused}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What options take as their values, parsed: ports, mounts, sizes, environments.
 
+pub(crate) mod device;
 pub(crate) mod env;
 pub(crate) mod keys;
 pub(crate) mod mount;

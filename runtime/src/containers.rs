@@ -14,6 +14,7 @@ pub(crate) mod recover;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod run;
+mod shared;
 pub(crate) mod start;
 pub mod state;
 pub(crate) mod stats;

@@ -10,6 +10,7 @@
 //! - [`network`]: network namespaces, the bridge, published ports.
 //! - [`volumes`], [`logs`]: directories that outlive containers; what containers wrote.
 //! - [`events`]: what happened, for those who watch.
+//! - [`host`], [`devices`]: what this process may do, and which devices there are.
 //! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
 //! - [`grpc`], [`clients`]: the wire, in and out.
 
@@ -17,10 +18,12 @@ pub mod cgroups;
 mod clients;
 pub mod config;
 pub mod containers;
+pub mod devices;
 pub mod error;
 mod events;
 mod files;
 mod grpc;
+pub mod host;
 mod index;
 mod logs;
 pub mod network;

@@ -2,22 +2,29 @@
 //! is pure: no file is opened and nothing is made, so all of a request is judged before anything exists.
 
 pub mod defaults;
+pub mod devices;
 pub mod from_image;
 pub mod mounts;
+pub mod namespaces;
 pub mod resources;
+mod seccomp;
+mod sysctls;
 pub mod to_image;
+pub mod ulimits;
 pub mod validate;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
-    Linux, LinuxBuilder, LinuxNamespace, LinuxNamespaceType, Process, ProcessBuilder, Root, Spec,
-    SpecBuilder, User,
+    Linux, LinuxBuilder, LinuxSeccomp, Process, ProcessBuilder, Root, Spec, SpecBuilder, User,
 };
+use orlop_proto::runtime::Security;
 
 use crate::containers::record::{self, Record};
+use crate::devices::HostDevice;
 use crate::error::Result;
+use crate::host::Host;
 
 /// Annotation that chooses the shim's seccomp filter: [`SECCOMP_DEFAULT`] or [`SECCOMP_UNCONFINED`].
 pub const SECCOMP_ANNOTATION: &str = "org.orlop.seccomp";
@@ -39,8 +46,12 @@ pub struct Surroundings {
     pub cgroup: String,
     /// Nobody in it gains privileges, whatever the request says.
     pub no_new_privileges: bool,
-    /// The most open files that this host's hard limit allows.
-    pub open_files_max: u64,
+    /// Namespaces of other containers.
+    pub joined: namespaces::Joined,
+    /// Devices of the host that it is to have.
+    pub devices: Vec<HostDevice>,
+    /// What bounds all that can be given.
+    pub host: Host,
 }
 
 /// The document for a container that is about to start.
@@ -49,16 +60,16 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
     let process = process(
         record,
         &record.process,
-        &defaults::capabilities(&security)?,
-        security.no_new_privileges || around.no_new_privileges,
-        around.open_files_max,
+        &security,
+        around.no_new_privileges,
+        &around.host,
     )?;
     let mut root = Root::default();
     root.set_path("rootfs".into())
         .set_readonly(Some(record.config.read_only));
-    let seccomp = match security.seccomp.as_str() {
-        SECCOMP_UNCONFINED => SECCOMP_UNCONFINED,
-        _ => SECCOMP_DEFAULT,
+    let seccomp = match is_unconfined(&security) {
+        true => SECCOMP_UNCONFINED,
+        false => SECCOMP_DEFAULT,
     };
     let annotations = HashMap::from([(SECCOMP_ANNOTATION.to_owned(), seccomp.to_owned())]);
     let mut spec = SpecBuilder::default()
@@ -73,40 +84,60 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
     Ok(spec)
 }
 
-/// The process of an exec: the container's own confinement, with another command.
+/// Whether no filter is wanted: said so, or privileged without a profile of its own.
+fn is_unconfined(security: &Security) -> bool {
+    security.seccomp == SECCOMP_UNCONFINED || (security.privileged && security.seccomp.is_empty())
+}
+
+/// The profile that a request brings; `None`: there is none, or the one that is built in is meant.
+fn own_profile(security: &Security, host: &Host) -> Result<Option<LinuxSeccomp>> {
+    if matches!(
+        security.seccomp.as_str(),
+        "" | SECCOMP_DEFAULT | SECCOMP_UNCONFINED
+    ) {
+        return Ok(None);
+    }
+    let sets = defaults::capabilities(security, &host.capabilities)?;
+    let bounding = sets.bounding().clone().unwrap_or_default();
+    seccomp::profile(&security.seccomp, &bounding, host.kernel).map(Some)
+}
+
+/// The process of an exec: the container's own confinement, with another command. A privileged one has
+/// every capability instead.
 pub fn exec_process(
     record: &Record,
     process: &record::Process,
+    privileged: bool,
     no_new_privileges: bool,
-    open_files_max: u64,
+    host: &Host,
 ) -> Result<Process> {
-    let security = record.config.security.clone().unwrap_or_default();
-    self::process(
-        record,
-        process,
-        &defaults::capabilities(&security)?,
-        security.no_new_privileges || no_new_privileges,
-        open_files_max,
-    )
+    let mut security = record.config.security.clone().unwrap_or_default();
+    if privileged {
+        security.privileged = true;
+        security.capabilities_drop.clear();
+    }
+    self::process(record, process, &security, no_new_privileges, host)
 }
 
 fn process(
     record: &Record,
     process: &record::Process,
-    capabilities: &oci_spec::runtime::LinuxCapabilities,
+    security: &Security,
     no_new_privileges: bool,
-    open_files_max: u64,
+    host: &Host,
 ) -> Result<Process> {
-    Ok(ProcessBuilder::default()
+    let mut made = ProcessBuilder::default()
         .terminal(process.tty)
         .user(User::default())
         .args(process.args.clone())
         .env(environment(record, process))
         .cwd(&process.cwd)
-        .capabilities(capabilities.clone())
-        .rlimits(defaults::rlimits(open_files_max)?)
-        .no_new_privileges(no_new_privileges)
-        .build()?)
+        .capabilities(defaults::capabilities(security, &host.capabilities)?)
+        .rlimits(ulimits::all(&record.config.ulimits, host.open_files_max)?)
+        .no_new_privileges(security.no_new_privileges || no_new_privileges)
+        .build()?;
+    made.set_oom_score_adj(record.config.oom_score_adj);
+    Ok(made)
 }
 
 /// The variables, with Docker's HOSTNAME where nothing else says it. A build's steps get none: the name
@@ -124,35 +155,32 @@ fn environment(record: &Record, process: &record::Process) -> Vec<String> {
 }
 
 fn linux(record: &Record, around: &Surroundings) -> Result<Linux> {
-    Ok(LinuxBuilder::default()
-        .namespaces(namespaces(around))
-        .resources(resources::limits(
-            &record.config.resources.clone().unwrap_or_default(),
+    let config = &record.config;
+    let security = config.security.clone().unwrap_or_default();
+    let mut resources = resources::limits(&config.resources.clone().unwrap_or_default())?;
+    resources.set_devices(Some(devices::rules(config, &around.devices)?));
+    let mut linux = LinuxBuilder::default()
+        .namespaces(namespaces::list(
+            config,
+            around.netns.as_deref(),
+            &around.joined,
         )?)
+        .resources(resources)
+        .devices(devices::list(&around.devices)?)
+        .sysctl(config.sysctls.clone())
         .cgroups_path(&around.cgroup)
-        .masked_paths(defaults::masked_paths(defaults::possible_cpus()))
-        .readonly_paths(defaults::readonly_paths())
         .rootfs_propagation("rprivate")
-        .build()?)
-}
-
-fn namespaces(around: &Surroundings) -> Vec<LinuxNamespace> {
-    let of = |kind, path: Option<PathBuf>| {
-        let mut namespace = LinuxNamespace::default();
-        namespace.set_typ(kind).set_path(path);
-        namespace
+        .build()?;
+    linux.set_seccomp(own_profile(&security, &around.host)?);
+    let (masked, read_only) = match security.privileged {
+        true => (Vec::new(), Vec::new()),
+        false => (
+            defaults::masked_paths(defaults::possible_cpus()),
+            defaults::readonly_paths(),
+        ),
     };
-    let mut all: Vec<LinuxNamespace> = [
-        LinuxNamespaceType::Mount,
-        LinuxNamespaceType::Pid,
-        LinuxNamespaceType::Uts,
-        LinuxNamespaceType::Ipc,
-        LinuxNamespaceType::Cgroup,
-    ]
-    .map(|kind| of(kind, None))
-    .into();
-    if let Some(path) = &around.netns {
-        all.push(of(LinuxNamespaceType::Network, Some(path.clone())));
-    }
-    all
+    linux
+        .set_masked_paths(Some(masked))
+        .set_readonly_paths(Some(read_only));
+    Ok(linux)
 }

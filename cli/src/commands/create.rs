@@ -159,13 +159,61 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
 
-    /// no-new-privileges, seccomp=unconfined or seccomp=PROFILE.json
+    /// no-new-privileges[=BOOL], seccomp=unconfined|PROFILE.json, apparmor=unconfined, label=disable
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
 
     /// Give the container nearly all power over the host
     #[arg(long)]
     privileged: bool,
+
+    /// Give a device of the host, or those of a directory: HOST[:CONTAINER][:rwm]
+    #[arg(long, value_name = "DEVICE")]
+    device: Vec<String>,
+
+    /// Allow more devices, for example 'c 10:200 rwm'
+    #[arg(long, value_name = "RULE")]
+    device_cgroup_rule: Vec<String>,
+
+    /// Limit each process: NAME=SOFT[:HARD], for example nofile=1024:4096
+    #[arg(long, value_name = "LIMIT")]
+    ulimit: Vec<String>,
+
+    /// Set a kernel parameter of the container: NAME=VALUE
+    #[arg(long, value_name = "NAME=VALUE")]
+    sysctl: Vec<String>,
+
+    /// Run the command below a first process that reaps orphans and passes signals on
+    #[arg(long)]
+    init: bool,
+
+    /// Whose processes it sees: host or container:NAME
+    #[arg(long, value_name = "MODE")]
+    pid: Option<String>,
+
+    /// Whose shared memory it has: private, none, shareable, host or container:NAME
+    #[arg(long, value_name = "MODE")]
+    ipc: Option<String>,
+
+    /// Whose host name it has: host
+    #[arg(long, value_name = "MODE")]
+    uts: Option<String>,
+
+    /// Where its control groups begin: private or host
+    #[arg(long, value_name = "MODE")]
+    cgroupns: Option<String>,
+
+    /// Whose user ids it has: host
+    #[arg(long, value_enum, value_name = "MODE")]
+    userns: Option<UserNamespace>,
+
+    /// How readily the kernel kills it for want of memory: -1000 to 1000
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    oom_score_adj: Option<i32>,
+
+    /// Add a group to the process, by name or number
+    #[arg(long, value_name = "GROUP")]
+    group_add: Vec<String>,
 
     /// Pull the image: always, missing or never
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
@@ -186,6 +234,12 @@ pub(crate) struct ContainerOptions {
     /// Say nothing about pulling
     #[arg(short, long)]
     quiet: bool,
+}
+
+/// Only the host's: others are not built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum UserNamespace {
+    Host,
 }
 
 /// A standard stream.

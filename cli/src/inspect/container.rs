@@ -130,6 +130,10 @@ fn host_config(config: &CreateRequest) -> Value {
     if !security.seccomp.is_empty() {
         options.push(format!("seccomp={}", security.seccomp));
     }
+    if !security.apparmor.is_empty() {
+        options.push(format!("apparmor={}", security.apparmor));
+    }
+    options.extend(security.labels.iter().map(|label| format!("label={label}")));
     let restart_name = if restart.name.is_empty() {
         "no"
     } else {
@@ -140,7 +144,7 @@ fn host_config(config: &CreateRequest) -> Value {
     } else {
         &config.network
     };
-    json!({
+    let mut described = json!({
         "Binds": config.mounts.iter().filter_map(bind).collect::<Vec<_>>(),
         "NetworkMode": network,
         "PortBindings": bindings(&config.ports),
@@ -165,6 +169,52 @@ fn host_config(config: &CreateRequest) -> Value {
         "CpusetMems": resources.cpuset_mems,
         "PidsLimit": resources.pids,
         "ShmSize": resources.shm_size,
+    });
+    if let (Value::Object(all), Value::Object(more)) = (&mut described, isolation(config)) {
+        all.extend(more);
+    }
+    described
+}
+
+/// Namespaces, devices and limits of processes, with Docker's defaults where nothing was asked.
+fn isolation(config: &CreateRequest) -> Value {
+    let or_private = |mode: &str| {
+        if mode.is_empty() {
+            "private".to_owned()
+        } else {
+            mode.to_owned()
+        }
+    };
+    let devices = config.devices.iter().map(|device| {
+        let or = |text: &str, other: &str| {
+            if text.is_empty() {
+                other.to_owned()
+            } else {
+                text.to_owned()
+            }
+        };
+        json!({
+            "PathOnHost": device.path,
+            "PathInContainer": or(&device.target, &device.path),
+            "CgroupPermissions": or(&device.permissions, "rwm"),
+        })
+    });
+    let ulimits = config
+        .ulimits
+        .iter()
+        .map(|ulimit| json!({ "Name": ulimit.name, "Soft": ulimit.soft, "Hard": ulimit.hard }));
+    json!({
+        "PidMode": config.pid_mode,
+        "IpcMode": or_private(&config.ipc_mode),
+        "UTSMode": config.uts_mode,
+        "CgroupnsMode": or_private(&config.cgroupns_mode),
+        "Devices": devices.collect::<Vec<_>>(),
+        "DeviceCgroupRules": config.device_cgroup_rules,
+        "Ulimits": ulimits.collect::<Vec<_>>(),
+        "Sysctls": config.sysctls,
+        "Init": config.init,
+        "OomScoreAdj": config.oom_score_adj.unwrap_or_default(),
+        "GroupAdd": config.groups,
     })
 }
 

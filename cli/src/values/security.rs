@@ -1,4 +1,4 @@
-//! `--security-opt` and `--restart`.
+//! `--security-opt`, `--sysctl` and `--restart`.
 
 use orlop_proto::runtime::{RestartPolicy, Security};
 
@@ -15,6 +15,8 @@ pub(crate) fn apply(security: &mut Security, text: &str) -> Result<(), CliError>
         .or_else(|| text.split_once(':'))
         .unwrap_or((text, ""));
     match (key, value) {
+        ("apparmor", name) if !name.is_empty() => name.clone_into(&mut security.apparmor),
+        ("label", label) if !label.is_empty() => security.labels.push(label.to_owned()),
         ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
         ("no-new-privileges", "false") => security.no_new_privileges = false,
         ("seccomp", "unconfined") => "unconfined".clone_into(&mut security.seccomp),
@@ -24,7 +26,8 @@ pub(crate) fn apply(security: &mut Security, text: &str) -> Result<(), CliError>
             return Err(invalid(
                 "--security-opt",
                 text,
-                "there are no-new-privileges, seccomp=unconfined and seccomp=PROFILE.json",
+                "there are no-new-privileges[=true|false], seccomp=unconfined, seccomp=builtin, \
+                 seccomp=PROFILE.json, apparmor=unconfined and label=disable",
             ));
         }
     }
@@ -40,6 +43,14 @@ fn profile(path: &str) -> Result<String, CliError> {
     serde_json::from_str::<serde_json::Value>(&text)
         .map_err(|error| invalid("--security-opt", path, format!("it is not JSON: {error}")))?;
     Ok(text)
+}
+
+/// `--sysctl NAME=VALUE`.
+pub(crate) fn sysctl(text: &str) -> Result<(String, String), CliError> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| invalid("--sysctl", text, "expected NAME=VALUE"))?;
+    Ok((name.to_owned(), value.to_owned()))
 }
 
 /// `no`, `always`, `unless-stopped`, `on-failure[:times]`.
@@ -84,11 +95,18 @@ mod tests {
         let mut security = Security::default();
         apply(&mut security, "no-new-privileges").unwrap();
         apply(&mut security, "seccomp=unconfined").unwrap();
+        apply(&mut security, "apparmor=unconfined").unwrap();
+        apply(&mut security, "label:disable").unwrap();
+        assert_eq!(security.apparmor, "unconfined");
+        assert_eq!(security.labels, ["disable"]);
         assert!(security.no_new_privileges);
+        apply(&mut security, "no-new-privileges:false").unwrap();
+        assert!(!security.no_new_privileges);
         assert_eq!(security.seccomp, "unconfined");
         for bad in [
-            "apparmor=x",
-            "label=disable",
+            "apparmor",
+            "label=",
+            "systempaths=unconfined",
             "seccomp=",
             "no-new-privileges=maybe",
         ] {

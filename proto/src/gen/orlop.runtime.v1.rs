@@ -59,6 +59,42 @@ pub struct CreateRequest {
     /// `platform` of the image; empty: this host's.
     #[prost(message, optional, tag = "24")]
     pub platform: ::core::option::Option<crate::types::Platform>,
+    /// Whose processes it sees: its own (also when empty), `host`, or `container:ID`.
+    #[prost(string, tag = "28")]
+    pub pid_mode: ::prost::alloc::string::String,
+    /// Whose System V IPC, message queues and /dev/shm it has: `private` (also when empty), `none` (as
+    /// private, without /dev/shm), `shareable` (others may join), `host`, or `container:ID`.
+    #[prost(string, tag = "29")]
+    pub ipc_mode: ::prost::alloc::string::String,
+    /// Whose host name it has: its own (also when empty) or `host`.
+    #[prost(string, tag = "30")]
+    pub uts_mode: ::prost::alloc::string::String,
+    /// Where its tree of control groups begins: `private` (also when empty) or `host`.
+    #[prost(string, tag = "31")]
+    pub cgroupns_mode: ::prost::alloc::string::String,
+    /// Devices of the runtime's host.
+    #[prost(message, repeated, tag = "32")]
+    pub devices: ::prost::alloc::vec::Vec<Device>,
+    /// More of what may be opened or made: `c 10:200 rwm`, as in Linux's devices.txt; `*` for any number.
+    #[prost(string, repeated, tag = "33")]
+    pub device_cgroup_rules: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "34")]
+    pub ulimits: ::prost::alloc::vec::Vec<Ulimit>,
+    /// Kernel parameters of the container's own namespaces.
+    #[prost(map = "string, string", tag = "35")]
+    pub sysctls: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The first process is one of ours, which reaps orphans and passes signals on to the command.
+    #[prost(bool, tag = "36")]
+    pub init: bool,
+    /// -1000 to 1000; absent: the service's own.
+    #[prost(sint32, optional, tag = "37")]
+    pub oom_score_adj: ::core::option::Option<i32>,
+    /// More groups of the process, by name or number.
+    #[prost(string, repeated, tag = "38")]
+    pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }
@@ -74,6 +110,31 @@ pub mod create_request {
         #[prost(string, tag = "3")]
         Snapshot(::prost::alloc::string::String),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Device {
+    /// Absolute; a directory means all devices below it.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// In the container, below /dev; empty: the same.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+    /// Some of `r`, `w`, `m`; empty: all.
+    #[prost(string, tag = "3")]
+    pub permissions: ::prost::alloc::string::String,
+}
+/// A limit of each process (`setrlimit`).
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Ulimit {
+    /// `nofile`, `core`, … as in ulimit(1).
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// -1: none.
+    #[prost(int64, tag = "2")]
+    pub soft: i64,
+    /// -1: none.
+    #[prost(int64, tag = "3")]
+    pub hard: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {
@@ -190,6 +251,12 @@ pub struct Security {
     /// Empty: the built-in profile; `unconfined`; or a profile in Docker's JSON format.
     #[prost(string, tag = "5")]
     pub seccomp: ::prost::alloc::string::String,
+    /// Name of an AppArmor profile; `unconfined` (also when empty): none.
+    #[prost(string, tag = "6")]
+    pub apparmor: ::prost::alloc::string::String,
+    /// SELinux labels, `type:…`; `disable` (also without one): none.
+    #[prost(string, repeated, tag = "7")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestartPolicy {

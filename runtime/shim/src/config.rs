@@ -51,12 +51,20 @@ pub struct ShimConfig {
     /// `user[:group]` as the image or the caller gave it: looked up by the shim in the container's
     /// own `/etc/passwd` and `/etc/group`. It replaces the numbers of the spec's `process.user`.
     pub user: String,
+    /// More groups of the process and of those that join it, by name or number.
+    pub groups: Vec<String>,
     /// Make `process.cwd` if it is missing, as an image's WORKDIR promises.
     pub create_cwd: bool,
     /// `exit.json` need not survive a power cut: the container is removed at its exit, and would be at
     /// the next boot as well.
     #[serde(default)]
     pub volatile_exit: bool,
+    /// The container's first process is one of the shim's own, which reaps orphans and passes signals
+    /// on to the command.
+    pub init: bool,
+    /// The mount namespace of a container whose `/dev/shm` takes the place of the one that the spec
+    /// has (a file of `/proc/PID/ns`, or a descriptor of one).
+    pub shm_from: Option<PathBuf>,
 }
 
 /// How the root file system is put together; the runtime passes on what the store said.

@@ -20,7 +20,7 @@ use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
 use crate::stdio::{Ends, Streams};
-use crate::{copy_up, devices, mounts, rootfs};
+use crate::{copy_up, devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
 struct Join {
@@ -33,6 +33,8 @@ struct Join {
 struct Namespaces {
     new: u64,
     join: Vec<Join>,
+    /// Joined by the shim for the child that it makes there.
+    pid: Option<Join>,
     cgroup: bool,
 }
 
@@ -86,7 +88,13 @@ impl<'a> Plan<'a> {
             copy_up::fill(volume, root.as_fd(), target)?;
         }
         let sources = spec.mounts().iter().flatten().map(mounts::open_source);
-        let trees = sources.collect::<Result<_>>()?;
+        let mut trees = sources.collect::<Result<Vec<_>>>()?;
+        if let Some(other) = &config.shm_from {
+            let shared = spec.mounts().iter().flatten().zip(&mut trees);
+            for (_, tree) in shared.filter(|(mount, _)| is_shm(mount)) {
+                *tree = Some(shared::clone_shm(other)?);
+            }
+        }
         Ok(Self {
             directory,
             spec,
@@ -109,9 +117,12 @@ impl<'a> Plan<'a> {
         };
         let oom_score = self.steps.process.oom_score_adj();
         let flags = self.namespaces.new;
-        let mut child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
-            self.live(channel, ends.as_ref())
-        })?;
+        let spawn = || {
+            Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
+                self.live(channel, ends.as_ref())
+            })
+        };
+        let mut child = self.namespaces.among_processes(spawn)?;
         drop(ends);
         let streams = match child.ready()? {
             Some(master) => Streams::terminal(master)?,
@@ -238,6 +249,11 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The tmpfs of an IPC namespace's shared memory.
+fn is_shm(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("tmpfs") && mount.destination() == Path::new("/dev/shm")
+}
+
 fn is_procfs(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("proc") && mount.destination() == Path::new("/proc")
 }
@@ -256,7 +272,7 @@ impl Namespaces {
                 }
                 continue;
             };
-            if matches!(kind, LinuxNamespaceType::Mount | LinuxNamespaceType::Pid) {
+            if kind == LinuxNamespaceType::Mount {
                 return Err(Error::Unsupported(format!(
                     "joining another {kind} namespace"
                 )));
@@ -266,15 +282,36 @@ impl Namespaces {
                 source,
             };
             let file = File::open(path).map_err(fail)?;
-            all.join.push(Join {
+            let join = Join {
                 path: path.clone(),
                 file,
-            });
+            };
+            match kind {
+                LinuxNamespaceType::Pid => all.pid = Some(join),
+                _ => all.join.push(join),
+            }
         }
         if all.new & namespaces::MOUNT == 0 {
             return Err(Error::Missing("a mount namespace"));
         }
         Ok(all)
+    }
+
+    /// Runs `spawn` so that its child is in the pid namespace that is to be joined. The shim itself
+    /// goes nowhere, and later children are in its own again: those hold what is the host's.
+    fn among_processes<T>(&self, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(join) = &self.pid else {
+            return spawn();
+        };
+        let fail = |source| Error::Join {
+            path: join.path.clone(),
+            source,
+        };
+        let own = File::open("/proc/self/ns/pid").map_err(fail)?;
+        sys::join_namespaces(join.file.as_fd(), namespaces::PID).map_err(fail)?;
+        let spawned = spawn();
+        sys::join_namespaces(own.as_fd(), namespaces::PID).map_err(fail)?;
+        spawned
     }
 
     fn enter(&self) -> Result<()> {

@@ -173,7 +173,8 @@ pub(crate) fn bind_console(root: BorrowedFd<'_>, slave: BorrowedFd<'_>) -> Resul
     rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("console"))
 }
 
-fn clone_of(handle: BorrowedFd<'_>, recursive: bool) -> rustix::io::Result<OwnedFd> {
+/// A mount that shows what `handle` shows, attached nowhere.
+pub(crate) fn clone_of(handle: BorrowedFd<'_>, recursive: bool) -> rustix::io::Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE
         | OpenTreeFlags::OPEN_TREE_CLOEXEC
         | OpenTreeFlags::AT_EMPTY_PATH;

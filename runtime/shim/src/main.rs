@@ -2,7 +2,8 @@
 //!
 //! In the order of a container's life: [`program`] protects the shim's own file, [`shim`] reads the
 //! documents, [`container`] is what happens in the container before its command (with [`rootfs`],
-//! [`mounts`], [`devices`], [`user`], [`capabilities`], [`seccomp`] and, last, [`process`]),
+//! [`mounts`], [`shared`], [`devices`], [`user`], [`capabilities`], [`seccomp`] and, last, [`process`] or
+//! [`init`]),
 //! [`supervise`] is the loop beside it (with [`connection`], [`stdio`], [`log`] and [`exit`]), and
 //! [`exec`] adds processes.
 
@@ -18,12 +19,14 @@ mod devices;
 mod error;
 mod exec;
 mod exit;
+mod init;
 mod log;
 mod mounts;
 mod process;
 mod program;
 mod rootfs;
 mod seccomp;
+mod shared;
 mod shim;
 mod stdio;
 mod supervise;

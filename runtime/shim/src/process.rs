@@ -16,6 +16,7 @@ use rustix::thread::{Gid, Uid};
 
 use crate::capabilities::Sets;
 use crate::error::{Error, Result, note};
+use crate::init;
 use crate::rootfs::{self, Kind};
 use crate::user::{Accounts, Identity};
 
@@ -29,7 +30,11 @@ const DEFAULT_UMASK: u32 = 0o022;
 pub(crate) struct Steps<'a> {
     pub(crate) process: &'a Process,
     pub(crate) user: &'a str,
+    /// More groups, by name or number.
+    pub(crate) groups: &'a [String],
     pub(crate) create_cwd: bool,
+    /// Leave a first process of ours behind, and run the command below it.
+    pub(crate) init: bool,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
 }
@@ -37,19 +42,19 @@ pub(crate) struct Steps<'a> {
 impl Steps<'_> {
     /// The identity, by the container's account files.
     pub(crate) fn identity(&self, root: BorrowedFd<'_>) -> Result<Identity> {
-        let more = self
-            .process
-            .user()
-            .additional_gids()
-            .as_deref()
-            .unwrap_or_default();
-        let plain_number = self.user.bytes().all(|byte| byte.is_ascii_digit());
-        match Accounts::read(root) {
-            Ok(accounts) => accounts.resolve(self.user, more),
-            // A number needs no account file, hence no readable one.
-            Err(_) if plain_number => Accounts::default().resolve(self.user, more),
-            Err(error) => Err(error),
+        let names = self.groups.iter().map(String::as_str).chain([self.user]);
+        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let accounts = match Accounts::read(root) {
+            // Numbers need no account file, hence no readable one.
+            Err(_) if names.into_iter().all(plain) => Accounts::default(),
+            read => read?,
+        };
+        let numbers = self.process.user().additional_gids().iter().flatten();
+        let mut more: Vec<u32> = numbers.copied().collect();
+        for group in self.groups {
+            more.push(accounts.group_number(group)?);
         }
+        accounts.resolve(self.user, &more)
     }
 
     /// A handle of the working directory, which is inside of the container: magic links, which lead
@@ -87,8 +92,18 @@ impl Steps<'_> {
         let umask = self.process.user().umask().unwrap_or(DEFAULT_UMASK);
         rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
         let program = Program::new(self.process, identity)?;
+        if self.init {
+            init::stay_behind(|| self.confine(identity))?;
+        }
         sys::reset_signals().map_err(setup("signals"))?;
         sys::close_on_exec_from(3).map_err(setup("descriptors"))?;
+        self.confine(identity)?;
+        program.exec()
+    }
+
+    /// Identity, capabilities and filter, for ever.
+    fn confine(&self, identity: &Identity) -> Result<()> {
+        let setup = |step| move |source| Error::Setup { step, source };
         let locked = self.process.no_new_privileges().unwrap_or(false);
         if !locked {
             self.load_filter()?;
@@ -103,7 +118,7 @@ impl Steps<'_> {
                 .map_err(|errno| setup("no new privileges")(errno.into()))?;
             self.load_filter()?;
         }
-        program.exec()
+        Ok(())
     }
 
     fn enter(&self, cwd: BorrowedFd<'_>) -> Result<()> {

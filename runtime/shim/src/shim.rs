@@ -89,7 +89,9 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
     let steps = Steps {
         process: process(given.spec)?,
         user: &given.config.user,
+        groups: &given.config.groups,
         create_cwd: given.config.create_cwd,
+        init: given.config.init,
         sets: given.sets,
         filter: given.filter,
     };

@@ -87,7 +87,8 @@ impl Accounts {
         })
     }
 
-    fn group_number(&self, group: &str) -> Result<u32> {
+    /// The number of a group, given by name or number.
+    pub(crate) fn group_number(&self, group: &str) -> Result<u32> {
         if let Some(gid) = parse_number(group)? {
             return Ok(gid);
         }

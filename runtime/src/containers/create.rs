@@ -14,7 +14,8 @@ use super::record::{Mount, MountKind, Record, State};
 use super::{Container, Containers, names};
 use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
-use crate::spec::{from_image, validate};
+use crate::host::Host;
+use crate::spec::{from_image, ulimits, validate};
 use crate::volumes::Volumes;
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -94,6 +95,7 @@ impl Containers {
             _ => return Err(Error::invalid("root", "expected an image or a snapshot")),
         };
         request.labels = merged.labels.clone();
+        self.fix_shared(&mut request)?;
         if request.publish_all {
             publish_exposed(&mut request, &merged.exposed);
         }
@@ -272,6 +274,19 @@ fn warnings(plan: &Plan) -> Vec<String> {
     if matches!(network, "host" | "none") && !plan.request.ports.is_empty() {
         warnings.push(format!(
             "published ports are discarded with --network {network}"
+        ));
+    }
+    let host = Host::this();
+    warnings.extend(ulimits::warnings(&plan.request.ulimits, host));
+    if plan
+        .request
+        .oom_score_adj
+        .is_some_and(|score| score < host.oom_score_adj)
+        && !host.may_raise_limits()
+    {
+        let least = host.oom_score_adj;
+        warnings.push(format!(
+            "the OOM score cannot be less than {least} on this host: that is what it will be"
         ));
     }
     warnings

@@ -204,7 +204,7 @@ impl Record {
         if !self.config.hostname.is_empty() {
             return self.config.hostname.clone();
         }
-        if self.config.network == "host" {
+        if self.config.network == "host" || self.config.uts_mode == "host" {
             let host = rustix::system::uname();
             return host.nodename().to_string_lossy().into_owned();
         }

@@ -10,13 +10,17 @@ use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
 use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
 
 use super::record::{MountKind, Record};
+use super::shared::Shared;
 use super::state::{Action, Status};
 use super::{Container, Containers};
+use crate::devices::HostDevice;
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
+use crate::host::Host;
 use crate::network::{Attachment, NetworkKind, NetworkRequest, PortBinding};
 use crate::shim::{self, Connection, unexpected};
-use crate::spec::{self, Surroundings};
+use crate::spec::{self, Surroundings, namespaces::Joined};
+use orlop_proto::runtime as wire;
 
 /// Which of a container's streams somebody wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,8 +79,11 @@ impl Containers {
     ) -> Result<Option<Connection>> {
         let record = container.record();
         let root = self.root(container, &record).await?;
+        let shared = self.shared(&record).await?;
         let attachment = self.attach_network(&record).await?;
-        let written = self.write_files(container, root, &attachment).await;
+        let written = self
+            .write_files(container, root, &attachment, &shared)
+            .await;
         let launch = match written {
             Ok(cgroups) => Launch {
                 attachment,
@@ -137,13 +144,15 @@ impl Containers {
         container: &Arc<Container>,
         root: RootMount,
         attachment: &Attachment,
+        shared: &Shared,
     ) -> Result<Vec<Cgroup>> {
         let (this, container) = (self.clone(), Arc::clone(container));
+        let (joined, shm) = (shared.joined(), shared.shm());
         let attachment = attachment.clone();
         blocking(move || {
             let record = container.record();
             let etc = this.etc_files(&container, &record, &attachment)?;
-            let spec = this.spec(&record, &attachment, etc)?;
+            let spec = this.spec(&record, &attachment, etc, joined)?;
             let limits = spec
                 .linux()
                 .as_ref()
@@ -152,7 +161,7 @@ impl Containers {
                 .parts()
                 .cgroups
                 .create(&record.id, &limits.unwrap_or_default())?;
-            let written = this.write_spec(&container, &record, &spec, root, &cgroups);
+            let written = this.write_spec(&container, &record, &spec, root, &cgroups, shm);
             if written.is_err() {
                 this.parts().cgroups.remove(&cgroups);
             }
@@ -166,6 +175,7 @@ impl Containers {
         record: &Record,
         attachment: &Attachment,
         etc: Vec<(PathBuf, &'static str)>,
+        joined: Joined,
     ) -> Result<Spec> {
         spec::build(
             record,
@@ -175,7 +185,9 @@ impl Containers {
                 files: etc,
                 cgroup: self.parts().cgroups.path_of(&record.id),
                 no_new_privileges: self.parts().no_new_privileges,
-                open_files_max: open_files_max(),
+                joined,
+                devices: devices(&record.config)?,
+                host: Host::this().clone(),
             },
         )
     }
@@ -187,6 +199,7 @@ impl Containers {
         spec: &Spec,
         root: RootMount,
         cgroups: &[Cgroup],
+        shm_from: Option<PathBuf>,
     ) -> Result<()> {
         let shim = ShimConfig {
             version: VERSION,
@@ -199,8 +212,11 @@ impl Containers {
             copy_up: copy_up(record),
             window: record.process.window,
             user: record.process.user.clone(),
+            groups: record.config.groups.clone(),
             create_cwd: true,
             volatile_exit: record.durability() == Durability::Process,
+            init: record.config.init,
+            shm_from,
         };
         let exit = container.directory.join(shim_config::EXIT_FILE);
         files::remove_file(&exit).map_err(Error::file("remove", exit))?;
@@ -383,10 +399,20 @@ fn copy_up(record: &Record) -> Vec<(PathBuf, PathBuf)> {
         .collect()
 }
 
-/// This process's own hard limit: more cannot be given without CAP_SYS_RESOURCE.
-pub(super) fn open_files_max() -> u64 {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    limit.maximum.unwrap_or(u64::MAX)
+/// Devices of the host, as it has them now: all for a privileged container, else those asked for.
+fn devices(config: &wire::CreateRequest) -> Result<Vec<HostDevice>> {
+    let privileged = config
+        .security
+        .as_ref()
+        .is_some_and(|security| security.privileged);
+    let mut found = match privileged {
+        true => crate::devices::all()?,
+        false => Vec::new(),
+    };
+    for device in &config.devices {
+        found.extend(crate::devices::requested(device)?);
+    }
+    Ok(found)
 }
 
 fn network_request(record: &Record) -> Result<NetworkRequest> {

@@ -7,10 +7,11 @@ use orlop_shim::protocol::{Reply, Request};
 
 use super::names::new_id;
 use super::record::Record;
-use super::start::{Streams, open_files_max};
+use super::start::Streams;
 use super::state::Action;
 use super::{Container, Containers};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::{self, from_image};
 
@@ -82,16 +83,19 @@ impl Containers {
         container: &Container,
         start: &wire::ExecStart,
     ) -> Result<Exec> {
-        if start.privileged {
-            return Err(Error::NotBuilt("a privileged exec"));
-        }
         let _entering = container.entering.read().await;
         let record = container.record();
         let asked = start.process.clone().unwrap_or_default();
         let process = from_image::exec(&record.process, &asked)?;
         record.next(Action::Join, "run a process in")?;
         let no_new_privileges = self.parts().no_new_privileges;
-        let spec = spec::exec_process(&record, &process, no_new_privileges, open_files_max())?;
+        let spec = spec::exec_process(
+            &record,
+            &process,
+            start.privileged,
+            no_new_privileges,
+            Host::this(),
+        )?;
         let request = Request::Exec {
             process: Box::new(spec),
             user: process.user,

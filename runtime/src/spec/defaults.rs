@@ -57,25 +57,13 @@ const OPEN_FILES_HARD: u64 = 524_288;
 /// More CPUs than any kernel is built for (`CONFIG_NR_CPUS` of 8192).
 const CPUS_MAX: usize = 8192;
 
-/// Bounding, effective and permitted; inheritable and ambient stay empty (rows C6, C7).
-pub fn capabilities(security: &Security) -> Result<LinuxCapabilities> {
-    let mut set: Capabilities = CAPABILITIES.into_iter().collect();
-    for name in &security.capabilities_drop {
-        match name.to_ascii_uppercase().as_str() {
-            "ALL" => set.clear(),
-            _ => {
-                set.remove(&capability(name)?);
-            }
-        }
-    }
-    for name in &security.capabilities_add {
-        match name.to_ascii_uppercase().as_str() {
-            "ALL" => return Err(Error::NotBuilt("adding all capabilities at once")),
-            _ => {
-                set.insert(capability(name)?);
-            }
-        }
-    }
+/// What stands for every capability in a list of them.
+const ALL: &str = "ALL";
+
+/// Bounding, effective and permitted; inheritable and ambient stay empty (rows C6, C7). `held` are the
+/// service's own: no container can have more.
+pub fn capabilities(security: &Security, held: &Capabilities) -> Result<LinuxCapabilities> {
+    let set = bounding(security, held)?;
     Ok(LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
         .effective(set.clone())
@@ -85,8 +73,36 @@ pub fn capabilities(security: &Security) -> Result<LinuxCapabilities> {
         .build()?)
 }
 
+/// What is dropped goes first, then what is added comes; of all that are added at once, those that are
+/// dropped by name stay away.
+fn bounding(security: &Security, held: &Capabilities) -> Result<Capabilities> {
+    let all = |name: &String| name.eq_ignore_ascii_case(ALL);
+    let (add, drop) = (&security.capabilities_add, &security.capabilities_drop);
+    let everything = add.iter().any(all);
+    let mut set: Capabilities = if everything || security.privileged {
+        held.clone()
+    } else {
+        CAPABILITIES.into_iter().collect()
+    };
+    if drop.iter().any(all) && !everything {
+        set.clear();
+    }
+    for name in drop.iter().filter(|name| !all(name)) {
+        set.remove(&capability(name)?);
+    }
+    for name in add.iter().filter(|name| !all(name)) {
+        let capability = capability(name)?;
+        if !held.contains(&capability) {
+            let problem = format!("{capability}: orlop does not have it on this host itself");
+            return Err(Error::invalid("capability", problem));
+        }
+        set.insert(capability);
+    }
+    Ok(set)
+}
+
 /// `NET_ADMIN`, `CAP_NET_ADMIN`, in any case.
-fn capability(name: &str) -> Result<Capability> {
+pub(super) fn capability(name: &str) -> Result<Capability> {
     let upper = name.to_ascii_uppercase();
     let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
     let unknown = || {
@@ -154,11 +170,21 @@ mod tests {
     use super::*;
 
     fn of(add: &[&str], drop: &[&str]) -> Result<LinuxCapabilities> {
-        capabilities(&Security {
+        capabilities(&asked(add, drop), &held())
+    }
+
+    fn asked(add: &[&str], drop: &[&str]) -> Security {
+        Security {
             capabilities_add: add.iter().map(|s| (*s).to_owned()).collect(),
             capabilities_drop: drop.iter().map(|s| (*s).to_owned()).collect(),
             ..Security::default()
-        })
+        }
+    }
+
+    /// The floor's, and two more.
+    fn held() -> Capabilities {
+        let more = [Capability::NetRaw, Capability::SysAdmin];
+        CAPABILITIES.into_iter().chain(more).collect()
     }
 
     #[test]
@@ -184,7 +210,28 @@ mod tests {
         let bounding = set.bounding().as_ref().unwrap();
         assert_eq!(bounding.iter().collect::<Vec<_>>(), [&Capability::NetRaw]);
         assert!(of(&["NO_SUCH"], &[]).is_err());
+        assert!(
+            of(&["SYS_RESOURCE"], &[]).is_err(),
+            "more than the host has"
+        );
         assert!(of(&[], &["NO_SUCH"]).is_err());
+    }
+
+    #[test]
+    fn all_capabilities_are_those_of_the_service_without_what_is_dropped_by_name() {
+        let bounding = |add: &[&str], drop: &[&str], privileged| {
+            let security = Security {
+                privileged,
+                ..asked(add, drop)
+            };
+            bounding(&security, &held()).unwrap()
+        };
+        assert_eq!(bounding(&["all"], &[], false), held());
+        assert_eq!(bounding(&["ALL"], &["ALL"], false), held());
+        assert_eq!(bounding(&[], &[], true), held());
+        assert!(!bounding(&["ALL"], &["SYS_ADMIN"], false).contains(&Capability::SysAdmin));
+        assert!(!bounding(&[], &["CAP_SYS_ADMIN"], true).contains(&Capability::SysAdmin));
+        assert!(bounding(&[], &["ALL"], true).is_empty());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The mounts of a container, in the order in which they are made.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Mount, MountBuilder};
+use orlop_proto::runtime::CreateRequest;
 
 use super::Surroundings;
 use crate::containers::record::{self, MountKind, Record};
@@ -10,6 +11,7 @@ use crate::error::Result;
 
 /// Docker's size of `/dev/shm`.
 const SHM_BYTES: i64 = 64 * 1024 * 1024;
+const SHM: &str = "/dev/shm";
 /// More propagation than `rprivate` only when asked for.
 const PROPAGATION: &str = "rprivate";
 
@@ -17,6 +19,7 @@ const PROPAGATION: &str = "rprivate";
 pub(super) fn all(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> {
     let shm = record.config.resources.as_ref().map_or(0, |r| r.shm_size);
     let mut mounts = kernel(if shm > 0 { shm } else { SHM_BYTES })?;
+    adapt(&mut mounts, &record.config)?;
     for (source, target) in &around.files {
         let asked = record.mounts.iter().any(|mount| mount.target == *target);
         if !asked {
@@ -29,6 +32,31 @@ pub(super) fn all(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> 
         mounts.push(one(mount)?);
     }
     Ok(mounts)
+}
+
+/// What privileges and shared namespaces change of the kernel's file systems.
+fn adapt(mounts: &mut Vec<Mount>, config: &CreateRequest) -> Result<()> {
+    if config
+        .security
+        .as_ref()
+        .is_some_and(|security| security.privileged)
+    {
+        for mount in mounts.iter_mut() {
+            let mut options = mount.options().clone().unwrap_or_default();
+            options.retain(|option| option != "ro");
+            mount.set_options(Some(options));
+        }
+    }
+    let shm = |mount: &Mount| mount.destination() == Path::new(SHM);
+    match config.ipc_mode.as_str() {
+        "none" => mounts.retain(|mount| !shm(mount)),
+        "host" => {
+            mounts.retain(|mount| !shm(mount));
+            mounts.push(bind(SHM.into(), SHM, false, PROPAGATION)?);
+        }
+        _ => {}
+    }
+    Ok(())
 }
 
 fn kernel(shm_bytes: i64) -> Result<Vec<Mount>> {
@@ -131,6 +159,7 @@ fn tmpfs_options(mount: &record::Mount) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use orlop_proto::runtime::Security;
 
     fn tmpfs(target: &str) -> record::Mount {
         record::Mount {
@@ -148,6 +177,34 @@ mod tests {
     fn a_tmpfs_never_carries_devices_or_setuid_programs() {
         let options = tmpfs_options(&tmpfs("/cache"));
         assert_eq!(options, ["nosuid", "nodev", "mode=1777", "size=1024"]);
+    }
+
+    #[test]
+    fn privileges_and_shared_namespaces_change_the_kernels_file_systems() {
+        let adapted = |privileged, ipc_mode: &str| {
+            let config = CreateRequest {
+                ipc_mode: ipc_mode.to_owned(),
+                security: Some(Security {
+                    privileged,
+                    ..Security::default()
+                }),
+                ..CreateRequest::default()
+            };
+            let mut mounts = kernel(SHM_BYTES).unwrap();
+            adapt(&mut mounts, &config).unwrap();
+            mounts
+        };
+        let read_only = |mount: &Mount| mount.options().iter().flatten().any(|o| o == "ro");
+        assert!(adapted(false, "").iter().any(read_only));
+        assert!(!adapted(true, "").iter().any(read_only));
+        let shm = |ipc_mode| {
+            let mounts = adapted(false, ipc_mode);
+            let found = mounts.iter().find(|m| m.destination() == Path::new(SHM));
+            found.and_then(|mount| mount.typ().clone())
+        };
+        assert_eq!(shm("none"), None);
+        assert_eq!(shm("host").as_deref(), Some("bind"));
+        assert_eq!(shm("container:web").as_deref(), Some("tmpfs"));
     }
 
     #[test]

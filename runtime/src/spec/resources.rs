@@ -39,7 +39,6 @@ pub fn limits(asked: &Resources) -> Result<LinuxResources> {
     let mut pids = LinuxPids::default();
     pids.set_limit(asked.pids.unwrap_or(PIDS_DEFAULT));
     Ok(LinuxResourcesBuilder::default()
-        .devices(devices()?)
         .memory(memory(asked))
         .cpu(cpu(asked))
         .pids(pids)
@@ -177,7 +176,7 @@ fn cpu(asked: &Resources) -> LinuxCpu {
 }
 
 /// Deny all, then allow the list (row B24).
-fn devices() -> Result<Vec<LinuxDeviceCgroup>> {
+pub(super) fn devices() -> Result<Vec<LinuxDeviceCgroup>> {
     let deny = LinuxDeviceCgroupBuilder::default()
         .allow(false)
         .access("rwm")

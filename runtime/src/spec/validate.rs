@@ -6,8 +6,9 @@ use std::path::{Component, Path};
 
 use orlop_proto::runtime::{CreateRequest, Mount, MountKind, RestartPolicy, Security};
 
-use super::SECCOMP_UNCONFINED;
+use super::{devices, namespaces, sysctls, ulimits};
 use crate::error::{Error, Result};
+use crate::host::Host;
 use crate::network::{NetworkKind, PortBinding};
 
 /// One component of a DNS name, and what `sethostname` takes.
@@ -21,6 +22,7 @@ const STRINGS_MAX: usize = 2 * 1024 * 1024;
 const LABELS_MAX: usize = 1024;
 const MOUNTS_MAX: usize = 256;
 const PORTS_MAX: usize = 4096;
+const GROUPS_MAX: usize = 1024;
 /// Files of `/proc` that a user may cover (lxcfs does): they only inform (runc's list).
 const PROC_ALLOWED: [&str; 8] = [
     "/proc/cpuinfo",
@@ -59,7 +61,13 @@ pub fn request(request: &CreateRequest) -> Result<()> {
         PortBinding::try_from(port)?;
     }
     super::resources::check(&request.resources.clone().unwrap_or_default())?;
-    security(&request.security.clone().unwrap_or_default())?;
+    security(&request.security.clone().unwrap_or_default(), Host::this())?;
+    namespaces::check(request)?;
+    sysctls::check(request)?;
+    ulimits::check(&request.ulimits)?;
+    devices::check(request)?;
+    count("group", request.groups.len(), GROUPS_MAX)?;
+    oom_score(request.oom_score_adj)?;
     restart(
         &request.restart.clone().unwrap_or_default(),
         request.auto_remove,
@@ -161,7 +169,7 @@ fn mount(mount: &Mount) -> Result<()> {
 }
 
 /// Absolute, no `..`, no NUL, not too long.
-fn absolute(what: &'static str, path: &str) -> Result<()> {
+pub(super) fn absolute(what: &'static str, path: &str) -> Result<()> {
     let up = Path::new(path)
         .components()
         .any(|part| part == Component::ParentDir);
@@ -215,17 +223,37 @@ fn distinct_targets<'a>(targets: impl Iterator<Item = &'a str>) -> Result<()> {
     Ok(())
 }
 
-fn security(security: &Security) -> Result<()> {
-    if security.privileged {
-        return Err(Error::NotBuilt("a privileged container"));
+fn security(security: &Security, host: &Host) -> Result<()> {
+    super::own_profile(security, host)?;
+    if !matches!(security.apparmor.as_str(), "" | "unconfined") {
+        return Err(no_apparmor(&security.apparmor, host));
     }
-    if !matches!(
-        security.seccomp.as_str(),
-        "" | super::SECCOMP_DEFAULT | SECCOMP_UNCONFINED
-    ) {
-        return Err(Error::NotBuilt("a seccomp profile of one's own"));
+    if security.labels.iter().any(|label| label != "disable") {
+        return Err(Error::NotBuilt(
+            "a SELinux label (other than label=disable)",
+        ));
     }
-    super::defaults::capabilities(security).map(drop)
+    super::defaults::capabilities(security, &host.capabilities).map(drop)
+}
+
+/// A profile that cannot be had is never left out (rows B12, C19).
+fn no_apparmor(profile: &str, host: &Host) -> Error {
+    if host.apparmor {
+        return Error::NotBuilt("an AppArmor profile (other than apparmor=unconfined)");
+    }
+    let shown: String = profile.chars().take(64).collect();
+    let problem = format!("apparmor={shown}: the kernel of this host has no AppArmor");
+    Error::invalid("security option", problem)
+}
+
+fn oom_score(score: Option<i32>) -> Result<()> {
+    match score {
+        Some(score) if !(-1000..=1000).contains(&score) => {
+            let problem = format!("{score}: expected -1000 to 1000");
+            Err(Error::invalid("OOM score", problem))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn restart(policy: &RestartPolicy, auto_remove: bool) -> Result<()> {
@@ -401,18 +429,28 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_built_is_refused_by_name() {
-        let privileged = Security {
-            privileged: true,
+    fn b12_what_this_host_cannot_do_is_refused_by_name() {
+        let host = Host::this();
+        let asked = |apparmor: &str, label: &str| Security {
+            apparmor: apparmor.to_owned(),
+            labels: vec![label.to_owned()],
             ..Security::default()
         };
-        assert!(matches!(security(&privileged), Err(Error::NotBuilt(_))));
-        for profile in ["{}", "/etc/profile.json"] {
+        security(&asked("unconfined", "disable"), host).unwrap();
+        let refused = security(&asked("docker-default", "disable"), host).unwrap_err();
+        assert!(refused.to_string().contains("AppArmor"), "{refused}");
+        let refused = security(&asked("", "type:svirt_t"), host).unwrap_err();
+        assert!(refused.to_string().contains("SELinux"), "{refused}");
+    }
+
+    #[test]
+    fn c17_a_profile_that_is_none_is_refused() {
+        for profile in ["{}", " ", "/etc/profile.json", "Unconfined"] {
             let own = Security {
                 seccomp: profile.to_owned(),
                 ..Security::default()
             };
-            assert!(matches!(security(&own), Err(Error::NotBuilt(_))));
+            assert!(security(&own, Host::this()).is_err(), "{profile:?}");
         }
     }
 }

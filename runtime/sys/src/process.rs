@@ -182,6 +182,30 @@ pub fn join_namespaces(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     checked(unsafe { libc::syscall(libc::SYS_setns, fd.as_raw_fd(), flags) }).map(drop)
 }
 
+/// Calls the process `name` in lists of processes, in the place of its program and arguments.
+pub fn rename(name: &str) -> io::Result<()> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    // arg_start and arg_end: fields 48 and 49 of proc(5); the first after the name is field 3.
+    let mut fields = fields.split_whitespace().skip(45);
+    let mut next = || fields.next().and_then(|field| field.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (next(), next()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    let room = end.saturating_sub(start).saturating_sub(1);
+    if start == 0 || room < name.len() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = name.as_bytes().to_vec();
+    text.resize(room, 0);
+    let place = std::ptr::with_exposed_provenance_mut::<u8>(start);
+    // SAFETY: the kernel says that the arguments of this process are there, writable, on its own stack;
+    // no reference to them exists: Rust copies arguments when it is asked for them.
+    unsafe { std::ptr::copy_nonoverlapping(text.as_ptr(), place, room) };
+    rustix::thread::set_name(&std::ffi::CString::new(name)?)?;
+    Ok(())
+}
+
 /// Drops one capability from the bounding set; `EINVAL` for a number the kernel does not know.
 pub fn drop_bounding(capability: u32) -> io::Result<()> {
     let number = libc::c_ulong::from(capability);

@@ -149,13 +149,13 @@ async fn what_is_wrong_is_refused_before_anything_is_made() {
     let service = Service::start().await;
     let missing = service.create(of_image("absent", &[])).await.unwrap_err();
     assert_eq!(missing.reason, reason::IMAGE_NOT_FOUND);
-    let mut privileged = sh("true");
-    privileged.security = Some(wire::Security {
-        privileged: true,
+    let mut labelled = sh("true");
+    labelled.security = Some(wire::Security {
+        labels: vec!["type:svirt_t".to_owned()],
         ..wire::Security::default()
     });
     assert_eq!(
-        service.create(privileged).await.unwrap_err().kind,
+        service.create(labelled).await.unwrap_err().kind,
         Kind::Unimplemented
     );
     let mut network = sh("true");

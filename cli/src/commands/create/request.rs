@@ -6,7 +6,7 @@ use orlop_proto::runtime::{CreateRequest, Mount, PortBinding, Process, Resources
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{env, mount, pair, port, quantity, security};
+use crate::values::{device, env, mount, pair, port, quantity, security};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -52,7 +52,25 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
             .as_deref()
             .map(quantity::platform)
             .transpose()?,
+        pid_mode: args.pid.clone().unwrap_or_default(),
+        ipc_mode: args.ipc.clone().unwrap_or_default(),
+        uts_mode: args.uts.clone().unwrap_or_default(),
+        cgroupns_mode: args.cgroupns.clone().unwrap_or_default(),
+        devices: each(&args.device, device::device)?,
+        device_cgroup_rules: args.device_cgroup_rule.clone(),
+        ulimits: each(&args.ulimit, device::ulimit)?,
+        sysctls: each(&args.sysctl, security::sysctl)?.into_iter().collect(),
+        init: args.init,
+        oom_score_adj: args.oom_score_adj,
+        groups: args.group_add.clone(),
     })
+}
+
+fn each<T>(
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<T, CliError>,
+) -> Result<Vec<T>, CliError> {
+    texts.iter().map(|text| parse(text)).collect()
 }
 
 fn process(args: &ContainerOptions) -> Result<Process, CliError> {

@@ -224,12 +224,21 @@ impl Supervisor<'_> {
         let sets = own.map_or(self.given.sets, |own| {
             crate::capabilities::Sets::from_spec(Some(own))
         });
+        // Which calls the built-in profile lets through depends on the capabilities.
+        let filter = match sets == self.given.sets {
+            true => None,
+            false => Some(crate::seccomp::filter(self.given.spec, &sets)?),
+        };
         let steps = Steps {
             process,
             user,
+            groups: &self.given.config.groups,
             create_cwd: false,
+            init: false,
             sets,
-            filter: self.given.filter,
+            filter: filter
+                .as_ref()
+                .map_or(self.given.filter, |own| own.as_deref()),
         };
         let exec = Exec {
             steps,

@@ -106,8 +106,11 @@ impl Box {
             copy_up: Vec::new(),
             window: None,
             user: String::new(),
+            groups: Vec::new(),
             create_cwd: true,
             volatile_exit: false,
+            init: false,
+            shm_from: None,
         };
         Self {
             dir,

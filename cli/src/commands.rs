@@ -202,10 +202,13 @@ commands! {
     /// Networks that containers can join
     #[command(after_help = "Example:\n  orlop network ls")]
     NetworkCommand {
+        Connect(network::connect::ConnectArgs) => network::connect::connect,
         Create(network::CreateArgs) => network::create,
+        Disconnect(network::connect::DisconnectArgs) => network::connect::disconnect,
         Inspect(network::InspectArgs) => network::inspect,
         #[command(visible_alias = "list")]
         Ls(network::ListArgs) => network::list,
+        Prune(network::PruneArgs) => network::prune,
         #[command(visible_alias = "remove")]
         Rm(network::RemoveArgs) => network::remove,
     }

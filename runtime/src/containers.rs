@@ -8,6 +8,7 @@ mod events;
 pub(crate) mod filter;
 pub(crate) mod monitor;
 pub(crate) mod names;
+pub(crate) mod networks;
 pub(crate) mod pause;
 pub mod record;
 pub(crate) mod recover;
@@ -314,6 +315,11 @@ impl Container {
     /// As it is now.
     pub(crate) fn record(&self) -> Arc<Record> {
         Arc::clone(&self.view.borrow().record)
+    }
+
+    /// On the host, one of the files of `/etc` that it has in place of the image's.
+    fn etc_file(&self, target: &str) -> PathBuf {
+        self.directory.join(target.trim_start_matches("/etc/"))
     }
 
     /// To be told of changes.

@@ -32,7 +32,7 @@ pub(crate) fn routes(containers: &Containers) -> (Routes, [&'static str; 4]) {
     let container_service = ContainersServer::new(self::containers::Service(containers.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let network_service = NetworksServer::new(networks::Service::new(containers.network()))
+    let network_service = NetworksServer::new(networks::Service(containers.clone()))
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let volume_service = VolumesServer::new(volumes::Service(containers.clone()))

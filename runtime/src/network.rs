@@ -11,6 +11,8 @@
 //! takes up what is there.
 //!
 //! - [`request`]: what is asked and answered. [`error`]: what goes wrong.
+//! - [`definition`]: networks as users said them. [`segment`]: one network and who is in it.
+//!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
 //! - [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
 //! - [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
@@ -18,41 +20,55 @@
 
 mod address;
 mod bridge;
+mod connect;
+mod definition;
 pub mod error;
 mod firewall;
+mod founding;
 pub(crate) mod instance;
 mod namespace;
 mod netlink;
 mod nft;
+mod numbers;
 mod pool;
 mod ports;
 mod reconcile;
 pub mod request;
 mod resolver;
 mod route;
+mod segment;
 mod subnet;
 mod teardown;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+pub(crate) use self::reconcile::Live;
 pub use error::NetworkError;
-pub use request::{Attachment, EndpointInfo, NetworkKind, NetworkRequest, PortBinding, Protocol};
+pub use founding::NetworkInfo;
+pub use request::{
+    Attachment, EndpointInfo, Membership, NetworkKind, NetworkMode, NetworkRequest, PortBinding,
+    Protocol,
+};
 
-use self::address::mac_of;
+use self::address::{Lease, mac_of};
 use self::bridge::Bridge;
+use self::definition::{DEFAULT, Definition};
 use self::error::Result;
-use self::firewall::{Firewall, Published};
+use self::firewall::{Behind, Firewall, Published};
 use self::instance::Instance;
-use self::namespace::{BridgePort, Namespace};
+use self::namespace::{BridgePort, Namespace, Place};
+use self::numbers::Numbers;
 use self::pool::Pool;
 use self::ports::Reservation;
+use self::segment::{Joined, Member, Segment};
 use self::teardown::Teardown;
 
 /// Namespaces that wait for a container, unless told otherwise.
@@ -64,49 +80,54 @@ pub struct Network {
     inner: Arc<Inner>,
 }
 
-/// One network, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkInfo {
-    /// Which.
-    pub kind: NetworkKind,
-    /// `172.18.0.0/16`; empty where there is none (also on the bridge, before its first container).
-    pub subnet: String,
-    /// The bridge's address.
-    pub gateway: String,
-    /// The bridge's interface on the host.
-    pub interface: String,
-}
-
 #[derive(Debug)]
 struct Inner {
     instance: Instance,
-    /// Absent until the first container needs it, and after it was found gone.
-    bridge: tokio::sync::Mutex<Option<Bridge>>,
+    /// The network that always exists, for containers that ask for none.
+    everyone: Arc<Segment>,
+    /// Ids of the networks without a bridge.
+    plain_ids: [(NetworkKind, String); 2],
+    /// Users' own, by name.
+    segments: Mutex<BTreeMap<String, Arc<Segment>>>,
+    /// Held while a network is made or removed.
+    founding: tokio::sync::Mutex<()>,
+    veths: Numbers,
     firewall: Firewall,
-    /// Every published port that the firewall has; held while it changes.
-    published: tokio::sync::Mutex<Vec<Published>>,
+    /// What the firewall has; held while it changes.
+    filter: tokio::sync::Mutex<Filter>,
     pool: Pool,
     held: Mutex<HashMap<String, Held>>,
     teardown: Teardown,
+}
+
+/// What is behind the firewall.
+#[derive(Debug, Default)]
+struct Filter {
+    /// Networks whose bridge is there.
+    networks: Vec<Behind>,
+    /// Every published port.
+    published: Vec<Published>,
 }
 
 /// What this process holds for one container.
 #[derive(Debug)]
 struct Held {
     attachment: Attachment,
-    hold: Hold,
+    /// Its network namespace; absent: the host's.
+    namespace: Option<OwnedFd>,
+    ports: Vec<BridgePort>,
+    joined: Vec<Joined>,
     /// Dropped after the firewall forgot the ports.
     _reservations: Vec<Reservation>,
 }
 
+/// A network that a container joins.
 #[derive(Debug)]
-enum Hold {
-    /// The host's namespace, or another process's without a place on the bridge.
-    Nothing,
-    /// A namespace that this process made.
-    Namespace(Namespace),
-    /// The place on the bridge of a container that an earlier process started.
-    Port(BridgePort),
+struct Joining {
+    segment: Arc<Segment>,
+    address: Option<Ipv4Addr>,
+    names: Vec<String>,
+    aliases: Vec<String>,
 }
 
 impl Network {
@@ -115,19 +136,29 @@ impl Network {
     /// container. `pool_size` namespaces are kept ready from then on.
     pub fn open(root: &Path, state: &Path, pool_size: usize) -> Result<Self> {
         let instance = Instance::new(root, state.to_owned());
+        let id = |name| instance::network_id(root, name);
         let firewall = Firewall {
             table: instance.table.clone(),
-            bridge: instance.bridge.clone(),
         };
-        let teardown = Teardown::start(instance.removal_group)?;
+        let mut segments = BTreeMap::new();
+        for definition in definition::load(state)? {
+            let name = definition.name.clone();
+            segments.insert(name, Arc::new(Segment::new(definition)?));
+        }
+        let everyone = Segment::new(Definition::of_everyone(id(DEFAULT)))?;
+        let plain = [NetworkKind::Host, NetworkKind::None];
         let inner = Inner {
+            teardown: Teardown::start(instance.removal_group)?,
+            everyone: Arc::new(everyone),
+            plain_ids: plain.map(|kind| (kind, id(kind.name()))),
+            segments: Mutex::new(segments),
+            founding: tokio::sync::Mutex::default(),
+            veths: Numbers::new(1..=instance::VETHS_MAX),
             instance,
-            bridge: tokio::sync::Mutex::default(),
             firewall,
-            published: tokio::sync::Mutex::default(),
+            filter: tokio::sync::Mutex::default(),
             pool: Pool::new(pool_size),
             held: Mutex::default(),
-            teardown,
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -142,10 +173,11 @@ impl Network {
         let held = match request.kind {
             NetworkKind::Host => Held::without_ports(NetworkKind::Host, None),
             NetworkKind::None => {
-                let namespace = namespace::build(None).await?;
-                Held::without_ports(NetworkKind::None, Some(namespace))
+                let namespace = namespace::build(Vec::new()).await?;
+                Held::without_ports(NetworkKind::None, Some(namespace.handle))
             }
-            NetworkKind::Bridge => self.attach_to_bridge(&request.ports).await?,
+            NetworkKind::Container => self.share(&request.neighbour)?,
+            NetworkKind::Bridge => self.attach_to_bridges(container, request).await?,
         };
         let attachment = held.attachment.clone();
         let before = self.held().insert(container.to_owned(), held);
@@ -159,6 +191,19 @@ impl Network {
         Ok(attachment)
     }
 
+    /// The namespace of a container that runs, for one more.
+    fn share(&self, neighbour: &str) -> Result<Held> {
+        let held = self.held();
+        let theirs = held
+            .get(neighbour)
+            .ok_or_else(|| NetworkError::NoSuchNeighbour(neighbour.to_owned()))?;
+        let namespace = theirs.namespace.as_ref().map(OwnedFd::try_clone);
+        let namespace = namespace
+            .transpose()
+            .map_err(NetworkError::kernel("open a container's namespace"))?;
+        Ok(Held::without_ports(NetworkKind::Container, namespace))
+    }
+
     /// Takes a container's network back. Its ports are free when this answers; namespace and
     /// interfaces go afterwards. Idempotent.
     pub async fn detach(&self, container: &str, attachment: &Attachment) -> Result<()> {
@@ -170,95 +215,115 @@ impl Network {
     }
 
     /// A container's `/etc/resolv.conf`. `dns` replaces the host's name servers, if there are any.
-    pub fn resolv_conf(&self, kind: NetworkKind, dns: &[String]) -> Result<String> {
-        resolver::resolv_conf(kind, dns)
+    pub fn resolv_conf(&self, attachment: &Attachment, dns: &[String]) -> Result<String> {
+        resolver::resolv_conf(attachment.kind, dns)
     }
 
     /// A container's `/etc/hosts`. An extra host is `name:address` (or `name:host-gateway`).
     pub fn hosts(
         &self,
         hostname: &str,
-        endpoint: Option<&EndpointInfo>,
+        endpoints: &[EndpointInfo],
         extra: &[String],
     ) -> Result<String> {
-        resolver::hosts(hostname, endpoint, extra)
-    }
-
-    /// All networks, by name.
-    pub async fn list(&self) -> Result<Vec<NetworkInfo>> {
-        let mut all = Vec::new();
-        for kind in NetworkKind::ALL {
-            all.push(self.inspect(kind).await?);
-        }
-        Ok(all)
-    }
-
-    /// One network.
-    pub async fn inspect(&self, kind: NetworkKind) -> Result<NetworkInfo> {
-        let mut info = NetworkInfo {
-            kind,
-            subnet: String::new(),
-            gateway: String::new(),
-            interface: String::new(),
-        };
-        if kind == NetworkKind::Bridge {
-            let instance = self.inner.instance.clone();
-            info.interface.clone_from(&instance.bridge);
-            if let Some(subnet) = blocking(move || Ok(bridge::recorded(&instance))).await? {
-                info.subnet = subnet.to_string();
-                info.gateway = subnet.host(1).to_string();
-            }
-        }
-        Ok(info)
+        resolver::hosts(hostname, endpoints, extra)
     }
 
     /// Removes what waits for containers, and, if no container is attached, everything that this
     /// instance has in the kernel. For a shutdown in order, after the last attach and detach.
     pub async fn release_pool(&self) -> Result<()> {
         for namespace in self.inner.pool.close() {
-            self.inner.teardown.namespace(namespace);
+            self.take_apart(namespace);
         }
         // One that is being made would bring the bridge back.
         while self.inner.pool.is_refilling() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.inner.teardown.finish().await;
-        let in_use = |held: &Held| held.attachment.kind == NetworkKind::Bridge;
-        if self.held().values().any(in_use) {
-            return Ok(());
+        for segment in self.all_segments() {
+            if segment.is_empty() {
+                self.forget_bridge(&segment).await?;
+            }
         }
-        self.forget_bridge().await
+        Ok(())
     }
 
-    async fn attach_to_bridge(&self, ports: &[PortBinding]) -> Result<Held> {
-        let wanted = ports.to_vec();
-        let reservations = blocking(move || ports::reserve(&wanted)).await?;
-        let namespace = self.take_namespace().await?;
-        let Some(port) = &namespace.port else {
-            return Err(NetworkError::TaskLost);
+    async fn attach_to_bridges(&self, container: &str, request: &NetworkRequest) -> Result<Held> {
+        let joining = self.joining(request)?;
+        let joined = join_all(container, &joining, request)?;
+        let wanted = request.ports.clone();
+        let way_out = joining.iter().any(|j| !j.segment.definition.internal);
+        let reservations = match way_out {
+            true => blocking(move || ports::reserve(&wanted)).await?,
+            false => Vec::new(),
         };
-        let container = port.lease.address();
-        let endpoint = EndpointInfo {
-            address: container,
-            prefix: port.lease.subnet().prefix(),
-            gateway: port.gateway,
-            mac: text_of(container),
+        let plain = matches!(joining.as_slice(), [only] if self.is_pooled(only));
+        let namespace = match plain {
+            true => self.take_namespace().await?,
+            false => self.build_namespace(&joining).await?,
         };
+        let endpoints: Vec<_> = std::iter::zip(&joining, &namespace.ports)
+            .map(|(joining, port)| endpoint(joining, port))
+            .collect();
         let ports: Vec<_> = reservations.iter().map(|r| r.binding).collect();
-        if let Err(error) = self.publish(&ports, container).await {
-            self.inner.teardown.namespace(namespace);
+        let attachment = Attachment {
+            kind: NetworkKind::Bridge,
+            netns: Some(namespace::path(&namespace.handle)),
+            endpoints,
+            ports,
+            servers: request.servers.clone(),
+        };
+        if let Err(error) = self.publish(&attachment).await {
+            self.take_apart(namespace);
             return Err(error);
         }
+        for (joined, endpoint) in joined.iter().zip(&attachment.endpoints) {
+            joined.settle(endpoint.clone());
+        }
         Ok(Held {
-            attachment: Attachment {
-                kind: NetworkKind::Bridge,
-                netns: Some(namespace.path()),
-                endpoint: Some(endpoint),
-                ports,
-            },
-            hold: Hold::Namespace(namespace),
+            attachment,
+            namespace: Some(namespace.handle),
+            ports: namespace.ports,
+            joined,
             _reservations: reservations,
         })
+    }
+
+    /// The networks that are asked for; without any, the one that always exists.
+    fn joining(&self, request: &NetworkRequest) -> Result<Vec<Joining>> {
+        let default = [Membership {
+            network: DEFAULT.to_owned(),
+            ..Membership::default()
+        }];
+        let memberships = match request.memberships.as_slice() {
+            [] => &default,
+            asked => asked,
+        };
+        memberships
+            .iter()
+            .map(|membership| self.joining_one(membership, &request.names))
+            .collect()
+    }
+
+    fn joining_one(&self, membership: &Membership, names: &[String]) -> Result<Joining> {
+        let mut names = names.to_vec();
+        names.extend(membership.aliases.iter().cloned());
+        Ok(Joining {
+            segment: self.segment(&membership.network)?,
+            address: membership.address,
+            names,
+            aliases: membership.aliases.clone(),
+        })
+    }
+
+    /// Whether what waits in the pool will do.
+    fn is_pooled(&self, joining: &Joining) -> bool {
+        joining.address.is_none() && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
+    }
+
+    fn take_apart(&self, namespace: Namespace) {
+        let Namespace { handle, ports } = namespace;
+        self.inner.teardown.places(ports, Some(handle));
     }
 
     /// One from the pool, which is filled again, or a new one.
@@ -266,43 +331,63 @@ impl Network {
         let ready = self.inner.pool.take();
         let namespace = match ready {
             Some(namespace) => namespace,
-            None => self.build_namespace().await?,
+            None => self.build_namespace(&[self.pooled()]).await?,
         };
         self.refill();
         Ok(namespace)
     }
 
+    /// What the namespaces in the pool are made for.
+    fn pooled(&self) -> Joining {
+        Joining {
+            segment: Arc::clone(&self.inner.everyone),
+            address: None,
+            names: Vec::new(),
+            aliases: Vec::new(),
+        }
+    }
+
     /// A bridge that somebody deleted is made anew, once.
-    async fn build_namespace(&self) -> Result<Namespace> {
-        let bridge = self.bridge().await?;
-        match self.build_on(&bridge).await {
+    async fn build_namespace(&self, joining: &[Joining]) -> Result<Namespace> {
+        match self.build_once(joining).await {
             Err(NetworkError::Kernel { .. }) => {
-                self.inner
-                    .bridge
-                    .lock()
-                    .await
-                    .take_if(|b| b.index == bridge.index);
-                let bridge = self.bridge().await?;
-                self.build_on(&bridge).await
+                for joining in joining {
+                    *joining.segment.bridge.lock().await = None;
+                }
+                self.build_once(joining).await
             }
             other => other,
         }
     }
 
-    async fn build_on(&self, bridge: &Bridge) -> Result<Namespace> {
+    async fn build_once(&self, joining: &[Joining]) -> Result<Namespace> {
+        let mut places = Vec::new();
+        let mut routed = false;
+        for (number, joining) in joining.iter().enumerate() {
+            let first = !routed && !joining.segment.definition.internal;
+            routed |= first;
+            places.push(self.place(joining, format!("eth{number}"), first).await?);
+        }
         let _turn = self.inner.pool.turn().await;
-        let addresses = &bridge.addresses;
-        let lease = addresses
-            .take()
-            .ok_or_else(|| NetworkError::AddressesExhausted {
-                subnet: addresses.subnet().to_string(),
-            })?;
+        namespace::build(places).await
+    }
+
+    /// A place for a container on a network's bridge, not yet in the kernel.
+    async fn place(&self, joining: &Joining, interface: String, routed: bool) -> Result<Place> {
+        let bridge = self.bridge(&joining.segment).await?;
+        let lease = lease(&bridge, joining)?;
+        let number = self.inner.veths.take();
+        let number = number.ok_or(NetworkError::InterfacesExhausted)?;
         let port = BridgePort {
-            veth: self.inner.instance.veth(lease.number()),
+            network: joining.segment.definition.name.clone(),
+            veth: self.inner.instance.veth(number.value()),
+            interface,
+            gateway: bridge.addresses.gateway(),
             lease,
-            gateway: addresses.gateway(),
+            routed,
+            _number: number,
         };
-        namespace::build(Some((bridge.clone(), port))).await
+        Ok(Place { bridge, port })
     }
 
     /// Fills the pool in the background.
@@ -313,10 +398,10 @@ impl Network {
         let network = self.clone();
         tokio::spawn(async move {
             while network.inner.pool.wants() {
-                match network.build_namespace().await {
+                match network.build_namespace(&[network.pooled()]).await {
                     Ok(namespace) => {
                         if let Some(surplus) = network.inner.pool.put(namespace) {
-                            network.inner.teardown.namespace(surplus);
+                            network.take_apart(surplus);
                         }
                     }
                     Err(error) => {
@@ -329,80 +414,69 @@ impl Network {
         });
     }
 
-    /// The bridge with its firewall, made if it is not there.
-    async fn bridge(&self) -> Result<Bridge> {
-        let mut known = self.inner.bridge.lock().await;
+    /// A network's bridge with its firewall, made if it is not there.
+    async fn bridge(&self, segment: &Segment) -> Result<Bridge> {
+        let mut known = segment.bridge.lock().await;
         if let Some(bridge) = known.as_ref() {
             return Ok(bridge.clone());
         }
-        let fixed = self.subnet_in_use();
+        let fixed = inhabited(segment);
         let instance = self.inner.instance.clone();
-        let bridge = blocking(move || bridge::ensure(&instance, fixed)).await?;
-        let published = self.inner.published.lock().await;
-        self.install(&bridge, published.clone()).await?;
+        let definition = segment.definition.clone();
+        let bridge = blocking(move || bridge::ensure(&instance, &definition, fixed)).await?;
+        let mut filter = self.inner.filter.lock().await;
+        filter.cover(behind(segment, &bridge));
+        self.install(&filter).await?;
         Ok(known.insert(bridge).clone())
     }
 
-    /// The subnet that attached containers are in.
-    fn subnet_in_use(&self) -> Option<subnet::Subnet> {
-        let held = self.held();
-        let mut endpoints = held
-            .values()
-            .filter_map(|held| held.attachment.endpoint.as_ref());
-        endpoints.find_map(|e| subnet::Subnet::new(e.address, e.prefix))
-    }
-
-    async fn install(&self, bridge: &Bridge, ports: Vec<Published>) -> Result<()> {
+    async fn install(&self, filter: &Filter) -> Result<()> {
         let firewall = self.inner.firewall.clone();
-        let subnet = bridge.addresses.subnet();
-        blocking(move || firewall.install(subnet, &ports)).await
+        let (networks, published) = (filter.networks.clone(), filter.published.clone());
+        blocking(move || firewall.install(&networks, &published)).await
     }
 
-    /// If the firewall refuses, it was changed by somebody else: it is written anew, with all ports.
-    async fn publish(&self, ports: &[PortBinding], container: Ipv4Addr) -> Result<()> {
-        if ports.is_empty() {
+    /// Lets a container's ports lead to its way out. If the firewall refuses, it was changed by
+    /// somebody else: it is written anew, with all ports.
+    async fn publish(&self, attachment: &Attachment) -> Result<()> {
+        let new: Vec<_> = ports_of(attachment).collect();
+        if new.is_empty() {
             return Ok(());
         }
-        let new: Vec<_> = ports
-            .iter()
-            .map(|binding| Published {
-                binding: *binding,
-                container,
-            })
-            .collect();
-        let bridge = self.bridge().await?;
-        let mut published = self.inner.published.lock().await;
+        let mut filter = self.inner.filter.lock().await;
         let firewall = self.inner.firewall.clone();
         let added = new.clone();
-        if let Err(error) = blocking(move || firewall.publish(&added)).await {
-            tracing::warn!(
-                error = orlop_proto::error::chain(&error),
-                "writing the firewall anew"
-            );
-            let all = [published.as_slice(), new.as_slice()].concat();
-            self.install(&bridge, all).await?;
+        let refused = blocking(move || firewall.publish(&added)).await.err();
+        filter.published.extend(&new);
+        let Some(error) = refused else {
+            return Ok(());
+        };
+        tracing::warn!(
+            error = orlop_proto::error::chain(&error),
+            "writing the firewall anew"
+        );
+        let installed = self.install(&filter).await;
+        if installed.is_err() {
+            filter.published.retain(|port| !new.contains(port));
         }
-        published.extend(new);
-        Ok(())
+        installed
     }
 
     async fn release(&self, held: Held) -> Result<()> {
         let withdrawn = self.withdraw(&held.attachment).await;
-        match held.hold {
-            Hold::Nothing => {}
-            Hold::Namespace(namespace) => self.inner.teardown.namespace(namespace),
-            Hold::Port(port) => self.inner.teardown.port(port),
-        }
+        drop(held.joined);
+        self.inner.teardown.places(held.ports, held.namespace);
         withdrawn
     }
 
     async fn withdraw(&self, attachment: &Attachment) -> Result<()> {
-        let Some(endpoint) = &attachment.endpoint else {
+        let Some(endpoint) = attachment.routed() else {
             return Ok(());
         };
         let container = endpoint.address;
-        let mut published = self.inner.published.lock().await;
-        let gone: Vec<_> = published
+        let mut filter = self.inner.filter.lock().await;
+        let gone: Vec<_> = filter
+            .published
             .extract_if(.., |port| port.container == container)
             .collect();
         if gone.is_empty() {
@@ -412,16 +486,45 @@ impl Network {
         blocking(move || firewall.withdraw(&gone)).await
     }
 
-    async fn forget_bridge(&self) -> Result<()> {
-        let mut known = self.inner.bridge.lock().await;
-        *known = None;
-        let firewall = self.inner.firewall.clone();
-        let instance = self.inner.instance.clone();
-        blocking(move || {
-            bridge::remove(&instance)?;
-            firewall.remove()
-        })
-        .await
+    /// Removes a network's bridge, and the firewall with the last one.
+    async fn forget_bridge(&self, segment: &Segment) -> Result<()> {
+        *segment.bridge.lock().await = None;
+        let name = self.inner.instance.bridge_of(segment.definition.number);
+        let mut filter = self.inner.filter.lock().await;
+        let before = filter.networks.len();
+        filter.networks.retain(|network| network.bridge != name);
+        blocking(move || bridge::remove(&name)).await?;
+        if filter.networks.is_empty() {
+            let firewall = self.inner.firewall.clone();
+            return blocking(move || firewall.remove()).await;
+        }
+        match filter.networks.len() < before {
+            true => self.install(&filter).await,
+            false => Ok(()),
+        }
+    }
+
+    /// A network by its name.
+    fn segment(&self, name: &str) -> Result<Arc<Segment>> {
+        if name == DEFAULT {
+            return Ok(Arc::clone(&self.inner.everyone));
+        }
+        let segments = self.segments();
+        let found = segments.get(name).cloned();
+        found.ok_or_else(|| NetworkError::UnknownNetwork(name.chars().take(128).collect()))
+    }
+
+    /// Every bridge network, the one that always exists first.
+    fn all_segments(&self) -> Vec<Arc<Segment>> {
+        let segments = self.segments();
+        let mut all = vec![Arc::clone(&self.inner.everyone)];
+        all.extend(segments.values().cloned());
+        all
+    }
+
+    fn segments(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Segment>>> {
+        let segments = self.inner.segments.lock();
+        segments.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn held(&self) -> MutexGuard<'_, HashMap<String, Held>> {
@@ -433,18 +536,103 @@ impl Network {
 }
 
 impl Held {
-    fn without_ports(kind: NetworkKind, namespace: Option<Namespace>) -> Self {
+    fn without_ports(kind: NetworkKind, namespace: Option<OwnedFd>) -> Self {
         Self {
             attachment: Attachment {
                 kind,
-                netns: namespace.as_ref().map(Namespace::path),
-                endpoint: None,
+                netns: namespace.as_ref().map(namespace::path),
+                endpoints: Vec::new(),
                 ports: Vec::new(),
+                servers: Vec::new(),
             },
-            hold: namespace.map_or(Hold::Nothing, Hold::Namespace),
+            namespace,
+            ports: Vec::new(),
+            joined: Vec::new(),
             _reservations: Vec::new(),
         }
     }
+}
+
+impl Filter {
+    /// One more network, or another state of it.
+    fn cover(&mut self, network: Behind) {
+        self.networks.retain(|known| known.bridge != network.bridge);
+        self.networks.push(network);
+    }
+}
+
+fn join_all(container: &str, joining: &[Joining], request: &NetworkRequest) -> Result<Vec<Joined>> {
+    let title = request.names.first().cloned();
+    let join = |joining: &Joining| {
+        let member = Member {
+            title: title.clone().unwrap_or_else(|| container.to_owned()),
+            endpoint: None,
+            servers: request.servers.clone(),
+        };
+        joining.segment.join(container, member)
+    };
+    joining.iter().map(join).collect()
+}
+
+fn lease(bridge: &Bridge, joining: &Joining) -> Result<Lease> {
+    let addresses = &bridge.addresses;
+    let Some(address) = joining.address else {
+        return addresses
+            .take()
+            .ok_or_else(|| NetworkError::AddressesExhausted {
+                subnet: addresses.subnet().to_string(),
+            });
+    };
+    let network = joining.segment.definition.name.clone();
+    if !addresses.has(address) || address == addresses.gateway() {
+        return Err(NetworkError::AddressOutside { address, network });
+    }
+    let taken = NetworkError::AddressTaken { address, network };
+    addresses.claim(address).ok_or(taken)
+}
+
+fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
+    let address = port.lease.address();
+    EndpointInfo {
+        network: port.network.clone(),
+        network_id: joining.segment.definition.id.clone(),
+        address,
+        prefix: port.lease.subnet().prefix(),
+        gateway: port.gateway,
+        mac: text_of(address),
+        interface: port.interface.clone(),
+        veth: port.veth.clone(),
+        routed: port.routed,
+        names: joining.names.clone(),
+        aliases: joining.aliases.clone(),
+    }
+}
+
+fn behind(segment: &Segment, bridge: &Bridge) -> Behind {
+    Behind {
+        bridge: bridge.name.clone(),
+        subnet: bridge.addresses.subnet(),
+        internal: segment.definition.internal,
+        masquerade: segment.options.masquerade,
+    }
+}
+
+/// The subnet that a network's containers are in.
+fn inhabited(segment: &Segment) -> Option<subnet::Subnet> {
+    let members = segment.members();
+    let mut endpoints = members.iter().filter_map(|(_, m)| m.endpoint.as_ref());
+    endpoints.find_map(|e| subnet::Subnet::new(e.address, e.prefix))
+}
+
+/// A container's ports lead to where its way out is.
+fn ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
+    let container = attachment.routed().map(|endpoint| endpoint.address);
+    attachment.ports.iter().filter_map(move |binding| {
+        Some(Published {
+            binding: *binding,
+            container: container?,
+        })
+    })
 }
 
 /// The hardware address that goes with an address, as people write it.

@@ -65,17 +65,44 @@ async fn inspect_knows_the_bridge_and_says_what_it_does_not_know() {
 }
 
 #[tokio::test]
-async fn create_and_remove_say_that_they_are_not_built() {
+async fn a_network_of_a_user_is_there_until_it_is_removed_and_keeps_its_subnet() {
     let root = tempfile::tempdir().unwrap();
     let mut client = client(root.path()).await;
-    let create = client.create(wire::CreateNetworkRequest::default()).await;
-    let remove = client.remove(wire::RemoveNetworkRequest::default()).await;
-    for (status, rpc) in [
-        (create.unwrap_err(), "Networks.Create"),
-        (remove.unwrap_err(), "Networks.Remove"),
-    ] {
-        let failure = Failure::from(status);
-        assert_eq!(failure.kind, Kind::Unimplemented);
-        assert!(failure.message.contains(rpc), "{failure}");
+    let request = |name: &str, subnet: &str| wire::CreateNetworkRequest {
+        name: name.to_owned(),
+        subnet: subnet.to_owned(),
+        ..Default::default()
+    };
+    let made = client.create(request("front", "")).await.unwrap();
+    let made = made.into_inner();
+    let twice = client.create(request("front", "")).await.unwrap_err();
+    assert_eq!(Failure::from(twice).kind, Kind::AlreadyExists);
+    let overlapping = client.create(request("back", &made.subnet)).await;
+    let failure = Failure::from(overlapping.unwrap_err());
+    assert_eq!(failure.kind, Kind::FailedPrecondition);
+    assert!(failure.message.contains(&made.subnet), "{failure}");
+    let other = client
+        .create(request("back", ""))
+        .await
+        .unwrap()
+        .into_inner();
+    assert_ne!(other.subnet, made.subnet);
+
+    let by_id = wire::InspectNetworkRequest {
+        name: made.id[..12].to_owned(),
+    };
+    assert_eq!(client.inspect(by_id).await.unwrap().into_inner(), made);
+    for name in ["front", "back"] {
+        let name = name.to_owned();
+        let request = wire::RemoveNetworkRequest { name };
+        client.remove(request.clone()).await.unwrap();
+        let failure = Failure::from(client.remove(request).await.unwrap_err());
+        assert_eq!(failure.kind, Kind::NotFound);
     }
+    let name = "bridge".to_owned();
+    let refused = client.remove(wire::RemoveNetworkRequest { name }).await;
+    assert_eq!(
+        Failure::from(refused.unwrap_err()).kind,
+        Kind::FailedPrecondition
+    );
 }

@@ -125,7 +125,10 @@ fn volumes_and_networks_by_command() {
         .run(&["network", "inspect", "bridge"])
         .success()
         .stdout_has("bridge");
-    orlop.run(&["network", "create", "mine"]).exits(1);
+    orlop
+        .run(&["network", "create", "--driver", "macvlan", "mine"])
+        .exits(1)
+        .stderr_has("macvlan");
 }
 
 /// `up` twice is `up` once; `down` twice is `down` once; a port that is taken is named.

@@ -115,9 +115,17 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
     entrypoint: Option<String>,
 
-    /// Network: bridge, none or host
+    /// Network: a name, none, host or container:NAME; or name=…,ip=…,alias=…, several times
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
-    network: Option<String>,
+    network: Vec<String>,
+
+    /// Address in the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<String>,
+
+    /// One more name in the network
+    #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
+    network_alias: Vec<String>,
 
     /// Host name in the container
     #[arg(short = 'h', long, value_name = "NAME")]

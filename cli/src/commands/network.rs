@@ -1,29 +1,45 @@
 //! `orlop network …`.
 
+pub(super) mod connect;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::runtime::{
-    CreateNetworkRequest, InspectNetworkRequest, ListNetworksRequest, Network, RemoveNetworkRequest,
+    CreateNetworkRequest, Filter, InspectNetworkRequest, ListNetworksRequest, Network,
+    PruneNetworksRequest, RemoveNetworkRequest,
 };
 use serde_json::{Map, Value, json};
 
 use super::each::each;
-use super::inspect;
+use super::{filters, inspect, system};
 use crate::app::Context;
 use crate::error::CliError;
 use crate::format::listing;
-use crate::ui;
 use crate::ui::table::Table;
+use crate::ui::{self, time};
 use crate::values::pair;
+
+/// Digits of an id that are shown.
+const ID_SHOWN: usize = 12;
+/// What networks can be filtered by.
+const FILTERS: [&str; 6] = ["driver", "id", "label", "name", "scope", "type"];
 
 /// Show networks
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  orlop network ls")]
+#[command(after_help = "Example:\n  orlop network ls --filter type=custom")]
 pub(crate) struct ListArgs {
-    /// Print names only
+    /// Print ids only
     #[arg(short, long)]
     quiet: bool,
+
+    /// Print ids in full
+    #[arg(long)]
+    no_trunc: bool,
+
+    /// Only those that fit: driver, id, label, name, scope, type (custom or builtin)
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 
     /// Template, `table TEMPLATE`, or json
     #[arg(long, value_name = "TEMPLATE")]
@@ -34,7 +50,7 @@ pub(crate) struct ListArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  orlop network inspect bridge")]
 pub(crate) struct InspectArgs {
-    /// Names
+    /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     names: Vec<String>,
 
@@ -58,6 +74,14 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "SUBNET")]
     subnet: Option<String>,
 
+    /// Address of the host in it
+    #[arg(long, value_name = "ADDRESS")]
+    gateway: Option<String>,
+
+    /// Where containers' addresses are taken from, for example 10.5.0.128/25
+    #[arg(long, value_name = "SUBNET")]
+    ip_range: Option<String>,
+
     /// Let nothing out of it
     #[arg(long)]
     internal: bool,
@@ -65,15 +89,32 @@ pub(crate) struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+
+    /// Set an option: com.docker.network.driver.mtu and others
+    #[arg(short, long, value_name = "OPTION=VALUE")]
+    opt: Vec<String>,
 }
 
 /// Remove networks
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  orlop network rm backend")]
 pub(crate) struct RemoveArgs {
-    /// Names
+    /// Names or ids
     #[arg(required = true, value_name = "NETWORK")]
     names: Vec<String>,
+}
+
+/// Remove networks that no container is in
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  orlop network prune --force")]
+pub(crate) struct PruneArgs {
+    /// Do not ask
+    #[arg(short, long)]
+    force: bool,
+
+    /// Only those that fit: label=KEY[=VALUE]
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 }
 
 /// Makes a network.
@@ -82,6 +123,9 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
         name: args.name,
         driver: args.driver,
         subnet: args.subnet.unwrap_or_default(),
+        gateway: args.gateway.unwrap_or_default(),
+        ip_range: args.ip_range.unwrap_or_default(),
+        options: args.opt.iter().map(|option| pair(option)).collect(),
         internal: args.internal,
         labels: args.label.iter().map(|label| pair(label)).collect(),
     };
@@ -91,7 +135,7 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
         .create(request)
         .await?
         .into_inner();
-    ui::line(network.name)?;
+    ui::line(network.id)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,65 +149,182 @@ pub(super) async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitCo
     .await
 }
 
+/// Removes networks that no container is in.
+pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let filters = filters::parse(&args.filter, &["label"])?;
+    if !args.force && !system::confirm("This removes all networks that no container is in")? {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = PruneNetworksRequest { filters };
+    let mut networks = context.clients.networks()?;
+    let pruned = networks.prune(request).await?.into_inner();
+    if !pruned.names.is_empty() {
+        ui::line("Deleted Networks:")?;
+        for name in &pruned.names {
+            ui::line(ui::text::escape(name))?;
+        }
+        ui::line("")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Shows networks.
 pub(super) async fn list(args: ListArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let networks = context
-        .clients
-        .networks()?
-        .list(ListNetworksRequest {})
-        .await?
-        .into_inner()
-        .networks;
+    let filters = filters::parse(&args.filter, &FILTERS)?;
+    let mut client = context.clients.networks()?;
+    let answer = client.list(ListNetworksRequest {}).await?.into_inner();
+    let mut networks = answer.networks;
+    networks.retain(|network| fits(network, &filters));
+    let id = |network: &Network| match args.no_trunc {
+        true => network.id.clone(),
+        false => network.id.chars().take(ID_SHOWN).collect(),
+    };
     if args.quiet {
         networks
             .iter()
-            .try_for_each(|network| ui::line(ui::text::escape(&network.name)))?;
+            .try_for_each(|network| ui::line(id(network)))?;
     } else if let Some(form) = &args.format {
-        let rows: Vec<_> = networks.iter().map(facts).collect();
+        let rows: Vec<_> = networks.iter().map(|n| row(n, id(n))).collect();
         listing::print(form, &rows)?;
     } else {
-        let mut table = Table::new(["NAME", "DRIVER", "SUBNET", "SCOPE"]);
+        let mut table = Table::new(["NETWORK ID", "NAME", "DRIVER", "SCOPE"]);
         for network in networks {
-            table.row([
-                network.name,
-                network.driver,
-                network.subnet,
-                "local".to_owned(),
-            ]);
+            let id = id(&network);
+            table.row([id, network.name, network.driver, "local".to_owned()]);
         }
         table.print()?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn facts(network: &Network) -> Map<String, Value> {
-    let addresses = if network.subnet.is_empty() {
-        json!([])
-    } else {
-        json!([{ "Subnet": network.subnet, "Gateway": network.gateway }])
-    };
+/// As Docker: values of one key are alternatives, keys are conditions; labels are all conditions.
+fn fits(network: &Network, filters: &[Filter]) -> bool {
+    filters.iter().all(|filter| match filter.key.as_str() {
+        "label" => fits_one(network, filter),
+        key => {
+            let mut same = filters.iter().filter(|other| other.key == key);
+            same.any(|filter| fits_one(network, filter))
+        }
+    })
+}
+
+fn fits_one(network: &Network, filter: &Filter) -> bool {
+    let value = filter.value.as_str();
+    match filter.key.as_str() {
+        "driver" => network.driver == value,
+        "id" => network.id.starts_with(value),
+        "name" => network.name.contains(value),
+        "scope" => value == "local",
+        "type" => {
+            value
+                == if network.created.is_some() {
+                    "custom"
+                } else {
+                    "builtin"
+                }
+        }
+        _ => match value.split_once('=') {
+            Some((key, value)) => network.labels.get(key).is_some_and(|own| own == value),
+            None => network.labels.contains_key(value),
+        },
+    }
+}
+
+/// A network in a list.
+fn row(network: &Network, id: String) -> Map<String, Value> {
+    let labels = network
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
     let facts = json!({
+        "ID": id,
         "Name": network.name,
         "Driver": network.driver,
         "Scope": "local",
-        "IPAM": { "Driver": "default", "Config": addresses },
-        "Interface": network.interface,
-        "Labels": network.labels,
+        "IPv6": "false",
+        "Internal": network.internal.to_string(),
+        "CreatedAt": time::rfc3339(network.created.as_ref()),
+        "Labels": labels.collect::<Vec<_>>().join(","),
+        listing::LABELS: network.labels,
     });
     facts.as_object().cloned().unwrap_or_default()
+}
+
+/// A network in Docker's shape (Docker Engine API, `NetworkInspect`).
+fn facts(network: &Network) -> Value {
+    let members: Map<String, Value> = network
+        .members
+        .iter()
+        .map(|member| {
+            let facts = json!({
+                "Name": member.name,
+                "MacAddress": member.mac,
+                "IPv4Address": format!("{}/{}", member.address, member.prefix_length),
+                "IPv6Address": "",
+            });
+            (member.container.clone(), facts)
+        })
+        .collect();
+    json!({
+        "Name": network.name,
+        "Id": network.id,
+        "Created": time::rfc3339(network.created.as_ref()),
+        "Scope": "local",
+        "Driver": network.driver,
+        "EnableIPv6": false,
+        "IPAM": { "Driver": "default", "Config": addresses(network) },
+        "Internal": network.internal,
+        "Attachable": false,
+        "Ingress": false,
+        "Containers": members,
+        "Options": network.options,
+        "Labels": network.labels,
+        "Interface": network.interface,
+    })
+}
+
+fn addresses(network: &Network) -> Value {
+    if network.subnet.is_empty() {
+        return json!([]);
+    }
+    let mut addresses = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
+    if !network.ip_range.is_empty() {
+        addresses["IPRange"] = network.ip_range.clone().into();
+    }
+    json!([addresses])
 }
 
 /// Shows everything about networks.
 pub(super) async fn inspect(args: InspectArgs, context: &Context) -> Result<ExitCode, CliError> {
     inspect::show(&args.names, args.format.as_deref(), async |name| {
         let request = InspectNetworkRequest { name };
-        let network = context
-            .clients
-            .networks()?
-            .inspect(request)
-            .await?
-            .into_inner();
-        Ok(Value::Object(facts(&network)))
+        let mut client = context.clients.networks()?;
+        let network = client.inspect(request).await?.into_inner();
+        Ok(facts(&network))
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_one_key_are_alternatives_and_labels_conditions() {
+        let network = Network {
+            name: "front".to_owned(),
+            driver: "bridge".to_owned(),
+            labels: [("a".to_owned(), "1".to_owned())].into(),
+            ..Network::default()
+        };
+        let passes = |texts: &[&str]| {
+            let texts: Vec<_> = texts.iter().map(|text| (*text).to_owned()).collect();
+            fits(&network, &filters::parse(&texts, &FILTERS).unwrap())
+        };
+        assert!(passes(&["name=x", "name=ron", "driver=bridge", "label=a"]));
+        assert!(!passes(&["name=front", "driver=host"]));
+        assert!(!passes(&["label=a", "label=b"]));
+        assert!(!passes(&["type=custom"]));
+        assert!(passes(&["type=builtin"]));
+    }
 }

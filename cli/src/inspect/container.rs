@@ -281,6 +281,8 @@ fn networks(container: &Container) -> Value {
                 "IPPrefixLen": endpoint.prefix_length,
                 "Gateway": endpoint.gateway,
                 "MacAddress": endpoint.mac,
+                "NetworkID": endpoint.network_id,
+                "Aliases": endpoint.aliases,
             });
             (endpoint.network.clone(), facts)
         })

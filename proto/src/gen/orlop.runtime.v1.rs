@@ -28,7 +28,8 @@ pub struct CreateRequest {
     pub resources: ::core::option::Option<Resources>,
     #[prost(message, repeated, tag = "13")]
     pub mounts: ::prost::alloc::vec::Vec<Mount>,
-    /// `bridge` (also when empty), `none` or `host`.
+    /// `bridge` (also when empty), `none`, `host`, a network of the user's by name or id, or
+    /// `container:ID`: the network namespace of that container, which must run.
     #[prost(string, tag = "14")]
     pub network: ::prost::alloc::string::String,
     #[prost(message, repeated, tag = "15")]
@@ -59,6 +60,9 @@ pub struct CreateRequest {
     /// `platform` of the image; empty: this host's.
     #[prost(message, optional, tag = "24")]
     pub platform: ::core::option::Option<crate::types::Platform>,
+    /// Details of `network`, and further networks to join.
+    #[prost(message, repeated, tag = "26")]
+    pub memberships: ::prost::alloc::vec::Vec<NetworkMembership>,
     /// Whose processes it sees: its own (also when empty), `host`, or `container:ID`.
     #[prost(string, tag = "28")]
     pub pid_mode: ::prost::alloc::string::String,
@@ -135,6 +139,19 @@ pub struct Ulimit {
     /// -1: none.
     #[prost(int64, tag = "3")]
     pub hard: i64,
+}
+/// That a container is in a network, whenever it runs.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkMembership {
+    /// By name or id.
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    /// An address of the network's subnet; empty: a free one at each start.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    /// Further names of the container in this network.
+    #[prost(string, repeated, tag = "3")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {
@@ -460,6 +477,11 @@ pub struct Endpoint {
     pub gateway: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub mac: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub network_id: ::prost::alloc::string::String,
+    /// Names that were asked for, besides the container's own.
+    #[prost(string, repeated, tag = "7")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListContainersRequest {
@@ -882,16 +904,33 @@ pub struct PruneContainersResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateNetworkRequest {
+    /// `[a-zA-Z0-9][a-zA-Z0-9_.-]*`.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// `bridge` (also when empty).
     #[prost(string, tag = "2")]
     pub driver: ::prost::alloc::string::String,
+    /// `10.5.0.0/24`, of 8 to 30 bits; empty: one that is free.
     #[prost(string, tag = "3")]
     pub subnet: ::prost::alloc::string::String,
+    /// No way out of it.
     #[prost(bool, tag = "4")]
     pub internal: bool,
     #[prost(map = "string, string", tag = "5")]
     pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// The bridge's address; empty: the first of the subnet.
+    #[prost(string, tag = "6")]
+    pub gateway: ::prost::alloc::string::String,
+    /// Where containers' addresses are taken from; empty: all of the subnet.
+    #[prost(string, tag = "7")]
+    pub ip_range: ::prost::alloc::string::String,
+    /// `com.docker.network.bridge.enable_ip_masquerade`, `com.docker.network.bridge.enable_icc`,
+    /// `com.docker.network.driver.mtu`.
+    #[prost(map = "string, string", tag = "8")]
+    pub options: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -915,6 +954,38 @@ pub struct RemoveNetworkRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveNetworkResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectContainerRequest {
+    #[prost(string, tag = "1")]
+    pub container: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub membership: ::core::option::Option<NetworkMembership>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ConnectContainerResponse {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DisconnectContainerRequest {
+    #[prost(string, tag = "1")]
+    pub network: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub container: ::prost::alloc::string::String,
+    /// A container that does not exist is no error, as long as the network does not have it either.
+    #[prost(bool, tag = "3")]
+    pub force: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DisconnectContainerResponse {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PruneNetworksRequest {
+    /// `label`: KEY or KEY=VALUE.
+    #[prost(message, repeated, tag = "1")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneNetworksResponse {
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Network {
     #[prost(string, tag = "1")]
@@ -934,6 +1005,36 @@ pub struct Network {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// 64 hexadecimal digits.
+    #[prost(string, tag = "7")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "8")]
+    pub created: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(string, tag = "9")]
+    pub ip_range: ::prost::alloc::string::String,
+    #[prost(bool, tag = "10")]
+    pub internal: bool,
+    #[prost(map = "string, string", tag = "11")]
+    pub options: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Running containers that are in it.
+    #[prost(message, repeated, tag = "12")]
+    pub members: ::prost::alloc::vec::Vec<NetworkMember>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NetworkMember {
+    #[prost(string, tag = "1")]
+    pub container: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub prefix_length: u32,
+    #[prost(string, tag = "5")]
+    pub mac: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateVolumeRequest {
@@ -3486,7 +3587,8 @@ pub mod networks_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// A user's own network. UNIMPLEMENTED in this version.
+        /// A user's own network: a bridge with a subnet. INVALID_ARGUMENT; ALREADY_EXISTS;
+        /// FAILED_PRECONDITION when the subnet overlaps with another network or with what the host reaches.
         pub async fn create(
             &mut self,
             request: impl tonic::IntoRequest<super::CreateNetworkRequest>,
@@ -3508,7 +3610,7 @@ pub mod networks_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "Create"));
             self.inner.unary(req, path, codec).await
         }
-        /// All networks. Idempotent.
+        /// All networks, by name. Idempotent.
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<super::ListNetworksRequest>,
@@ -3533,7 +3635,7 @@ pub mod networks_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "List"));
             self.inner.unary(req, path, codec).await
         }
-        /// One network by name. Idempotent. NOT_FOUND.
+        /// One network by name or id. Idempotent. NOT_FOUND.
         pub async fn inspect(
             &mut self,
             request: impl tonic::IntoRequest<super::InspectNetworkRequest>,
@@ -3555,7 +3657,7 @@ pub mod networks_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "Inspect"));
             self.inner.unary(req, path, codec).await
         }
-        /// UNIMPLEMENTED in this version.
+        /// NOT_FOUND; FAILED_PRECONDITION (IN_USE) while a running container is in it.
         pub async fn remove(
             &mut self,
             request: impl tonic::IntoRequest<super::RemoveNetworkRequest>,
@@ -3580,6 +3682,87 @@ pub mod networks_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "Remove"));
             self.inner.unary(req, path, codec).await
         }
+        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it is in it;
+        /// FAILED_PRECONDITION when the container has the host's network, none or another container's, or
+        /// the address is taken.
+        pub async fn connect_container(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConnectContainerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConnectContainerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.runtime.v1.Networks/ConnectContainer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("orlop.runtime.v1.Networks", "ConnectContainer"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes a container out of a network. NOT_FOUND when it is not in it.
+        pub async fn disconnect_container(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DisconnectContainerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DisconnectContainerResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.runtime.v1.Networks/DisconnectContainer",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("orlop.runtime.v1.Networks", "DisconnectContainer"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes the networks of users that no container is in, whether it runs or not. Idempotent.
+        pub async fn prune(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneNetworksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.runtime.v1.Networks/Prune",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "Prune"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -3595,12 +3778,13 @@ pub mod networks_server {
     /// Generated trait containing gRPC methods that should be implemented for use with NetworksServer.
     #[async_trait]
     pub trait Networks: std::marker::Send + std::marker::Sync + 'static {
-        /// A user's own network. UNIMPLEMENTED in this version.
+        /// A user's own network: a bridge with a subnet. INVALID_ARGUMENT; ALREADY_EXISTS;
+        /// FAILED_PRECONDITION when the subnet overlaps with another network or with what the host reaches.
         async fn create(
             &self,
             request: tonic::Request<super::CreateNetworkRequest>,
         ) -> std::result::Result<tonic::Response<super::Network>, tonic::Status>;
-        /// All networks. Idempotent.
+        /// All networks, by name. Idempotent.
         async fn list(
             &self,
             request: tonic::Request<super::ListNetworksRequest>,
@@ -3608,17 +3792,43 @@ pub mod networks_server {
             tonic::Response<super::ListNetworksResponse>,
             tonic::Status,
         >;
-        /// One network by name. Idempotent. NOT_FOUND.
+        /// One network by name or id. Idempotent. NOT_FOUND.
         async fn inspect(
             &self,
             request: tonic::Request<super::InspectNetworkRequest>,
         ) -> std::result::Result<tonic::Response<super::Network>, tonic::Status>;
-        /// UNIMPLEMENTED in this version.
+        /// NOT_FOUND; FAILED_PRECONDITION (IN_USE) while a running container is in it.
         async fn remove(
             &self,
             request: tonic::Request<super::RemoveNetworkRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RemoveNetworkResponse>,
+            tonic::Status,
+        >;
+        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it is in it;
+        /// FAILED_PRECONDITION when the container has the host's network, none or another container's, or
+        /// the address is taken.
+        async fn connect_container(
+            &self,
+            request: tonic::Request<super::ConnectContainerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConnectContainerResponse>,
+            tonic::Status,
+        >;
+        /// Takes a container out of a network. NOT_FOUND when it is not in it.
+        async fn disconnect_container(
+            &self,
+            request: tonic::Request<super::DisconnectContainerRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DisconnectContainerResponse>,
+            tonic::Status,
+        >;
+        /// Removes the networks of users that no container is in, whether it runs or not. Idempotent.
+        async fn prune(
+            &self,
+            request: tonic::Request<super::PruneNetworksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PruneNetworksResponse>,
             tonic::Status,
         >;
     }
@@ -3863,6 +4073,141 @@ pub mod networks_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RemoveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.runtime.v1.Networks/ConnectContainer" => {
+                    #[allow(non_camel_case_types)]
+                    struct ConnectContainerSvc<T: Networks>(pub Arc<T>);
+                    impl<
+                        T: Networks,
+                    > tonic::server::UnaryService<super::ConnectContainerRequest>
+                    for ConnectContainerSvc<T> {
+                        type Response = super::ConnectContainerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConnectContainerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Networks>::connect_container(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ConnectContainerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.runtime.v1.Networks/DisconnectContainer" => {
+                    #[allow(non_camel_case_types)]
+                    struct DisconnectContainerSvc<T: Networks>(pub Arc<T>);
+                    impl<
+                        T: Networks,
+                    > tonic::server::UnaryService<super::DisconnectContainerRequest>
+                    for DisconnectContainerSvc<T> {
+                        type Response = super::DisconnectContainerResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DisconnectContainerRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Networks>::disconnect_container(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DisconnectContainerSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.runtime.v1.Networks/Prune" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneSvc<T: Networks>(pub Arc<T>);
+                    impl<
+                        T: Networks,
+                    > tonic::server::UnaryService<super::PruneNetworksRequest>
+                    for PruneSvc<T> {
+                        type Response = super::PruneNetworksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneNetworksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Networks>::prune(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -15,6 +15,7 @@ use super::{Container, Containers, names};
 use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
 use crate::host::Host;
+use crate::network::Membership;
 use crate::spec::{from_image, ulimits, validate};
 use crate::volumes::Volumes;
 
@@ -37,6 +38,7 @@ pub(crate) struct Created {
 struct Plan {
     request: wire::CreateRequest,
     merged: from_image::Merged,
+    memberships: Vec<Membership>,
     image: String,
     image_id: String,
     /// Manifest to unpack; empty on a snapshot of the caller's.
@@ -52,10 +54,12 @@ impl Containers {
         hidden: bool,
     ) -> Result<Created> {
         validate::request(&request)?;
+        let mut request = request;
+        let memberships = self.memberships(&mut request)?;
         if !request.name.is_empty() {
             names::check("container name", &request.name, 2)?;
         }
-        let plan = self.plan(request).await?;
+        let plan = self.plan(request, memberships).await?;
         let id = names::new_id()?;
         let name = if hidden {
             String::new()
@@ -79,7 +83,11 @@ impl Containers {
     }
 
     #[tracing::instrument(name = "resolve", skip_all)]
-    async fn plan(&self, mut request: wire::CreateRequest) -> Result<Plan> {
+    async fn plan(
+        &self,
+        mut request: wire::CreateRequest,
+        memberships: Vec<Membership>,
+    ) -> Result<Plan> {
         let (merged, image, image_id, manifest) = match request.root.clone() {
             Some(Root::Image(image)) if !image.is_empty() => {
                 let store = &self.parts().store;
@@ -102,6 +110,7 @@ impl Containers {
         Ok(Plan {
             request,
             merged,
+            memberships,
             image,
             image_id,
             manifest,
@@ -262,6 +271,7 @@ impl Plan {
             stop_timeout: self.request.stop_timeout.unwrap_or(STOP_TIMEOUT),
             config: self.request,
             state: State::default(),
+            memberships: self.memberships,
             attachment: None,
             cgroups: Vec::new(),
         }

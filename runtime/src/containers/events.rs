@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Containers;
 use super::record::{Mount, MountKind, Record};
 use crate::events::Kind;
-use crate::network::Attachment;
+use crate::network::{Attachment, NetworkInfo, NetworkKind};
 
 impl Containers {
     /// Tells that something happened to a container; `details` belong to the action. Of a build's
@@ -26,20 +26,39 @@ impl Containers {
             .tell(Kind::Container, action, &record.id, attributes);
     }
 
-    /// Tells that a container joined or left its network.
-    pub(super) fn tell_network(&self, record: &Record, action: &str, attachment: &Attachment) {
-        if record.hidden {
-            return;
+    /// Tells that a container joined or left its networks.
+    pub(super) fn tell_networks(&self, record: &Record, action: &str, attachment: &Attachment) {
+        match attachment.kind {
+            NetworkKind::Bridge => {
+                for endpoint in &attachment.endpoints {
+                    self.tell_member(record, action, &endpoint.network);
+                }
+            }
+            NetworkKind::None | NetworkKind::Host => {
+                self.tell_member(record, action, attachment.kind.name());
+            }
+            // It is in no network of its own.
+            NetworkKind::Container => {}
         }
-        let (name, driver) = (attachment.kind.name(), attachment.kind.driver());
-        let attributes = [
-            ("container", record.id.as_str()),
-            ("name", name),
-            ("type", driver),
-        ];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    }
+
+    /// Tells that a container joined or left one network.
+    pub(super) fn tell_member(&self, record: &Record, action: &str, network: &str) {
+        // A network with a container in it is not removed.
+        if let Ok(network) = self.network().inspect(network)
+            && !record.hidden
+        {
+            self.tell_network(&network, action, &[("container", &record.id)]);
+        }
+    }
+
+    /// Tells that something happened to a network.
+    pub(super) fn tell_network(&self, network: &NetworkInfo, action: &str, more: &[(&str, &str)]) {
+        let own = [("name", network.name.as_str()), ("type", network.driver)];
+        let attributes = own.iter().chain(more);
+        let attributes = attributes.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         self.events()
-            .tell(Kind::Network, action, name, BTreeMap::from(attributes));
+            .tell(Kind::Network, action, &network.id, attributes.collect());
     }
 
     /// Tells of each volume that a container begins or ceases to use.

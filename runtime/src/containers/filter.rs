@@ -8,6 +8,7 @@ use orlop_proto::runtime as wire;
 use super::record::{MountKind, Record};
 use super::state::Status;
 use crate::error::{Error, Result};
+use crate::network::NetworkMode;
 
 /// Parsed filters.
 #[derive(Clone, Debug, Default)]
@@ -103,9 +104,9 @@ fn fits(key: Key, value: &str, record: &Record) -> bool {
             let named = matches!(&mount.kind, MountKind::Volume { name, .. } if name == value);
             named || mount.target == value || mount.source.to_str() == Some(value)
         }),
-        Key::Network => match record.config.network.as_str() {
-            "" | "default" => value == "bridge",
-            network => network == value,
+        Key::Network => match record.network_mode() {
+            NetworkMode::Bridge(_) => record.memberships.iter().any(|m| m.network == value),
+            mode => mode.kind().name() == value,
         },
     }
 }
@@ -128,6 +129,7 @@ fn ancestor(value: &str, record: &Record) -> bool {
 pub(crate) mod tests {
     use super::*;
     use crate::containers::record::{Process, State};
+    use crate::network::Membership;
     use orlop_shim::config::RootMount;
 
     /// A container that ended.
@@ -162,6 +164,10 @@ pub(crate) mod tests {
                 exit_code: 3,
                 ..State::default()
             },
+            memberships: vec![Membership {
+                network: "bridge".to_owned(),
+                ..Membership::default()
+            }],
             attachment: None,
             cgroups: Vec::new(),
         }

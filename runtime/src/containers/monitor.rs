@@ -84,7 +84,7 @@ impl Containers {
         ];
         self.tell(record, "die", &details);
         if let Some(attachment) = attachment {
-            self.tell_network(record, "disconnect", attachment);
+            self.tell_networks(record, "disconnect", attachment);
         }
         self.tell_volumes(record, "unmount");
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use super::state::{Action, Status, next};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
-use crate::network::Attachment;
+use crate::network::{Attachment, Membership, NetworkMode};
 
 /// File name of a record in its container's directory.
 pub const FILE: &str = "container.json";
@@ -61,6 +61,8 @@ pub struct Record {
     pub stop_timeout: u32,
     /// What became of it.
     pub state: State,
+    /// The bridge networks that it is in whenever it runs.
+    pub memberships: Vec<Membership>,
     /// Its place in the network while it runs.
     pub attachment: Option<Attachment>,
     /// Its control groups while it runs.
@@ -209,6 +211,22 @@ impl Record {
             return host.nodename().to_string_lossy().into_owned();
         }
         self.id.chars().take(12).collect()
+    }
+
+    /// What others in its networks call it; the first is also for people.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let mut names = vec![self.title().to_owned()];
+        for name in [&self.id.chars().take(12).collect(), &self.config.hostname] {
+            if !name.is_empty() && !names.contains(name) {
+                names.push(name.clone());
+            }
+        }
+        names
+    }
+
+    /// What its network is to be.
+    pub(crate) fn network_mode(&self) -> NetworkMode {
+        NetworkMode::from(self.config.network.as_str())
     }
 
     /// Docker's word for its state.

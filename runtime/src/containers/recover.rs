@@ -15,24 +15,24 @@ use super::{Container, Containers};
 use crate::cgroups::freeze;
 use crate::error::{Error, Result, blocking};
 use crate::files;
-use crate::network::Attachment;
+use crate::network::Live;
 use crate::shim;
 
 impl Containers {
     /// Reads every container's directory, finds the shims again and cleans up. Called once, before
     /// anything is served.
     pub(crate) async fn recover(&self) -> Result<()> {
-        let mut live: Vec<(String, Attachment)> = Vec::new();
+        let mut live = Vec::new();
         let mut ended = Vec::new();
         for container in self.load().await? {
             let record = container.record();
             if self.adopt(&container).await {
-                live.extend(record.attachment.clone().map(|a| (record.id.clone(), a)));
+                live.extend(live_network(&container.record()));
             } else if record.is_running() {
                 ended.push(container);
             }
         }
-        self.parts().network.reconcile(&live).await?;
+        self.parts().network.reconcile(live).await?;
         for container in ended {
             let exit = read_exit(&container, Duration::ZERO).await;
             self.ended(&container, exit).await;
@@ -141,6 +141,23 @@ impl Containers {
         })
         .await
     }
+}
+
+/// What a container that was found running has of the network. Its namespace is opened after its shim
+/// said that the process lives.
+fn live_network(record: &Record) -> Option<Live> {
+    let attachment = record.attachment.clone()?;
+    let path = format!("/proc/{}/ns/net", record.state.pid);
+    let namespace = attachment.netns.as_ref().map(|_| fs::File::open(path));
+    let namespace = namespace.transpose().unwrap_or_else(|error| {
+        tracing::warn!(id = record.id, %error, "cannot open a container's network namespace");
+        None
+    });
+    Some(Live {
+        id: record.id.clone(),
+        attachment,
+        namespace: namespace.map(Into::into),
+    })
 }
 
 struct Found {

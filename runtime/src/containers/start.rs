@@ -17,7 +17,7 @@ use crate::devices::HostDevice;
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
 use crate::host::Host;
-use crate::network::{Attachment, NetworkKind, NetworkRequest, PortBinding};
+use crate::network::{Attachment, NetworkMode, NetworkRequest, PortBinding};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::{self, Surroundings, namespaces::Joined};
 use orlop_proto::runtime as wire;
@@ -91,7 +91,7 @@ impl Containers {
             },
             Err(error) => {
                 self.detach(&record.id, &attachment).await;
-                self.tell_network(&record, "disconnect", &attachment);
+                self.tell_networks(&record, "disconnect", &attachment);
                 return Err(error);
             }
         };
@@ -99,7 +99,7 @@ impl Containers {
         let result = self.spawn(container, &launch, streams, restart_count).await;
         if result.is_err() {
             self.detach(&record.id, &launch.attachment).await;
-            self.tell_network(&record, "disconnect", &launch.attachment);
+            self.tell_networks(&record, "disconnect", &launch.attachment);
             self.tell_volumes(&record, "unmount");
             let (cgroups, groups) = (self.parts().cgroups.clone(), launch.cgroups);
             blocking(move || {
@@ -122,9 +122,9 @@ impl Containers {
 
     #[tracing::instrument(name = "network", skip_all)]
     async fn attach_network(&self, record: &Record) -> Result<Attachment> {
-        let request = network_request(record)?;
+        let request = self.network_request(record)?;
         let attachment = self.parts().network.attach(&record.id, &request).await?;
-        self.tell_network(record, "connect", &attachment);
+        self.tell_networks(record, "connect", &attachment);
         Ok(attachment)
     }
 
@@ -181,7 +181,10 @@ impl Containers {
             record,
             &Surroundings {
                 netns: attachment.netns.clone(),
-                hostname: record.hostname(),
+                hostname: match self.neighbour(record)? {
+                    Some(neighbour) => neighbour.record().hostname(),
+                    None => record.hostname(),
+                },
                 files: etc,
                 cgroup: self.parts().cgroups.path_of(&record.id),
                 no_new_privileges: self.parts().no_new_privileges,
@@ -239,23 +242,63 @@ impl Containers {
         record: &Record,
         attachment: &Attachment,
     ) -> Result<Vec<(PathBuf, &'static str)>> {
-        let network = &self.parts().network;
-        let endpoint = attachment.endpoint.as_ref();
-        let name = record.hostname();
-        let hosts = network.hosts(&name, endpoint, &record.config.extra_hosts)?;
-        let resolv = network.resolv_conf(attachment.kind, &record.config.dns)?;
-        let files = [
-            ("hosts", "/etc/hosts", hosts),
-            ("hostname", "/etc/hostname", format!("{name}\n")),
-            ("resolv.conf", "/etc/resolv.conf", resolv),
-        ];
+        let targets = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+        if let Some(neighbour) = self.neighbour(record)? {
+            let theirs = |target: &'static str| (neighbour.etc_file(target), target);
+            return Ok(targets.map(theirs).into());
+        }
+        let texts = self.etc_texts(record, attachment)?;
         let mut written = Vec::new();
-        for (file, target, content) in files {
-            let path = container.directory.join(file);
-            write_readable(&path, &content).map_err(Error::file("write", &path))?;
+        for (target, text) in targets.into_iter().zip(texts) {
+            let path = container.etc_file(target);
+            write_readable(&path, &text).map_err(Error::file("write", &path))?;
             written.push((path, target));
         }
         Ok(written)
+    }
+
+    /// What `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf` are to say.
+    pub(super) fn etc_texts(
+        &self,
+        record: &Record,
+        attachment: &Attachment,
+    ) -> Result<[String; 3]> {
+        let network = &self.parts().network;
+        let name = record.hostname();
+        Ok([
+            network.hosts(&name, &attachment.endpoints, &record.config.extra_hosts)?,
+            format!("{name}\n"),
+            network.resolv_conf(attachment, &record.config.dns)?,
+        ])
+    }
+
+    /// The container whose network namespace this one shares.
+    fn neighbour(&self, record: &Record) -> Result<Option<Arc<Container>>> {
+        match record.network_mode() {
+            NetworkMode::Container(id) => self.find(&id).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn network_request(&self, record: &Record) -> Result<NetworkRequest> {
+        let mode = record.network_mode();
+        let ports = match mode {
+            NetworkMode::Bridge(_) => record.config.ports.as_slice(),
+            _ => &[],
+        };
+        let ports: Result<Vec<PortBinding>, _> = ports.iter().map(PortBinding::try_from).collect();
+        let servers = record.config.dns.iter();
+        Ok(NetworkRequest {
+            kind: mode.kind(),
+            ports: ports?,
+            memberships: record.memberships.clone(),
+            names: record.names(),
+            servers: servers.filter_map(|text| text.parse().ok()).collect(),
+            neighbour: self
+                .neighbour(record)?
+                .map(|c| c.id.clone())
+                .unwrap_or_default(),
+        })
     }
 
     /// Spawns the shim, saves that the container runs while the shim works, attaches, and lets the
@@ -413,17 +456,4 @@ fn devices(config: &wire::CreateRequest) -> Result<Vec<HostDevice>> {
         found.extend(crate::devices::requested(device)?);
     }
     Ok(found)
-}
-
-fn network_request(record: &Record) -> Result<NetworkRequest> {
-    let kind: NetworkKind = record.config.network.parse()?;
-    let ports = match kind {
-        NetworkKind::Bridge => record.config.ports.as_slice(),
-        NetworkKind::None | NetworkKind::Host => &[],
-    };
-    let ports: Result<Vec<PortBinding>, _> = ports.iter().map(PortBinding::try_from).collect();
-    Ok(NetworkRequest {
-        kind,
-        ports: ports?,
-    })
 }

@@ -8,7 +8,9 @@ use crate::clients::{Change, ChangeKind};
 use crate::containers::Container;
 use crate::containers::record::{Mount, MountKind, Record, State};
 use crate::containers::state::Status;
+use crate::error::Error;
 use crate::logs::{Line, Stream};
+use crate::network::{Attachment, EndpointInfo, NetworkInfo};
 use crate::volumes::{Volume, Volumes};
 
 pub(super) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
@@ -33,6 +35,44 @@ pub(super) fn volume(volumes: &Volumes, volume: Volume) -> wire::Volume {
     }
 }
 
+/// A network as lists and inspections show it.
+pub(super) fn network(info: NetworkInfo) -> wire::Network {
+    let member =
+        |(container, name, endpoint): (String, String, EndpointInfo)| wire::NetworkMember {
+            container,
+            name,
+            address: endpoint.address.to_string(),
+            prefix_length: endpoint.prefix.into(),
+            mac: endpoint.mac,
+        };
+    wire::Network {
+        name: info.name,
+        driver: info.driver.to_owned(),
+        subnet: info.subnet,
+        gateway: info.gateway,
+        interface: info.interface,
+        labels: info.labels.into_iter().collect(),
+        id: info.id,
+        created: info.created.map(timestamp),
+        ip_range: info.ip_range,
+        internal: info.internal,
+        options: info.options.into_iter().collect(),
+        members: info.members.into_iter().map(member).collect(),
+    }
+}
+
+/// `label` filters: a key, and the value if one is asked for.
+pub(super) fn labels(filters: Vec<wire::Filter>) -> Result<Vec<(String, Option<String>)>, Error> {
+    let label = |filter: wire::Filter| match filter.key.as_str() {
+        "label" => Ok(match filter.value.split_once('=') {
+            Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+            None => (filter.value, None),
+        }),
+        _ => Err(Error::invalid("filter", "expected label")),
+    };
+    filters.into_iter().map(label).collect()
+}
+
 /// A container as lists and inspections show it.
 pub(super) fn container(container: &Container) -> wire::Container {
     let record = container.record();
@@ -51,7 +91,7 @@ pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container 
         created: Some(timestamp(record.created)),
         state: Some(state(&record.state)),
         process: Some(process(record)),
-        endpoints: attachment.map(|a| a.endpoints()).unwrap_or_default(),
+        endpoints: attachment.map_or_else(|| places(record), Attachment::endpoints),
         ports: attachment
             .map(|a| a.ports.iter().map(Into::into).collect())
             .unwrap_or_default(),
@@ -60,6 +100,18 @@ pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container 
         snapshot: record.snapshot.clone(),
         exposed: record.exposed.clone(),
     }
+}
+
+/// The networks of a container that does not run.
+fn places(record: &Record) -> Vec<wire::Endpoint> {
+    let memberships = record.memberships.iter();
+    memberships
+        .map(|membership| wire::Endpoint {
+            network: membership.network.clone(),
+            aliases: membership.aliases.clone(),
+            ..wire::Endpoint::default()
+        })
+        .collect()
 }
 
 fn state(state: &State) -> wire::ContainerState {

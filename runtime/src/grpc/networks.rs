@@ -1,43 +1,35 @@
 //! `Networks`.
 
-use std::sync::Arc;
-
-use orlop_proto::error::{to_status, unimplemented};
+use orlop_proto::error::to_status;
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::networks_server::Networks;
 use tonic::{Request, Response, Status};
 
-use crate::network::{Network, NetworkError, NetworkInfo, NetworkKind};
+use super::convert::network;
+use super::status;
+use crate::containers::Containers;
+use crate::error::Error;
 
 /// The networks of this instance.
 #[derive(Debug)]
-pub(super) struct Service {
-    network: Arc<Network>,
-}
-
-impl Service {
-    /// Answers for these networks.
-    pub(super) fn new(network: Arc<Network>) -> Self {
-        Self { network }
-    }
-}
+pub(super) struct Service(pub(super) Containers);
 
 #[tonic::async_trait]
 impl Networks for Service {
     async fn create(
         &self,
-        _request: Request<wire::CreateNetworkRequest>,
+        request: Request<wire::CreateNetworkRequest>,
     ) -> Result<Response<wire::Network>, Status> {
-        Err(unimplemented("Networks.Create"))
+        let made = self.0.create_network(request.into_inner()).await;
+        Ok(Response::new(network(made.map_err(status)?)))
     }
 
     async fn list(
         &self,
         _request: Request<wire::ListNetworksRequest>,
     ) -> Result<Response<wire::ListNetworksResponse>, Status> {
-        let networks = self.network.list().await;
-        let networks = networks.map_err(|error| to_status(&error))?;
-        let networks = networks.into_iter().map(message).collect();
+        let networks = self.0.network().list();
+        let networks = networks.into_iter().map(network).collect();
         Ok(Response::new(wire::ListNetworksResponse { networks }))
     }
 
@@ -45,36 +37,58 @@ impl Networks for Service {
         &self,
         request: Request<wire::InspectNetworkRequest>,
     ) -> Result<Response<wire::Network>, Status> {
-        let name = request.into_inner().name;
-        let kind = kind_of(&name).map_err(|error| to_status(&error))?;
-        let network = self.network.inspect(kind).await;
-        let network = network.map_err(|error| to_status(&error))?;
-        Ok(Response::new(message(network)))
+        let found = self.0.network().inspect(&request.into_inner().name);
+        let found = found.map_err(|error| to_status(&error))?;
+        Ok(Response::new(network(found)))
     }
 
     async fn remove(
         &self,
-        _request: Request<wire::RemoveNetworkRequest>,
+        request: Request<wire::RemoveNetworkRequest>,
     ) -> Result<Response<wire::RemoveNetworkResponse>, Status> {
-        Err(unimplemented("Networks.Remove"))
+        let removed = self.0.remove_network(&request.into_inner().name).await;
+        removed.map_err(status)?;
+        Ok(Response::new(wire::RemoveNetworkResponse {}))
     }
-}
 
-/// An empty name is no network here, as it is when a container is created.
-fn kind_of(name: &str) -> Result<NetworkKind, NetworkError> {
-    match name {
-        "" => Err(NetworkError::UnknownNetwork(String::new())),
-        name => name.parse(),
+    async fn connect_container(
+        &self,
+        request: Request<wire::ConnectContainerRequest>,
+    ) -> Result<Response<wire::ConnectContainerResponse>, Status> {
+        let request = request.into_inner();
+        let membership = request.membership.unwrap_or_default();
+        let container = self.0.find(&request.container).map_err(status)?;
+        let connected = self.0.connect(&container, &membership).await;
+        connected.map_err(status)?;
+        Ok(Response::new(wire::ConnectContainerResponse {}))
     }
-}
 
-fn message(info: NetworkInfo) -> wire::Network {
-    wire::Network {
-        name: info.kind.name().to_owned(),
-        driver: info.kind.driver().to_owned(),
-        subnet: info.subnet,
-        gateway: info.gateway,
-        interface: info.interface,
-        labels: std::collections::HashMap::default(),
+    async fn disconnect_container(
+        &self,
+        request: Request<wire::DisconnectContainerRequest>,
+    ) -> Result<Response<wire::DisconnectContainerResponse>, Status> {
+        let request = request.into_inner();
+        let left = match self.0.find(&request.container) {
+            Ok(container) => self.0.disconnect(&container, &request.network).await,
+            Err(Error::NoContainer(_)) if request.force => Ok(()),
+            Err(error) => Err(error),
+        };
+        left.map_err(status)?;
+        Ok(Response::new(wire::DisconnectContainerResponse {}))
+    }
+
+    async fn prune(
+        &self,
+        request: Request<wire::PruneNetworksRequest>,
+    ) -> Result<Response<wire::PruneNetworksResponse>, Status> {
+        let labels = super::convert::labels(request.into_inner().filters).map_err(status)?;
+        let fits = |network: &crate::network::NetworkInfo| {
+            labels.iter().all(|(key, value)| {
+                let own = network.labels.get(key);
+                own.is_some_and(|own| value.as_ref().is_none_or(|value| own == value))
+            })
+        };
+        let names = self.0.prune_networks(fits).await;
+        Ok(Response::new(wire::PruneNetworksResponse { names }))
     }
 }

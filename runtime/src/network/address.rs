@@ -1,48 +1,44 @@
-//! Which addresses of the bridge's subnet are taken. Nothing is written down: what is taken is what a
-//! living container's record says, and what this process has given out.
+//! Which addresses of a bridge's subnet are taken.
 
-use std::collections::HashSet;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use super::numbers::{Number, Numbers};
 use super::route::Mac;
 use super::subnet::Subnet;
 
-/// Network address and gateway come before the first container's.
-const FIRST: u32 = 2;
-
-/// The addresses of one subnet.
+/// The addresses of one subnet. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct Addresses {
     subnet: Subnet,
-    state: Arc<Mutex<State>>,
-}
-
-#[derive(Debug)]
-struct State {
-    taken: HashSet<u32>,
-    /// Where the search goes on: an address comes back as late as possible, so that no neighbour has
-    /// its old owner in a cache.
-    next: u32,
+    gateway: Ipv4Addr,
+    numbers: Numbers,
+    /// The gateway's.
+    _taken: Arc<Option<Number>>,
 }
 
 /// An address that is taken until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    addresses: Addresses,
-    number: u32,
+    subnet: Subnet,
+    number: Number,
 }
 
 impl Addresses {
-    /// All free.
-    pub(crate) fn new(subnet: Subnet) -> Self {
-        let state = State {
-            taken: HashSet::new(),
-            next: FIRST,
-        };
+    /// All free but the gateway's. Containers that ask for no address get one of the range.
+    pub(crate) fn new(subnet: Subnet, gateway: Ipv4Addr, range: Subnet) -> Self {
+        let last = subnet.size().saturating_sub(2);
+        let in_range = |address| subnet.number(address).unwrap_or(0);
+        let first = in_range(range.network()).max(1);
+        let numbers = Numbers::new(first..=in_range(range.broadcast()).min(last));
+        let taken = subnet
+            .number(gateway)
+            .and_then(|number| numbers.claim(number));
         Self {
             subnet,
-            state: Arc::new(Mutex::new(state)),
+            gateway,
+            numbers,
+            _taken: Arc::new(taken),
         }
     }
 
@@ -53,68 +49,43 @@ impl Addresses {
 
     /// The bridge's own address.
     pub(crate) fn gateway(&self) -> Ipv4Addr {
-        self.subnet.host(1)
+        self.gateway
     }
 
     /// A free address; `None` if there is none.
     pub(crate) fn take(&self) -> Option<Lease> {
-        let mut state = self.lock();
-        let last = self.subnet.size().saturating_sub(2);
-        let start = state.next.clamp(FIRST, last.max(FIRST));
-        let number = (start..=last)
-            .chain(FIRST..start)
-            .find(|number| !state.taken.contains(number))?;
-        state.taken.insert(number);
-        state.next = number + 1;
-        Some(self.lease(number))
+        Some(self.lease(self.numbers.take()?))
     }
 
-    /// This address, if it is of the subnet and free.
+    /// This address, if a container can have it and it is free.
     pub(crate) fn claim(&self, address: Ipv4Addr) -> Option<Lease> {
-        let number = self.subnet.number(address)?;
-        let mut state = self.lock();
-        let new = state.taken.insert(number);
-        state.next = state.next.max(number + 1);
-        new.then(|| self.lease(number))
+        let number = self.subnet.number(address).filter(|_| self.has(address))?;
+        Some(self.lease(self.numbers.claim(number)?))
     }
 
-    /// Whether the address with this number is taken.
-    pub(crate) fn is_taken(&self, number: u32) -> bool {
-        self.lock().taken.contains(&number)
+    /// Whether it is an address of the subnet that an interface can have.
+    pub(crate) fn has(&self, address: Ipv4Addr) -> bool {
+        let ends = [self.subnet.network(), self.subnet.broadcast()];
+        self.subnet.number(address).is_some() && !ends.contains(&address)
     }
 
-    fn lease(&self, number: u32) -> Lease {
+    fn lease(&self, number: Number) -> Lease {
         Lease {
-            addresses: self.clone(),
+            subnet: self.subnet,
             number,
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Lease {
     /// The address.
     pub(crate) fn address(&self) -> Ipv4Addr {
-        self.addresses.subnet.host(self.number)
-    }
-
-    /// Its number in the subnet.
-    pub(crate) fn number(&self) -> u32 {
-        self.number
+        self.subnet.host(self.number.value())
     }
 
     /// The subnet that it is of.
     pub(crate) fn subnet(&self) -> Subnet {
-        self.addresses.subnet
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.addresses.lock().taken.remove(&self.number);
+        self.subnet
     }
 }
 
@@ -129,38 +100,34 @@ pub(crate) fn mac_of(address: Ipv4Addr) -> Mac {
 mod tests {
     use super::*;
 
-    fn addresses(prefix: u8) -> Addresses {
-        Addresses::new(Subnet::new(Ipv4Addr::new(10, 1, 2, 0), prefix).unwrap())
+    fn addresses(range: &str) -> Addresses {
+        let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
+        Addresses::new(subnet, subnet.host(1), range.parse().unwrap())
     }
 
-    #[test]
-    fn every_address_once_and_then_none() {
-        let addresses = addresses(29);
+    fn all(addresses: &Addresses) -> Vec<u8> {
         let leases: Vec<_> = std::iter::from_fn(|| addresses.take()).collect();
-        let given: Vec<_> = leases
-            .iter()
-            .map(|lease| lease.address().octets()[3])
-            .collect();
-        assert_eq!(given, [2, 3, 4, 5, 6]);
-        drop(leases);
-        assert!(addresses.take().is_some());
+        leases.iter().map(|l| l.address().octets()[3]).collect()
     }
 
     #[test]
-    fn an_address_comes_back_as_late_as_possible() {
-        let addresses = addresses(29);
-        drop(addresses.take());
-        assert_eq!(addresses.take().unwrap().number(), 3);
+    fn containers_get_all_but_the_ends_and_the_gateway() {
+        assert_eq!(all(&addresses("10.1.2.0/29")), [2, 3, 4, 5, 6]);
     }
 
     #[test]
-    fn what_is_claimed_is_not_given_out() {
-        let addresses = addresses(29);
-        let claimed = addresses.claim(Ipv4Addr::new(10, 1, 2, 2)).unwrap();
-        assert!(addresses.claim(claimed.address()).is_none());
-        assert!(addresses.claim(Ipv4Addr::new(10, 9, 9, 9)).is_none());
-        let rest =
-            std::iter::from_fn(|| addresses.take().map(|l| (l.number(), std::mem::forget(l))));
-        assert!(rest.map(|(number, ())| number).all(|number| number != 2));
+    fn a_range_bounds_what_is_given_out_and_not_what_can_be_asked_for() {
+        let addresses = addresses("10.1.2.4/31");
+        let asked = addresses.claim(Ipv4Addr::new(10, 1, 2, 2)).unwrap();
+        assert_eq!(asked.address(), Ipv4Addr::new(10, 1, 2, 2));
+        assert_eq!(all(&addresses), [4, 5]);
+    }
+
+    #[test]
+    fn what_no_container_can_have_is_not_claimed() {
+        let addresses = addresses("10.1.2.0/29");
+        for text in ["10.1.2.0", "10.1.2.1", "10.1.2.7", "10.9.9.9"] {
+            assert!(addresses.claim(text.parse().unwrap()).is_none(), "{text}");
+        }
     }
 }

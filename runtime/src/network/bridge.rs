@@ -1,16 +1,18 @@
-//! The instance's bridge: its subnet, its address, its settings.
+//! The bridges: subnet, address, settings.
 //!
-//! The subnet is chosen without a lock between instances: take one that nobody on the host uses, put
+//! A subnet is chosen without a lock between instances: take one that nobody on the host uses, put
 //! its address on the bridge, and look again. Of two instances that chose the same, at least one sees
 //! the other when it looks again, and goes on to the next.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::address::{Addresses, mac_of};
+use super::definition::Definition;
 use super::error::{NetworkError, Result};
 use super::instance::Instance;
 use super::namespace::set;
@@ -25,9 +27,13 @@ pub(crate) struct Bridge {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) addresses: Addresses,
+    /// Whether its ports reach each other.
+    pub(crate) between: bool,
+    /// Bytes; absent: the kernel's default.
+    pub(crate) mtu: Option<u32>,
 }
 
-/// What is kept of it.
+/// What is kept of the one that always exists.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Record {
     subnet: Subnet,
@@ -43,53 +49,105 @@ pub(crate) fn recorded(instance: &Instance) -> Option<Subnet> {
         .map(|record| record.subnet)
 }
 
-/// Makes the bridge, or finds it. `fixed`: containers live in this subnet, so no other will do.
-pub(crate) fn ensure(instance: &Instance, fixed: Option<Subnet>) -> Result<Bridge> {
+/// Makes a network's bridge, or finds it. `inhabited`: containers live in this subnet, so it is not
+/// asked whether it is free.
+pub(crate) fn ensure(
+    instance: &Instance,
+    definition: &Definition,
+    inhabited: Option<Subnet>,
+) -> Result<Bridge> {
     let mut routes = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
-    let index = find_or_add(&mut routes, instance)?;
-    configure(&instance.bridge)?;
-    let subnet = match fixed {
-        Some(subnet) => {
-            assign(&mut routes, index, subnet)?;
-            subnet
+    let name = instance.bridge_of(definition.number);
+    let options = definition.options()?;
+    let index = find_or_add(&mut routes, instance, definition, options.mtu)?;
+    configure(&name)?;
+    let subnet = match (inhabited, definition.subnet) {
+        (Some(subnet), _) => subnet,
+        (None, Some(subnet)) if is_free(&mut routes, index, subnet)? => subnet,
+        (None, Some(subnet)) => return Err(NetworkError::SubnetTaken(subnet.to_string())),
+        (None, None) => {
+            let candidates = recorded(instance).into_iter();
+            choose(
+                &mut routes,
+                index,
+                candidates.chain(pool(instance.subnet_start)),
+            )?
         }
-        None => choose(&mut routes, instance, index)?,
     };
-    if recorded(instance) != Some(subnet) {
+    let gateway = definition.gateway_in(subnet);
+    assign(&mut routes, index, gateway, subnet)?;
+    if definition.subnet.is_none() && recorded(instance) != Some(subnet) {
         record(&instance.state, subnet).map_err(NetworkError::file(&instance.state))?;
     }
     set("net/ipv4/ip_forward", "1")?;
     Ok(Bridge {
-        name: instance.bridge.clone(),
+        name,
         index,
-        addresses: Addresses::new(subnet),
+        addresses: Addresses::new(subnet, gateway, definition.ip_range.unwrap_or(subnet)),
+        between: options.between,
+        mtu: options.mtu,
     })
 }
 
-/// Removes the bridge.
-pub(crate) fn remove(instance: &Instance) -> Result<()> {
-    Routes::open()
-        .and_then(|mut routes| routes.delete(&instance.bridge))
-        .map_err(NetworkError::kernel(format!(
-            "remove bridge {}",
-            instance.bridge
-        )))
+/// Finds a subnet for a new network, the one that it asks for or a free one, and keeps others from it
+/// by making the bridge. `taken`: those of this instance's other networks, whose bridges may not be
+/// there.
+pub(crate) fn found(
+    instance: &Instance,
+    definition: &Definition,
+    taken: &[Subnet],
+) -> Result<Subnet> {
+    let clear = |subnet: &Subnet| !taken.iter().any(|other| other.overlaps(*subnet));
+    if let Some(subnet) = definition.subnet.filter(|subnet| !clear(subnet)) {
+        return Err(NetworkError::SubnetTaken(subnet.to_string()));
+    }
+    let mut routes = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
+    let index = find_or_add(&mut routes, instance, definition, definition.options()?.mtu)?;
+    let chosen = match definition.subnet {
+        Some(subnet) if is_free(&mut routes, index, subnet)? => Ok(subnet),
+        Some(subnet) => Err(NetworkError::SubnetTaken(subnet.to_string())),
+        None => choose(
+            &mut routes,
+            index,
+            pool(instance.subnet_start).filter(clear),
+        ),
+    };
+    let held = chosen.and_then(|subnet| {
+        configure(&instance.bridge_of(definition.number))?;
+        assign(&mut routes, index, definition.gateway_in(subnet), subnet)?;
+        Ok(subnet)
+    });
+    if held.is_err() {
+        remove(&instance.bridge_of(definition.number))?;
+    }
+    held
 }
 
-fn find_or_add(routes: &mut Routes, instance: &Instance) -> Result<u32> {
-    let name = &instance.bridge;
+/// Removes a bridge.
+pub(crate) fn remove(name: &str) -> Result<()> {
+    Routes::open()
+        .and_then(|mut routes| routes.delete(name))
+        .map_err(NetworkError::kernel(format!("remove bridge {name}")))
+}
+
+fn find_or_add(
+    routes: &mut Routes,
+    instance: &Instance,
+    definition: &Definition,
+    mtu: Option<u32>,
+) -> Result<u32> {
+    let name = &instance.bridge_of(definition.number);
     let failed = || NetworkError::kernel(format!("make bridge {name}"));
     if let Some(link) = routes.link(name).map_err(failed())? {
         return Ok(link.index);
     }
     // A fixed hardware address: without one the bridge takes its lowest port's, and changes it as
-    // containers come and go.
-    let mac = mac_of(
-        pool(instance.subnet_start)
-            .next()
-            .map_or_else(|| std::net::Ipv4Addr::UNSPECIFIED, Subnet::network),
-    );
-    routes.add_bridge(name, mac).map_err(failed())?;
+    // containers come and go. Of the subnet's first address, which no container has.
+    let subnet = definition
+        .subnet
+        .or_else(|| pool(instance.subnet_start).next());
+    let mac = mac_of(subnet.map_or(Ipv4Addr::UNSPECIFIED, Subnet::network));
+    routes.add_bridge(name, mac, mtu).map_err(failed())?;
     let link = routes.link(name).map_err(failed())?;
     link.map(|link| link.index)
         .ok_or_else(|| failed()(io::ErrorKind::NotFound.into()))
@@ -103,15 +161,17 @@ fn configure(bridge: &str) -> Result<()> {
     set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")
 }
 
-fn choose(routes: &mut Routes, instance: &Instance, index: u32) -> Result<Subnet> {
-    let candidates = recorded(instance)
-        .into_iter()
-        .chain(pool(instance.subnet_start));
+/// The first of the candidates that nobody else has; the bridge has it then.
+fn choose(
+    routes: &mut Routes,
+    index: u32,
+    candidates: impl Iterator<Item = Subnet>,
+) -> Result<Subnet> {
     for subnet in candidates {
         if !is_free(routes, index, subnet)? {
             continue;
         }
-        assign(routes, index, subnet)?;
+        assign(routes, index, subnet.host(1), subnet)?;
         if is_free(routes, index, subnet)? {
             return Ok(subnet);
         }
@@ -132,8 +192,7 @@ fn is_free(routes: &mut Routes, index: u32, subnet: Subnet) -> Result<bool> {
 }
 
 /// An address that the bridge has already is no error.
-fn assign(routes: &mut Routes, index: u32, subnet: Subnet) -> Result<()> {
-    let gateway = subnet.host(1);
+fn assign(routes: &mut Routes, index: u32, gateway: Ipv4Addr, subnet: Subnet) -> Result<()> {
     match routes.add_address(index, gateway, subnet) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => routes.set_up(index),
         other => other,

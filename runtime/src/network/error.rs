@@ -12,8 +12,75 @@ use super::request::Protocol;
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// No network has this name.
-    #[error("no such network: {0} (there are bridge, host and none)")]
+    #[error("no such network: {0}")]
     UnknownNetwork(String),
+    /// Several networks have ids that begin with this.
+    #[error("{0:?} is the beginning of several networks' ids")]
+    AmbiguousNetwork(String),
+    /// A network has this name.
+    #[error("network {0} exists already")]
+    NetworkExists(String),
+    /// One of the names that are not for users' networks.
+    #[error("{0:?} is the name of a network that always exists, and cannot be made or removed")]
+    ReservedName(String),
+    /// Networks are bridges.
+    #[error("no network driver {0:?}: there is only bridge")]
+    UnknownDriver(String),
+    /// An option of a network that means nothing here.
+    #[error("unknown network option {0:?}")]
+    UnknownOption(String),
+    /// A part of a request that means nothing.
+    #[error("{0}")]
+    Invalid(String),
+    /// A running container is in the network.
+    #[error("network {network} is in use by container {container}")]
+    NetworkInUse {
+        /// Which network.
+        network: String,
+        /// Who is in it.
+        container: String,
+    },
+    /// The container is in the network.
+    #[error("container {container} is in network {network} already")]
+    AlreadyConnected {
+        /// Which container.
+        container: String,
+        /// Which network.
+        network: String,
+    },
+    /// The container is not in the network.
+    #[error("container {container} is not in network {network}")]
+    NotConnected {
+        /// Which container.
+        container: String,
+        /// Which network.
+        network: String,
+    },
+    /// The container has no namespace of its own that could be connected.
+    #[error("a container with network {0} cannot be in another one")]
+    NoNamespace(String),
+    /// The container whose namespace is wanted does not run.
+    #[error("cannot join the network of container {0}: it does not run")]
+    NoSuchNeighbour(String),
+    /// Another network, or the host, uses the subnet.
+    #[error("subnet {0} overlaps with another network, or with addresses or routes of this host")]
+    SubnetTaken(String),
+    /// A static address that is outside of the subnet, its ends or the gateway's.
+    #[error("address {address} is not one that a container can have in network {network}")]
+    AddressOutside {
+        /// What was asked for.
+        address: Ipv4Addr,
+        /// In which network.
+        network: String,
+    },
+    /// A static address that a container has.
+    #[error("address {address} of network {network} is in use")]
+    AddressTaken {
+        /// What was asked for.
+        address: Ipv4Addr,
+        /// In which network.
+        network: String,
+    },
     /// Neither `tcp` nor `udp`.
     #[error("cannot publish a port of protocol {0:?}: only tcp and udp")]
     UnknownProtocol(String),
@@ -76,6 +143,12 @@ pub enum NetworkError {
         /// The bridge's subnet.
         subnet: String,
     },
+    /// Every name of an interface is in use.
+    #[error("no free name for a network interface")]
+    InterfacesExhausted,
+    /// Every network of users that there may be is there.
+    #[error("too many networks: at most {0}")]
+    NetworksExhausted(u32),
     /// The kernel refuses a change.
     #[error("cannot {operation}")]
     Kernel {
@@ -117,8 +190,13 @@ impl NetworkError {
 impl Classify for NetworkError {
     fn kind(&self) -> Kind {
         match self {
-            Self::UnknownNetwork(_) => Kind::NotFound,
+            Self::UnknownNetwork(_) | Self::NotConnected { .. } => Kind::NotFound,
+            Self::NetworkExists(_) | Self::AlreadyConnected { .. } => Kind::AlreadyExists,
             Self::UnknownProtocol(_)
+            | Self::UnknownDriver(_)
+            | Self::UnknownOption(_)
+            | Self::Invalid(_)
+            | Self::AddressOutside { .. }
             | Self::InvalidPort(_)
             | Self::InvalidAddress(_)
             | Self::Ipv6Address(_)
@@ -126,8 +204,19 @@ impl Classify for NetworkError {
             | Self::TooMany { .. }
             | Self::InvalidExtraHost(_)
             | Self::InvalidHostname(_) => Kind::InvalidArgument,
-            Self::AddressNotHere(_) | Self::PortInUse { .. } => Kind::FailedPrecondition,
-            Self::SubnetsExhausted | Self::AddressesExhausted { .. } => Kind::ResourceExhausted,
+            Self::AddressNotHere(_)
+            | Self::PortInUse { .. }
+            | Self::AmbiguousNetwork(_)
+            | Self::ReservedName(_)
+            | Self::NetworkInUse { .. }
+            | Self::NoNamespace(_)
+            | Self::NoSuchNeighbour(_)
+            | Self::SubnetTaken(_)
+            | Self::AddressTaken { .. } => Kind::FailedPrecondition,
+            Self::SubnetsExhausted
+            | Self::AddressesExhausted { .. }
+            | Self::InterfacesExhausted
+            | Self::NetworksExhausted(_) => Kind::ResourceExhausted,
             Self::Kernel { .. } | Self::File { .. } | Self::Reserve { .. } | Self::TaskLost => {
                 Kind::Internal
             }
@@ -137,7 +226,11 @@ impl Classify for NetworkError {
     fn reason(&self) -> Option<&'static str> {
         match self {
             Self::PortInUse { .. } => Some(reason::PORT_IN_USE),
-            Self::AddressNotHere(_) => Some(reason::CANNOT_START),
+            Self::AddressNotHere(_) | Self::NoSuchNeighbour(_) | Self::AddressTaken { .. } => {
+                Some(reason::CANNOT_START)
+            }
+            Self::NetworkInUse { .. } => Some(reason::IN_USE),
+            Self::AmbiguousNetwork(_) => Some(reason::AMBIGUOUS_PREFIX),
             _ => None,
         }
     }
@@ -147,6 +240,10 @@ impl Classify for NetworkError {
             Self::PortInUse { address, .. } => Some(format!(
                 "publish another port of the host, or find who has it: ss -lntup 'sport = :{}'",
                 address.port()
+            )),
+            Self::UnknownNetwork(_) => Some("list networks with `orlop network ls`".to_owned()),
+            Self::NetworkInUse { network, .. } => Some(format!(
+                "stop the container, or take it out: orlop network disconnect {network} CONTAINER"
             )),
             _ => None,
         }

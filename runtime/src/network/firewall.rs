@@ -1,15 +1,17 @@
-//! The instance's packet filter table: address translation for its bridge, and who may reach what is
-//! behind it.
+//! The instance's packet filter table: address translation for its bridges, and who may reach what is
+//! behind them.
 //!
 //! The rules are written once, in one transaction with every published port in it (so there is no
-//! moment when the bridge is open, K4); after that publishing a port is one map entry. Reading it:
+//! moment when a bridge is open, K4), and anew when a network comes or goes; publishing a port is one
+//! map entry. Reading it, with BRIDGE and SUBNET for those of each network:
 //!
 //! ```text
 //! table ip orlop {
 //!   map published    { type inet_proto . inet_service : ipv4_addr . inet_service; }
 //!   map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
 //!   chain guard       { type filter hook prerouting priority raw;
-//!                       iifname orlop0 ip daddr 127.0.0.0/8 drop }                 # K2
+//!                       iifname BRIDGE ip daddr 127.0.0.0/8 drop                   # K2
+//!                       iifname BRIDGE ip daddr != SUBNET drop }        # internal ones only
 //!   chain prerouting  { type nat hook prerouting priority dstnat;
 //!                       fib daddr type local goto publish }                        # K6
 //!   chain output      { type nat hook output priority dstnat;
@@ -17,15 +19,14 @@
 //!   chain publish     { dnat to ip daddr . meta l4proto . th dport map @published_at
 //!                       dnat to meta l4proto . th dport map @published }
 //!   chain postrouting { type nat hook postrouting priority srcnat;
-//!                       ip saddr SUBNET oifname != orlop0 masquerade
-//!                       ip saddr 127.0.0.0/8 oifname orlop0 masquerade
-//!                       ip saddr SUBNET oifname orlop0 ct status dnat masquerade } # hairpin
+//!                       ip saddr SUBNET oifname != BRIDGE masquerade
+//!                       ip saddr 127.0.0.0/8 oifname BRIDGE masquerade
+//!                       ip saddr SUBNET oifname BRIDGE ct status dnat masquerade } # hairpin
 //!   chain forward     { type filter hook forward priority filter;
-//!                       oifname != orlop0 accept
-//!                       iifname orlop0 accept
 //!                       ct state established,related accept
+//!                       iifname BRIDGE oifname BRIDGE accept
 //!                       ct status dnat accept
-//!                       drop }                                                     # K5
+//!                       oifname BRIDGE drop }             # K5, and other networks' containers
 //! }
 //! ```
 //!
@@ -69,23 +70,36 @@ pub(crate) struct Published {
     pub(crate) container: Ipv4Addr,
 }
 
+/// What the rules must know of one network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Behind {
+    pub(crate) bridge: String,
+    pub(crate) subnet: Subnet,
+    /// No way out.
+    pub(crate) internal: bool,
+    /// What leaves has the host's address.
+    pub(crate) masquerade: bool,
+}
+
 /// The table of one instance.
 #[derive(Clone, Debug)]
 pub(crate) struct Firewall {
     pub(crate) table: String,
-    pub(crate) bridge: String,
 }
 
 impl Firewall {
-    /// Writes the whole table anew, with these ports, at once: also over one that is there.
-    pub(crate) fn install(&self, subnet: Subnet, ports: &[Published]) -> Result<()> {
+    /// Writes the whole table anew, with these networks and ports, at once: also over one that is there.
+    pub(crate) fn install(&self, networks: &[Behind], ports: &[Published]) -> Result<()> {
         let batch = Batch::new(&self.table)
             .add_table()
             .delete_table()
             .add_table();
         let batch = batch.add_map(&ANYWHERE).add_map(&AT);
-        let batch = self.chains(batch);
-        let batch = self.rules(batch, subnet);
+        let batch = rules(networks)
+            .iter()
+            .fold(chains(batch), |batch, (chain, rule)| {
+                batch.add_rule(chain, rule)
+            });
         add(batch, ports)
             .commit()
             .map_err(NetworkError::kernel(format!(
@@ -134,75 +148,93 @@ impl Firewall {
                 self.table
             )))
     }
+}
 
-    fn chains<'a>(&self, batch: Batch<'a>) -> Batch<'a> {
-        use ChainType::{Filter, Nat};
-        batch
-            .add_base_chain("guard", Filter, Hook::Prerouting, PRIORITY_RAW)
-            .add_base_chain("prerouting", Nat, Hook::Prerouting, PRIORITY_DESTINATION)
-            .add_base_chain("output", Nat, Hook::Output, PRIORITY_DESTINATION)
-            .add_base_chain("postrouting", Nat, Hook::Postrouting, PRIORITY_SOURCE)
-            .add_base_chain("forward", Filter, Hook::Forward, PRIORITY_FILTER)
-            .add_chain("publish")
-    }
+fn chains(batch: Batch<'_>) -> Batch<'_> {
+    use ChainType::{Filter, Nat};
+    batch
+        .add_base_chain("guard", Filter, Hook::Prerouting, PRIORITY_RAW)
+        .add_base_chain("prerouting", Nat, Hook::Prerouting, PRIORITY_DESTINATION)
+        .add_base_chain("output", Nat, Hook::Output, PRIORITY_DESTINATION)
+        .add_base_chain("postrouting", Nat, Hook::Postrouting, PRIORITY_SOURCE)
+        .add_base_chain("forward", Filter, Hook::Forward, PRIORITY_FILTER)
+        .add_chain("publish")
+}
 
-    fn rules<'a>(&self, batch: Batch<'a>, subnet: Subnet) -> Batch<'a> {
-        let bridge = self.bridge.as_str();
-        let verdict = |verdict| vec![Expression::Verdict(verdict)];
-        let publish = [on::for_this_host(), verdict(Verdict::Goto("publish"))].concat();
-        let from_subnet = on::address_in(Field::SourceAddress, subnet);
-        let masquerade = || vec![Expression::Masquerade];
-        let accept = || verdict(Verdict::Accept);
-        let loopback = on::loopback();
-        let to_loopback = loopback.map(|net| on::address_in(Field::DestinationAddress, net));
-        let from_loopback = loopback.map(|net| on::address_in(Field::SourceAddress, net));
-        let rules = [
-            (
-                "guard",
-                [
-                    on::input_is(bridge),
-                    to_loopback.unwrap_or_default(),
-                    verdict(Verdict::Drop),
-                ]
-                .concat(),
-            ),
-            ("prerouting", publish.clone()),
-            ("output", publish),
-            ("publish", translate(&AT)),
-            ("publish", translate(&ANYWHERE)),
-            (
-                "postrouting",
-                [from_subnet.clone(), on::output_is_not(bridge), masquerade()].concat(),
-            ),
-            (
-                "postrouting",
-                [
-                    from_loopback.unwrap_or_default(),
-                    on::output_is(bridge),
-                    masquerade(),
-                ]
-                .concat(),
-            ),
-            (
-                "postrouting",
-                [
-                    from_subnet,
-                    on::output_is(bridge),
-                    on::published(),
-                    masquerade(),
-                ]
-                .concat(),
-            ),
-            ("forward", [on::output_is_not(bridge), accept()].concat()),
-            ("forward", [on::input_is(bridge), accept()].concat()),
-            ("forward", [on::established(), accept()].concat()),
-            ("forward", [on::published(), accept()].concat()),
-            ("forward", verdict(Verdict::Drop)),
+/// A chain's name and a rule at its end.
+type Rule<'a> = (&'static str, Vec<Expression<'a>>);
+
+/// All rules, in the order of the table above.
+fn rules(networks: &[Behind]) -> Vec<Rule<'_>> {
+    let publish = || [on::for_this_host(), end(Verdict::Goto("publish"))].concat();
+    let each = |rules: fn(&Behind) -> Vec<Rule<'_>>| networks.iter().flat_map(rules);
+    let mut all: Vec<_> = each(guard).collect();
+    all.extend([
+        ("prerouting", publish()),
+        ("output", publish()),
+        ("publish", translate(&AT)),
+        ("publish", translate(&ANYWHERE)),
+    ]);
+    all.extend(each(translate_source));
+    all.push(forward([on::established(), end(Verdict::Accept)]));
+    all.extend(each(|network| {
+        let bridge = [
+            on::input_is(&network.bridge),
+            on::output_is(&network.bridge),
         ];
-        rules
-            .iter()
-            .fold(batch, |batch, (chain, rule)| batch.add_rule(chain, rule))
+        vec![forward([bridge.concat(), end(Verdict::Accept)])]
+    }));
+    all.push(forward([on::published(), end(Verdict::Accept)]));
+    all.extend(each(|network| {
+        vec![forward([
+            on::output_is(&network.bridge),
+            end(Verdict::Drop),
+        ])]
+    }));
+    all
+}
+
+fn end<'a>(verdict: Verdict<'a>) -> Vec<Expression<'a>> {
+    vec![Expression::Verdict(verdict)]
+}
+
+fn forward<'a>(parts: [Vec<Expression<'a>>; 2]) -> Rule<'a> {
+    ("forward", parts.concat())
+}
+
+fn guard(network: &Behind) -> Vec<Rule<'_>> {
+    let from_inside = || on::input_is(&network.bridge);
+    let loopback = on::address_in(Field::DestinationAddress, on::LOOPBACK);
+    let mut rules = vec![(
+        "guard",
+        [from_inside(), loopback, end(Verdict::Drop)].concat(),
+    )];
+    if network.internal {
+        let outside = on::address_not_in(Field::DestinationAddress, network.subnet);
+        rules.push((
+            "guard",
+            [from_inside(), outside, end(Verdict::Drop)].concat(),
+        ));
     }
+    rules
+}
+
+fn translate_source(network: &Behind) -> Vec<Rule<'_>> {
+    let bridge = network.bridge.as_str();
+    let from_subnet = || on::address_in(Field::SourceAddress, network.subnet);
+    let from_loopback = on::address_in(Field::SourceAddress, on::LOOPBACK);
+    let mut conditions = vec![
+        [from_loopback, on::output_is(bridge)].concat(),
+        [from_subnet(), on::output_is(bridge), on::published()].concat(),
+    ];
+    if network.masquerade && !network.internal {
+        conditions.push([from_subnet(), on::output_is_not(bridge)].concat());
+    }
+    let masquerade = |mut rule: Vec<_>| {
+        rule.push(Expression::Masquerade);
+        ("postrouting", rule)
+    };
+    conditions.into_iter().map(masquerade).collect()
 }
 
 /// Looks the packet's destination up in a map and sends it to what is found.

@@ -8,15 +8,14 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use super::address::{Lease, mac_of};
 use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
+use super::numbers::Number;
 use super::route::{Routes, Veth};
 
-/// The container's interface.
-const INTERFACE: &str = "eth0";
 const LOOPBACK: u32 = 1;
 
 /// Settings of a new namespace. Any user may open low ports and ping: both are the container's own.
@@ -31,41 +30,101 @@ const SETTINGS: [(&str, &str); 4] = [
 /// A network namespace that is ready for a container.
 #[derive(Debug)]
 pub(crate) struct Namespace {
-    handle: OwnedFd,
-    /// The place on the bridge; absent: only a loopback interface.
-    pub(crate) port: Option<BridgePort>,
+    pub(crate) handle: OwnedFd,
+    /// The places on bridges; none: only a loopback interface.
+    pub(crate) ports: Vec<BridgePort>,
 }
 
-/// A namespace's place on the bridge.
+/// A namespace's place on a bridge.
 #[derive(Debug)]
 pub(crate) struct BridgePort {
+    /// The network's name.
+    pub(crate) network: String,
     /// The host's end of the veth pair.
     pub(crate) veth: String,
+    /// The other end.
+    pub(crate) interface: String,
     pub(crate) lease: Lease,
     pub(crate) gateway: Ipv4Addr,
+    /// The way out is through here.
+    pub(crate) routed: bool,
+    /// Keeps the name of the veth pair.
+    pub(crate) _number: Number,
 }
 
-impl Namespace {
-    /// A path that other processes of root can open while this process lives and has the namespace.
-    pub(crate) fn path(&self) -> PathBuf {
-        let handle = self.handle.as_raw_fd();
-        PathBuf::from(format!("/proc/{}/fd/{handle}", std::process::id()))
-    }
+/// A place that is to be made, and the bridge that it is on.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) bridge: Bridge,
+    pub(crate) port: BridgePort,
+}
+
+/// A path that other processes of root can open while this process lives and has the namespace open.
+pub(crate) fn path(handle: &OwnedFd) -> PathBuf {
+    let handle = handle.as_raw_fd();
+    PathBuf::from(format!("/proc/{}/fd/{handle}", std::process::id()))
 }
 
 /// Makes a namespace, in a thread of its own.
-pub(crate) async fn build(place: Option<(Bridge, BridgePort)>) -> Result<Namespace> {
+pub(crate) async fn build(places: Vec<Place>) -> Result<Namespace> {
+    in_thread(move || build_here(places)).await
+}
+
+/// Makes one more place in a namespace that there is.
+pub(crate) async fn plug_into(handle: OwnedFd, place: Place) -> Result<BridgePort> {
+    in_thread(move || {
+        let mut host = netlink()?;
+        let mut inside = enter(&handle)?;
+        plug(&mut host, &mut inside, &place, &handle)?;
+        Ok(place.port)
+    })
+    .await
+}
+
+/// Lets the way out of a namespace be through this gateway.
+pub(crate) async fn route_through(
+    handle: OwnedFd,
+    interface: String,
+    gateway: Ipv4Addr,
+) -> Result<()> {
+    in_thread(move || {
+        let mut inside = enter(&handle)?;
+        let link = inside.link(&interface).and_then(|link| {
+            let link = link.ok_or(io::ErrorKind::NotFound)?;
+            inside.add_default_route(link.index, gateway)
+        });
+        link.map_err(NetworkError::kernel(format!(
+            "route through {gateway} in a container"
+        )))
+    })
+    .await
+}
+
+/// A thread that changes its namespace must end afterwards.
+async fn in_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let (answer, answered) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("netns".to_owned())
-        .spawn(move || answer.send(build_here(place)).is_ok())
+        .spawn(move || answer.send(work()).is_ok())
         .map_err(NetworkError::kernel("start a thread"))?;
     answered.await.map_err(|_| NetworkError::TaskLost)?
 }
 
-/// This thread stays in the new namespace: it must end after this.
-fn build_here(place: Option<(Bridge, BridgePort)>) -> Result<Namespace> {
-    let mut host = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
+/// Of the namespace that the thread is in now.
+fn netlink() -> Result<Routes> {
+    Routes::open().map_err(NetworkError::kernel("open a netlink socket"))
+}
+
+fn enter(handle: &OwnedFd) -> Result<Routes> {
+    setns(handle, CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| NetworkError::kernel("enter a network namespace")(errno.into()))?;
+    netlink()
+}
+
+fn build_here(places: Vec<Place>) -> Result<Namespace> {
+    let mut host = netlink()?;
     unshare(CloneFlags::CLONE_NEWNET)
         .map_err(|errno| NetworkError::kernel("make a network namespace")(errno.into()))?;
     let own = "/proc/thread-self/ns/net";
@@ -73,38 +132,47 @@ fn build_here(place: Option<(Bridge, BridgePort)>) -> Result<Namespace> {
     for (name, value) in SETTINGS {
         set(name, value)?;
     }
-    let mut inside = Routes::open().map_err(NetworkError::kernel("open a netlink socket"))?;
+    let mut inside = netlink()?;
     inside
         .set_up(LOOPBACK)
         .map_err(NetworkError::kernel("bring up the loopback interface"))?;
-    if let Some((bridge, port)) = &place {
-        plug(&mut host, &mut inside, bridge, port, &handle).map_err(NetworkError::kernel(
-            format!("connect {} to the bridge", port.veth),
-        ))?;
+    for place in &places {
+        plug(&mut host, &mut inside, place, &handle)?;
     }
-    let port = place.map(|(_, port)| port);
-    Ok(Namespace { handle, port })
+    let ports = places.into_iter().map(|place| place.port).collect();
+    Ok(Namespace { handle, ports })
 }
 
-fn plug(
-    host: &mut Routes,
-    inside: &mut Routes,
-    bridge: &Bridge,
-    port: &BridgePort,
-    namespace: &OwnedFd,
-) -> io::Result<()> {
+fn plug(host: &mut Routes, inside: &mut Routes, place: &Place, namespace: &OwnedFd) -> Result<()> {
+    let Place { bridge, port } = place;
     let address = port.lease.address();
-    host.add_veth(&Veth {
+    let veth = Veth {
         host: &port.veth,
         bridge: bridge.index,
-        inside: INTERFACE,
+        inside: &port.interface,
         inside_mac: mac_of(address),
+        isolated: !bridge.between,
+        mtu: bridge.mtu,
         namespace: namespace.as_fd(),
-    })?;
-    let link = inside.link(INTERFACE)?.ok_or(io::ErrorKind::NotFound)?;
-    inside.add_address(link.index, address, port.lease.subnet())?;
-    inside.add_default_route(link.index, port.gateway)?;
-    inside.wait_until_running(INTERFACE)?;
+    };
+    let connected = host
+        .add_veth(&veth)
+        .and_then(|()| connect(host, inside, place));
+    connected.map_err(NetworkError::kernel(format!(
+        "connect {} to the bridge",
+        port.veth
+    )))
+}
+
+fn connect(host: &mut Routes, inside: &mut Routes, place: &Place) -> io::Result<()> {
+    let Place { bridge, port } = place;
+    let link = inside.link(&port.interface)?;
+    let link = link.ok_or(io::ErrorKind::NotFound)?;
+    inside.add_address(link.index, port.lease.address(), port.lease.subnet())?;
+    if port.routed {
+        inside.add_default_route(link.index, port.gateway)?;
+    }
+    inside.wait_until_running(&port.interface)?;
     host.wait_until_running(&port.veth)?;
     host.wait_until_running(&bridge.name)
 }

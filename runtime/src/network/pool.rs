@@ -84,6 +84,13 @@ impl Pool {
         self.lock().ready.is_empty()
     }
 
+    /// The host's ends of those that wait.
+    pub(crate) fn veths(&self) -> Vec<String> {
+        let state = self.lock();
+        let ports = state.ready.iter().flat_map(|namespace| &namespace.ports);
+        ports.map(|port| port.veth.clone()).collect()
+    }
+
     /// Waits for a turn to make a namespace. The semaphore is never closed, so there always is one.
     pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.builders.acquire().await.ok()

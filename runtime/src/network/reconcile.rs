@@ -2,127 +2,190 @@
 //! firewall or deleted the bridge.
 
 use std::collections::HashSet;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
-use super::address::Addresses;
 use super::bridge::{self, Bridge};
+use super::definition::DEFAULT;
 use super::error::{NetworkError, Result};
-use super::firewall::Published;
 use super::instance::Instance;
 use super::namespace::BridgePort;
 use super::ports::{self, Reservation};
 use super::request::{Attachment, EndpointInfo};
 use super::route::Routes;
-use super::{Held, Hold, Network, blocking};
+use super::segment::{Joined, Member, Segment};
+use super::subnet::Subnet;
+use super::{Held, Network, behind, blocking, inhabited, ports_of};
+
+/// A container that runs.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) id: String,
+    /// What [`Network::attach`] answered, also in an earlier process.
+    pub(crate) attachment: Attachment,
+    /// Its network namespace.
+    pub(crate) namespace: Option<OwnedFd>,
+}
 
 impl Network {
-    /// Takes up the containers that run (`live`: id and what [`Network::attach`] answered, also in an
-    /// earlier process), restores bridge, firewall and published ports for them, and removes what no
-    /// container has. Connections that are open go on. Idempotent; to be called before the first
-    /// attach.
-    pub async fn reconcile(&self, live: &[(String, Attachment)]) -> Result<()> {
-        let endpoints: Vec<_> = live
+    /// Takes up the containers that run, restores bridges, firewall and published ports for them, and
+    /// removes what no container has. Connections that are open go on. Idempotent; to be called before
+    /// the first attach.
+    pub(crate) async fn reconcile(&self, live: Vec<Live>) -> Result<()> {
+        let veths: HashSet<_> = live
             .iter()
-            .filter_map(|(_, a)| a.endpoint.clone())
+            .flat_map(|live| &live.attachment.endpoints)
+            .map(|endpoint| endpoint.veth.clone())
             .collect();
-        let idle = self.subnet_in_use().is_none() && self.inner.pool.is_empty();
-        if endpoints.is_empty() && idle {
-            self.remove_leftovers().await?;
-            for (id, attachment) in live {
-                self.adopt(id, attachment, None);
-            }
-            return Ok(());
+        let (instance, numbers) = (self.inner.instance.clone(), self.inner.veths.clone());
+        let keep = move |name: &str, number| veths.contains(name) || numbers.is_taken(number);
+        blocking(move || remove_veths(&instance, keep)).await?;
+        for segment in self.all_segments() {
+            self.restore_bridge(&segment, &live).await?;
         }
-        self.restore_bridge(&endpoints).await?;
-        let bridge = self.bridge().await?;
-        for (id, attachment) in live {
-            self.adopt(id, attachment, Some(&bridge.addresses));
+        self.remove_lost_bridges().await?;
+        for live in live {
+            self.adopt(live).await?;
         }
-        self.restore_ports(&bridge).await
+        self.restore_ports().await
     }
 
-    /// Nothing of ours is in use: everything with our names goes.
-    async fn remove_leftovers(&self) -> Result<()> {
-        let instance = self.inner.instance.clone();
-        blocking(move || remove_veths(&instance, |_| false)).await?;
-        self.forget_bridge().await
-    }
-
-    /// The bridge with the containers' subnet, and every container's interface in it.
-    async fn restore_bridge(&self, endpoints: &[EndpointInfo]) -> Result<()> {
-        let mut known = self.inner.bridge.lock().await;
-        let subnet = endpoints
-            .iter()
-            .find_map(|e| super::subnet::Subnet::new(e.address, e.prefix));
-        let fixed = subnet.or_else(|| self.subnet_in_use());
-        let instance = self.inner.instance.clone();
-        let mut bridge = blocking(move || bridge::ensure(&instance, fixed)).await?;
+    /// The bridge of a network that a container or a waiting namespace is in; any other goes.
+    async fn restore_bridge(&self, segment: &Arc<Segment>, live: &[Live]) -> Result<()> {
+        let mut endpoints = live.iter().flat_map(|live| &live.attachment.endpoints);
+        let lived_in = endpoints
+            .find(|endpoint| endpoint.network == segment.definition.name)
+            .and_then(|endpoint| Subnet::new(endpoint.address, endpoint.prefix));
+        let waiting = !self.inner.pool.is_empty() && Arc::ptr_eq(segment, &self.inner.everyone);
+        let fixed = lived_in.or_else(|| inhabited(segment));
+        if fixed.is_none() && !waiting {
+            return self.forget_bridge(segment).await;
+        }
+        let mut known = segment.bridge.lock().await;
+        let fixed = fixed.or_else(|| known.as_ref().map(|bridge| bridge.addresses.subnet()));
+        let (instance, definition) = (self.inner.instance.clone(), segment.definition.clone());
+        let mut bridge = blocking(move || bridge::ensure(&instance, &definition, fixed)).await?;
         // The addresses that this process gave out stay given out.
         if let Some(known) = known.as_ref() {
             bridge.addresses = known.addresses.clone();
         }
-        let addresses = bridge.addresses.clone();
-        let live: HashSet<_> = endpoints
-            .iter()
-            .filter_map(|e| addresses.subnet().number(e.address))
-            .collect();
-        let instance = self.inner.instance.clone();
-        let index = bridge.index;
-        blocking(move || {
-            let keep = |number| live.contains(&number) || addresses.is_taken(number);
-            remove_veths(&instance, keep)?;
-            plug_in(&instance, index)
-        })
-        .await?;
+        let veths = self.veths_in(segment, live);
+        let (instance, to) = (self.inner.instance.clone(), bridge.clone());
+        blocking(move || plug_in(&instance, &to, &veths)).await?;
+        self.inner
+            .filter
+            .lock()
+            .await
+            .cover(behind(segment, &bridge));
         *known = Some(bridge);
         Ok(())
     }
 
-    /// Holds what an earlier process held; what this process holds already stays.
-    fn adopt(&self, id: &str, attachment: &Attachment, addresses: Option<&Addresses>) {
-        if self.held().contains_key(id) {
-            return;
+    /// The interfaces that belong into a network's bridge; all others are in another one's.
+    fn veths_in(&self, segment: &Segment, live: &[Live]) -> HashSet<String> {
+        let name = &segment.definition.name;
+        let own = |endpoint: &&EndpointInfo| endpoint.network == *name;
+        let found = live.iter().flat_map(|live| &live.attachment.endpoints);
+        let mut veths: HashSet<_> = found.filter(own).map(|e| e.veth.clone()).collect();
+        let held = self.held();
+        let ports = held.values().flat_map(|held| &held.ports);
+        veths.extend(ports.filter(|p| p.network == *name).map(|p| p.veth.clone()));
+        if *name == DEFAULT {
+            veths.extend(self.inner.pool.veths());
         }
-        let port = addresses
-            .zip(attachment.endpoint.as_ref())
-            .and_then(|(addresses, endpoint)| {
-                let lease = addresses.claim(endpoint.address)?;
-                Some(BridgePort {
-                    veth: self.inner.instance.veth(lease.number()),
-                    lease,
-                    gateway: endpoint.gateway,
-                })
-            });
+        veths
+    }
+
+    /// Bridges of networks whose making or removal a crash cut short.
+    async fn remove_lost_bridges(&self) -> Result<()> {
+        let numbers: HashSet<_> = self
+            .all_segments()
+            .iter()
+            .map(|segment| segment.definition.number)
+            .collect();
+        let instance = self.inner.instance.clone();
+        blocking(move || {
+            let failed = || NetworkError::kernel("remove bridges that no network has");
+            let mut routes = Routes::open().map_err(failed())?;
+            for link in routes.links().map_err(failed())? {
+                let number = instance.bridge_number(&link.name);
+                if number.is_some_and(|number| !numbers.contains(&number)) {
+                    routes.delete(&link.name).map_err(failed())?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Holds what an earlier process held; what this process holds already stays.
+    async fn adopt(&self, live: Live) -> Result<()> {
+        if self.held().contains_key(&live.id) {
+            return Ok(());
+        }
+        let mut ports = Vec::new();
+        let mut joined = Vec::new();
+        for endpoint in &live.attachment.endpoints {
+            let Ok(segment) = self.segment(&endpoint.network) else {
+                tracing::error!(
+                    id = live.id,
+                    network = endpoint.network,
+                    "a network is lost"
+                );
+                continue;
+            };
+            joined.push(rejoin(&segment, &live, endpoint)?);
+            let bridge = self.bridge(&segment).await?;
+            ports.extend(self.claim(&bridge, endpoint));
+        }
         let held = Held {
-            attachment: attachment.clone(),
-            hold: port.map_or(Hold::Nothing, Hold::Port),
-            _reservations: rebind(attachment),
+            _reservations: rebind(&live.attachment),
+            attachment: live.attachment,
+            namespace: live.namespace,
+            ports,
+            joined,
         };
-        self.held().insert(id.to_owned(), held);
+        self.held().insert(live.id, held);
+        Ok(())
+    }
+
+    fn claim(&self, bridge: &Bridge, endpoint: &EndpointInfo) -> Option<BridgePort> {
+        let number = self.inner.instance.veth_number(&endpoint.veth)?;
+        Some(BridgePort {
+            network: endpoint.network.clone(),
+            veth: endpoint.veth.clone(),
+            interface: endpoint.interface.clone(),
+            lease: bridge.addresses.claim(endpoint.address)?,
+            gateway: endpoint.gateway,
+            routed: endpoint.routed,
+            _number: self.inner.veths.claim(number)?,
+        })
     }
 
     /// The firewall anew, in one transaction, with every port of every container.
-    async fn restore_ports(&self, bridge: &Bridge) -> Result<()> {
-        let mut published = self.inner.published.lock().await;
-        let mut all = published.clone();
+    async fn restore_ports(&self) -> Result<()> {
+        let mut filter = self.inner.filter.lock().await;
         for held in self.held().values() {
             let ports = ports_of(&held.attachment);
-            let new: Vec<_> = ports.filter(|port| !all.contains(port)).collect();
-            all.extend(new);
+            let new: Vec<_> = ports
+                .filter(|port| !filter.published.contains(port))
+                .collect();
+            filter.published.extend(new);
         }
-        self.install(bridge, all.clone()).await?;
-        *published = all;
-        Ok(())
+        match filter.networks.is_empty() {
+            true => Ok(()),
+            false => self.install(&filter).await,
+        }
     }
 }
 
-fn ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
-    let container = attachment.endpoint.as_ref().map(|e| e.address);
-    attachment.ports.iter().filter_map(move |binding| {
-        Some(Published {
-            binding: *binding,
-            container: container?,
-        })
-    })
+fn rejoin(segment: &Arc<Segment>, live: &Live, endpoint: &EndpointInfo) -> Result<Joined> {
+    let member = Member {
+        title: endpoint.names.first().unwrap_or(&live.id).clone(),
+        endpoint: Some(endpoint.clone()),
+        servers: live.attachment.servers.clone(),
+    };
+    segment.join(&live.id, member)
 }
 
 /// A port that somebody took while nobody held it stays published (the firewall comes first), and is
@@ -140,26 +203,35 @@ fn rebind(attachment: &Attachment) -> Vec<Reservation> {
         .collect()
 }
 
-fn remove_veths(instance: &Instance, keep: impl Fn(u32) -> bool) -> Result<()> {
+fn remove_veths(instance: &Instance, keep: impl Fn(&str, u32) -> bool) -> Result<()> {
     let failed = || NetworkError::kernel("remove interfaces that no container has");
     let mut routes = Routes::open().map_err(failed())?;
     for link in routes.links().map_err(failed())? {
         let number = instance.veth_number(&link.name);
-        if number.is_some_and(|number| !keep(number)) {
+        if number.is_some_and(|number| !keep(&link.name, number)) {
             routes.delete(&link.name).map_err(failed())?;
         }
     }
     Ok(())
 }
 
-/// Puts every interface of ours that is not in the bridge into it.
-fn plug_in(instance: &Instance, bridge: u32) -> Result<()> {
+/// Puts every interface of a network that is in no bridge into its own.
+fn plug_in(instance: &Instance, bridge: &Bridge, veths: &HashSet<String>) -> Result<()> {
     let failed = || NetworkError::kernel("connect containers to the bridge again");
     let mut routes = Routes::open().map_err(failed())?;
-    for link in routes.links().map_err(failed())? {
-        if instance.veth_number(&link.name).is_some() && link.master != bridge {
-            routes.set_master(&link, bridge).map_err(failed())?;
-        }
+    let mut lost = routes.links().map_err(failed())?;
+    lost.retain(|link| {
+        let ours = instance.veth_number(&link.name).is_some() && veths.contains(&link.name);
+        ours && link.master != bridge.index
+    });
+    for link in &lost {
+        routes.set_master(link, bridge).map_err(failed())?;
+    }
+    // A container may have its interface down, so that the bridge never runs.
+    if !lost.is_empty()
+        && let Err(error) = routes.wait_until_running(&bridge.name)
+    {
+        tracing::debug!(%error, bridge = bridge.name, "the bridge does not run yet");
     }
     Ok(())
 }

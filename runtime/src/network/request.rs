@@ -10,18 +10,48 @@ use orlop_proto::runtime as wire;
 use serde::{Deserialize, Serialize};
 
 use super::error::NetworkError;
+use super::resolver::check_name;
 
-/// The networks that there are. A closed set: no name from outside becomes part of a path (K10).
+/// Of one container in one network.
+const ALIASES_MAX: usize = 64;
+
+/// How a container is connected.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkKind {
-    /// A namespace of its own on the instance's bridge.
+    /// A namespace of its own, with an interface in each of its bridge networks.
     #[default]
     Bridge,
     /// A namespace of its own with nothing but a loopback interface.
     None,
     /// The host's own namespace.
     Host,
+    /// The namespace of another container.
+    Container,
+}
+
+/// What a person asks a container's network to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// A bridge network, by name or id.
+    Bridge(String),
+    /// Nothing but a loopback interface.
+    None,
+    /// The host's own.
+    Host,
+    /// That of a container, by name or id.
+    Container(String),
+}
+
+/// That a container is in a network, whenever it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Membership {
+    /// The network's name.
+    pub network: String,
+    /// A static address.
+    pub address: Option<Ipv4Addr>,
+    /// Further names of the container in this network.
+    pub aliases: Vec<String>,
 }
 
 /// A transport protocol whose ports can be published.
@@ -51,32 +81,46 @@ pub struct PortBinding {
 /// What a container asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NetworkRequest {
-    /// Which network.
+    /// How it is connected.
     pub kind: NetworkKind,
-    /// Ports to publish. They mean something on the bridge only: elsewhere none is published (as with
+    /// Ports to publish. They mean something on a bridge only: elsewhere none is published (as with
     /// Docker, which warns of it when the container is created).
     pub ports: Vec<PortBinding>,
+    /// The bridge networks to be in.
+    pub memberships: Vec<Membership>,
+    /// What others in these networks call it; the first is also for people.
+    pub names: Vec<String>,
+    /// Name servers to ask in place of the host's.
+    pub servers: Vec<IpAddr>,
+    /// With [`NetworkKind::Container`]: the id of the container whose namespace to join.
+    pub neighbour: String,
 }
 
 /// What a container got. The caller keeps it in the container's record, and gives it back to
 /// `detach` and `reconcile`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
-    /// Which network.
+    /// How it is connected.
     pub kind: NetworkKind,
     /// The network namespace to start the container in; absent: the host's own. It is good while the
     /// service that answered lives; afterwards the container's processes keep the namespace alive, and
     /// nobody else does, so nothing is left behind when both are gone.
     pub netns: Option<PathBuf>,
-    /// The place on the bridge.
-    pub endpoint: Option<EndpointInfo>,
+    /// The places on bridges, in the order in which they were made.
+    pub endpoints: Vec<EndpointInfo>,
     /// Ports as they are bound.
     pub ports: Vec<PortBinding>,
+    /// Name servers that were asked for.
+    pub servers: Vec<IpAddr>,
 }
 
-/// A container's place on the bridge.
+/// A container's place on a bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndpointInfo {
+    /// The network's name.
+    pub network: String,
+    /// And its id.
+    pub network_id: String,
     /// The container's address.
     pub address: Ipv4Addr,
     /// Bits of the subnet.
@@ -85,44 +129,90 @@ pub struct EndpointInfo {
     pub gateway: Ipv4Addr,
     /// `02:42:ac:12:00:02`.
     pub mac: String,
+    /// The interface in the container: `eth0`.
+    pub interface: String,
+    /// The host's end of the veth pair.
+    pub veth: String,
+    /// The container's way out is through this network.
+    pub routed: bool,
+    /// What others in the network call it.
+    pub names: Vec<String>,
+    /// Those of the names that were asked for in this network.
+    pub aliases: Vec<String>,
 }
 
 // === impl NetworkKind ===
 
 impl NetworkKind {
-    /// All of them, in the order of their names.
-    pub const ALL: [Self; 3] = [Self::Bridge, Self::Host, Self::None];
-
     /// As people write it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bridge => "bridge",
             Self::None => "none",
             Self::Host => "host",
-        }
-    }
-
-    /// Docker's name of what is behind it.
-    pub fn driver(self) -> &'static str {
-        match self {
-            Self::None => "null",
-            other => other.name(),
+            Self::Container => "container",
         }
     }
 }
 
-impl FromStr for NetworkKind {
-    type Err = NetworkError;
-
-    /// An empty name, and Docker's `default`, is the bridge.
-    fn from_str(name: &str) -> Result<Self, NetworkError> {
-        match name {
-            "" | "default" | "bridge" => Ok(Self::Bridge),
-            "none" => Ok(Self::None),
-            "host" => Ok(Self::Host),
-            other => Err(NetworkError::UnknownNetwork(other.to_owned())),
+impl NetworkMode {
+    /// How a container is connected by it.
+    pub fn kind(&self) -> NetworkKind {
+        match self {
+            Self::Bridge(_) => NetworkKind::Bridge,
+            Self::None => NetworkKind::None,
+            Self::Host => NetworkKind::Host,
+            Self::Container(_) => NetworkKind::Container,
         }
     }
+}
+
+impl From<&str> for NetworkMode {
+    /// An empty name, and Docker's `default`, is the bridge.
+    fn from(text: &str) -> Self {
+        match text {
+            "" | "default" => Self::Bridge("bridge".to_owned()),
+            "none" => Self::None,
+            "host" => Self::Host,
+            other => match other.strip_prefix("container:") {
+                Some(container) => Self::Container(container.to_owned()),
+                None => Self::Bridge(other.to_owned()),
+            },
+        }
+    }
+}
+
+// === impl Membership ===
+
+impl TryFrom<&wire::NetworkMembership> for Membership {
+    type Error = NetworkError;
+
+    fn try_from(membership: &wire::NetworkMembership) -> Result<Self, NetworkError> {
+        let address = match membership.address.as_str() {
+            "" => None,
+            text => Some(static_address(text)?),
+        };
+        if membership.aliases.len() > ALIASES_MAX {
+            return Err(NetworkError::TooMany {
+                what: "aliases",
+                most: ALIASES_MAX,
+            });
+        }
+        membership
+            .aliases
+            .iter()
+            .try_for_each(|alias| check_name(alias))?;
+        Ok(Self {
+            network: membership.network.clone(),
+            address,
+            aliases: membership.aliases.clone(),
+        })
+    }
+}
+
+fn static_address(text: &str) -> Result<Ipv4Addr, NetworkError> {
+    let invalid = || NetworkError::InvalidAddress(text.chars().take(64).collect());
+    text.parse().map_err(|_| invalid())
 }
 
 // === impl Protocol ===
@@ -205,16 +295,36 @@ fn host_address(text: &str) -> Result<Ipv4Addr, NetworkError> {
 // === impl Attachment ===
 
 impl Attachment {
-    /// The endpoints as the contract says them.
+    /// The endpoints as the contract says them. Where there is none by nature, the network is still
+    /// told.
     pub fn endpoints(&self) -> Vec<wire::Endpoint> {
-        let endpoint = self.endpoint.as_ref();
-        vec![wire::Endpoint {
-            network: self.kind.name().to_owned(),
-            address: endpoint.map(|e| e.address.to_string()).unwrap_or_default(),
-            prefix_length: endpoint.map(|e| e.prefix.into()).unwrap_or_default(),
-            gateway: endpoint.map(|e| e.gateway.to_string()).unwrap_or_default(),
-            mac: endpoint.map(|e| e.mac.clone()).unwrap_or_default(),
-        }]
+        match self.kind {
+            NetworkKind::Bridge => self.endpoints.iter().map(Into::into).collect(),
+            NetworkKind::Container => Vec::new(),
+            NetworkKind::None | NetworkKind::Host => vec![wire::Endpoint {
+                network: self.kind.name().to_owned(),
+                ..wire::Endpoint::default()
+            }],
+        }
+    }
+
+    /// The endpoint that the container's way out is through.
+    pub(crate) fn routed(&self) -> Option<&EndpointInfo> {
+        self.endpoints.iter().find(|endpoint| endpoint.routed)
+    }
+}
+
+impl From<&EndpointInfo> for wire::Endpoint {
+    fn from(endpoint: &EndpointInfo) -> Self {
+        Self {
+            network: endpoint.network.clone(),
+            address: endpoint.address.to_string(),
+            prefix_length: endpoint.prefix.into(),
+            gateway: endpoint.gateway.to_string(),
+            mac: endpoint.mac.clone(),
+            network_id: endpoint.network_id.clone(),
+            aliases: endpoint.aliases.clone(),
+        }
     }
 }
 
@@ -250,8 +360,19 @@ mod tests {
     }
 
     #[test]
-    fn networks_are_a_closed_set() {
-        assert_eq!("".parse::<NetworkKind>().unwrap(), NetworkKind::Bridge);
-        assert!("../../bin/x".parse::<NetworkKind>().is_err());
+    fn a_static_address_is_one_and_aliases_are_names() {
+        let parse = |address: &str, alias: &str| {
+            Membership::try_from(&wire::NetworkMembership {
+                network: "n".to_owned(),
+                address: address.to_owned(),
+                aliases: vec![alias.to_owned()],
+            })
+        };
+        assert!(parse("10.0.0.9", "db").is_ok());
+        assert!(parse("10.0.0", "db").is_err());
+        assert!(parse("::1", "db").is_err());
+        for alias in ["", "a b", "a\nb"] {
+            assert!(parse("", alias).is_err(), "{alias:?}");
+        }
     }
 }

@@ -110,7 +110,7 @@ fn is_other_option(line: &str) -> bool {
 /// `name:address`; the address may be `host-gateway`.
 pub(crate) fn hosts(
     hostname: &str,
-    endpoint: Option<&EndpointInfo>,
+    endpoints: &[EndpointInfo],
     extra: &[String],
 ) -> Result<String> {
     if extra.len() > EXTRA_HOSTS_MAX {
@@ -121,17 +121,17 @@ pub(crate) fn hosts(
     }
     let mut text = HOSTS.to_owned();
     for entry in extra {
-        let (name, address) = extra_host(entry, endpoint)?;
+        let (name, address) = extra_host(entry, endpoints)?;
         writeln!(text, "{address}\t{name}").ok();
     }
     check_hostname(hostname)?;
-    if let Some(endpoint) = endpoint.filter(|_| !hostname.is_empty()) {
+    for endpoint in endpoints.iter().filter(|_| !hostname.is_empty()) {
         writeln!(text, "{}\t{hostname}", endpoint.address).ok();
     }
     Ok(text)
 }
 
-fn extra_host<'a>(entry: &'a str, endpoint: Option<&EndpointInfo>) -> Result<(&'a str, IpAddr)> {
+fn extra_host<'a>(entry: &'a str, endpoints: &[EndpointInfo]) -> Result<(&'a str, IpAddr)> {
     let invalid = || NetworkError::InvalidExtraHost(entry.to_owned());
     let (name, address) = entry.split_once([':', '=']).ok_or_else(invalid)?;
     if name.is_empty() {
@@ -139,7 +139,8 @@ fn extra_host<'a>(entry: &'a str, endpoint: Option<&EndpointInfo>) -> Result<(&'
     }
     check_hostname(name)?;
     if address == HOST_GATEWAY {
-        let gateway = endpoint.map(|endpoint| IpAddr::V4(endpoint.gateway));
+        let routed = endpoints.iter().find(|endpoint| endpoint.routed);
+        let gateway = routed.map(|endpoint| IpAddr::V4(endpoint.gateway));
         return Ok((
             name,
             gateway.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
@@ -147,6 +148,14 @@ fn extra_host<'a>(entry: &'a str, endpoint: Option<&EndpointInfo>) -> Result<(&'
     }
     let address = address.trim_start_matches('[').trim_end_matches(']');
     Ok((name, address.parse().map_err(|_| invalid())?))
+}
+
+/// A name that others may call a container by.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    match name {
+        "" => Err(NetworkError::InvalidHostname(String::new())),
+        name => check_hostname(name),
+    }
 }
 
 /// An empty name is allowed: it is left out.
@@ -167,6 +176,13 @@ mod tests {
 
     fn endpoint() -> EndpointInfo {
         EndpointInfo {
+            network: "bridge".to_owned(),
+            network_id: String::new(),
+            interface: "eth0".to_owned(),
+            veth: String::new(),
+            routed: true,
+            names: Vec::new(),
+            aliases: Vec::new(),
             address: Ipv4Addr::new(172, 18, 0, 5),
             prefix: 16,
             gateway: Ipv4Addr::new(172, 18, 0, 1),
@@ -212,13 +228,13 @@ mod tests {
 
     #[test]
     fn c9_a_newline_in_an_extra_host_or_a_host_name_is_refused() {
-        let refused = |entry: &str| hosts("h", None, &[entry.to_owned()]).is_err();
+        let refused = |entry: &str| hosts("h", &[], &[entry.to_owned()]).is_err();
         assert!(refused("a:1.2.3.4\n6.6.6.6 bank"));
         assert!(refused("a b:1.2.3.4"));
         assert!(refused("a\nb:1.2.3.4"));
         assert!(refused(":1.2.3.4"));
         assert!(refused("a"));
-        assert!(hosts("h\n6.6.6.6 bank", None, &[]).is_err());
+        assert!(hosts("h\n6.6.6.6 bank", &[], &[]).is_err());
     }
 
     #[test]
@@ -228,7 +244,7 @@ mod tests {
             "gw:host-gateway".to_owned(),
             "six:::1".to_owned(),
         ];
-        let text = hosts("web", Some(&endpoint()), &extra).unwrap();
+        let text = hosts("web", &[endpoint()], &extra).unwrap();
         let lines: Vec<_> = text.lines().skip(6).collect();
         assert_eq!(
             lines,

@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use super::bridge::Bridge;
 use super::netlink::{Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket};
 use super::subnet::Subnet;
 
@@ -28,6 +29,7 @@ const RTMSG_BYTES: usize = 12;
 // linux/if_link.h, if_addr.h, veth.h
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
@@ -44,6 +46,7 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
 const VETH_INFO_PEER: u16 = 1;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -76,6 +79,10 @@ pub(crate) struct Veth<'a> {
     pub(crate) bridge: u32,
     pub(crate) inside: &'a str,
     pub(crate) inside_mac: Mac,
+    /// Does not reach other isolated ports of the bridge.
+    pub(crate) isolated: bool,
+    /// Bytes; absent: the kernel's default.
+    pub(crate) mtu: Option<u32>,
     pub(crate) namespace: BorrowedFd<'a>,
 }
 
@@ -128,10 +135,11 @@ impl Routes {
     }
 
     /// Makes a bridge that is down.
-    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac) -> io::Result<()> {
+    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac, mtu: Option<u32>) -> io::Result<()> {
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
             .fixed(&ifinfo(0, 0, 0))
-            .text(IFLA_IFNAME, name)
+            .text(IFLA_IFNAME, name);
+        let message = with_mtu(message, mtu)
             .attribute(IFLA_ADDRESS, &mac)
             .nest(IFLA_LINKINFO, |m| m.text(IFLA_INFO_KIND, "bridge"));
         self.socket.request(vec![message])
@@ -145,20 +153,20 @@ impl Routes {
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
             .fixed(&ifinfo(0, 0, 0))
             .text(IFLA_IFNAME, veth.host)
-            .ne32(IFLA_MASTER, veth.bridge)
-            .nest(IFLA_LINKINFO, |m| {
-                m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
-                    m.nest(VETH_INFO_PEER, |m| {
-                        m.fixed(&ifinfo(0, 0, 0))
-                            .text(IFLA_IFNAME, veth.inside)
-                            .attribute(IFLA_ADDRESS, &veth.inside_mac)
-                            .ne32(IFLA_NET_NS_FD, namespace)
-                    })
+            .ne32(IFLA_MASTER, veth.bridge);
+        let message = with_mtu(message, veth.mtu).nest(IFLA_LINKINFO, |m| {
+            m.text(IFLA_INFO_KIND, "veth").nest(IFLA_INFO_DATA, |m| {
+                m.nest(VETH_INFO_PEER, |m| {
+                    with_mtu(m.fixed(&ifinfo(0, 0, 0)), veth.mtu)
+                        .text(IFLA_IFNAME, veth.inside)
+                        .attribute(IFLA_ADDRESS, &veth.inside_mac)
+                        .ne32(IFLA_NET_NS_FD, namespace)
                 })
-            });
+            })
+        });
         let mut messages = vec![message];
         if veth.bridge != 0 {
-            messages.push(hairpin(veth.host));
+            messages.push(bridge_port(veth.host, veth.isolated));
         }
         if Path::new(IPV6).exists() {
             messages.push(without_ipv6(veth.host));
@@ -174,11 +182,12 @@ impl Routes {
     }
 
     /// Makes an interface a port of a bridge, as [`Routes::add_veth`] does.
-    pub(crate) fn set_master(&mut self, link: &Link, bridge: u32) -> io::Result<()> {
+    pub(crate) fn set_master(&mut self, link: &Link, bridge: &Bridge) -> io::Result<()> {
         let message = Message::new(RTM_NEWLINK, NLM_F_ACK)
             .fixed(&ifinfo(link.index, IFF_UP, IFF_UP))
-            .ne32(IFLA_MASTER, bridge);
-        self.socket.request(vec![message, hairpin(&link.name)])
+            .ne32(IFLA_MASTER, bridge.index);
+        let port = bridge_port(&link.name, !bridge.between);
+        self.socket.request(vec![message, port])
     }
 
     /// Removes an interface by name; one that is not there is no error. Of a veth pair both ends go.
@@ -297,8 +306,15 @@ fn ifinfo(index: u32, flags: u32, change: u32) -> [u8; IFINFOMSG_BYTES] {
     bytes
 }
 
-/// A port of a bridge may send what it received.
-fn hairpin(port: &str) -> Message {
+fn with_mtu(message: Message, mtu: Option<u32>) -> Message {
+    match mtu {
+        Some(mtu) => message.ne32(IFLA_MTU, mtu),
+        None => message,
+    }
+}
+
+/// A port of a bridge may send what it received; an isolated one reaches no other isolated one.
+fn bridge_port(port: &str, isolated: bool) -> Message {
     Message::new(RTM_NEWLINK, NLM_F_ACK)
         .fixed(&ifinfo(0, 0, 0))
         .text(IFLA_IFNAME, port)
@@ -306,6 +322,7 @@ fn hairpin(port: &str) -> Message {
             m.text(IFLA_INFO_SLAVE_KIND, "bridge")
                 .nest(IFLA_INFO_SLAVE_DATA, |m| {
                     m.attribute(IFLA_BRPORT_MODE, &[1])
+                        .attribute(IFLA_BRPORT_ISOLATED, &[u8::from(isolated)])
                 })
         })
 }

@@ -1,4 +1,4 @@
-//! IPv4 subnets, and the pool that an instance's bridge takes one from.
+//! IPv4 subnets, and the pool that an instance's networks take theirs from.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Bits of a bridge's subnet: room for 65,533 containers.
+/// Bits of a network's subnet, unless its user says otherwise: room for 65,533 containers.
 const PREFIX: u8 = 16;
 /// 172.18 to 172.31; 172.17 is left to a Docker on the same host.
 const POOL_172: std::ops::RangeInclusive<u8> = 18..=31;
@@ -21,6 +21,12 @@ pub(crate) struct Subnet {
 }
 
 impl Subnet {
+    /// Addresses of a host that only it can use.
+    pub(crate) const LOOPBACK: Self = Self {
+        network: Ipv4Addr::new(127, 0, 0, 0),
+        prefix: 8,
+    };
+
     /// The subnet that an address is in; `None` for more than 32 bits.
     pub(crate) fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
         (prefix <= 32).then(|| Self {

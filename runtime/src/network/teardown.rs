@@ -1,12 +1,13 @@
 //! Taking namespaces apart, off everyone's way: the kernel spends milliseconds on each, holding the
 //! lock that new interfaces need, so one thread does it, for all that wait at once.
 
+use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use tokio::sync::oneshot;
 
 use super::error::{NetworkError, Result};
-use super::namespace::{BridgePort, Namespace};
+use super::namespace::BridgePort;
 use super::route::Routes;
 
 /// The thread that takes namespaces apart; it ends with this.
@@ -16,9 +17,8 @@ pub(crate) struct Teardown {
 }
 
 enum Job {
-    Namespace(Namespace),
-    /// The namespace is another process's; only its place on the bridge is ours.
-    Port(BridgePort),
+    /// Places on bridges, and the namespace that they are of, if this process has it.
+    Places(Vec<BridgePort>, Option<OwnedFd>),
     /// Everything before this is done.
     Reached(oneshot::Sender<()>),
 }
@@ -34,14 +34,9 @@ impl Teardown {
         Ok(Self { queue })
     }
 
-    /// Takes a namespace apart, some time.
-    pub(crate) fn namespace(&self, namespace: Namespace) {
-        self.push(Job::Namespace(namespace));
-    }
-
-    /// Removes a place on the bridge, some time.
-    pub(crate) fn port(&self, port: BridgePort) {
-        self.push(Job::Port(port));
+    /// Removes places on bridges, then lets go of their namespace, some time.
+    pub(crate) fn places(&self, ports: Vec<BridgePort>, namespace: Option<OwnedFd>) {
+        self.push(Job::Places(ports, namespace));
     }
 
     /// Waits until all that was handed over before is gone.
@@ -65,17 +60,18 @@ impl Teardown {
 fn work(jobs: &Receiver<Job>, group: u32) {
     while let Ok(first) = jobs.recv() {
         let mut reached = Vec::new();
-        let mut namespaces = Vec::new();
         let mut ports = Vec::new();
+        let mut namespaces = Vec::new();
         for job in std::iter::once(first).chain(jobs.try_iter()) {
             match job {
-                Job::Namespace(namespace) => namespaces.push(namespace),
-                Job::Port(port) => ports.push(port),
+                Job::Places(places, namespace) => {
+                    ports.extend(places);
+                    namespaces.extend(namespace);
+                }
                 Job::Reached(done) => reached.push(done),
             }
         }
-        let inside = namespaces.iter().filter_map(|n| n.port.as_ref());
-        unplug(inside.chain(&ports), group);
+        unplug(&ports, group);
         drop((namespaces, ports));
         for done in reached {
             // Who asked may have stopped waiting.
@@ -86,8 +82,8 @@ fn work(jobs: &Receiver<Job>, group: u32) {
 
 /// The interfaces go before their addresses are free again: a process that keeps a namespace alive
 /// must not answer for an address that somebody else gets.
-fn unplug<'a>(ports: impl Iterator<Item = &'a BridgePort>, group: u32) {
-    let names: Vec<_> = ports.map(|port| port.veth.as_str()).collect();
+fn unplug(ports: &[BridgePort], group: u32) {
+    let names: Vec<_> = ports.iter().map(|port| port.veth.as_str()).collect();
     if names.is_empty() {
         return;
     }

@@ -5,3 +5,4 @@ mod attach;
 mod publish;
 mod reconcile;
 mod support;
+mod user;

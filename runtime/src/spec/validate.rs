@@ -9,7 +9,7 @@ use orlop_proto::runtime::{CreateRequest, Mount, MountKind, RestartPolicy, Secur
 use super::{devices, namespaces, sysctls, ulimits};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::network::{NetworkKind, PortBinding};
+use crate::network::{Membership, NetworkMode, PortBinding};
 
 /// One component of a DNS name, and what `sethostname` takes.
 const HOSTNAME_MAX: usize = 64;
@@ -21,6 +21,7 @@ const STRING_MAX: usize = 128 * 1024;
 const STRINGS_MAX: usize = 2 * 1024 * 1024;
 const LABELS_MAX: usize = 1024;
 const MOUNTS_MAX: usize = 256;
+const NETWORKS_MAX: usize = 64;
 const PORTS_MAX: usize = 4096;
 const GROUPS_MAX: usize = 1024;
 /// Files of `/proc` that a user may cover (lxcfs does): they only inform (runc's list).
@@ -72,7 +73,25 @@ pub fn request(request: &CreateRequest) -> Result<()> {
         &request.restart.clone().unwrap_or_default(),
         request.auto_remove,
     )?;
-    request.network.parse::<NetworkKind>()?;
+    network(request)
+}
+
+/// Names of networks are judged where networks are known.
+fn network(request: &CreateRequest) -> Result<()> {
+    count("network", request.memberships.len(), NETWORKS_MAX)?;
+    for membership in &request.memberships {
+        Membership::try_from(membership)?;
+    }
+    let own_namespace = |what: &'static str, given: bool| match given {
+        true => Err(Error::invalid(what, "the network's container has its own")),
+        false => Ok(()),
+    };
+    if let NetworkMode::Container(_) = NetworkMode::from(request.network.as_str()) {
+        own_namespace("hostname", !request.hostname.is_empty())?;
+        own_namespace("dns", !request.dns.is_empty())?;
+        own_namespace("extra host", !request.extra_hosts.is_empty())?;
+        own_namespace("port", !request.ports.is_empty() || request.publish_all)?;
+    }
     Ok(())
 }
 

@@ -119,12 +119,3 @@ async fn too_much_memory_is_told_as_such() {
     );
     assert!(service.state(&id).await.oom_killed);
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_not_built_says_so() {
-    let service = Service::start().await;
-    let top = service.containers().top(wire::TopRequest::default()).await;
-    let failure = Failure::from(top.unwrap_err());
-    assert_eq!(failure.kind, orlop_proto::error::Kind::Unimplemented);
-    assert!(failure.message.contains("Containers.Top"));
-}

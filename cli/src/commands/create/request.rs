@@ -1,12 +1,14 @@
 //! From options to the request.
 
 use orlop_proto::runtime::create_request::Root;
-use orlop_proto::runtime::{CreateRequest, Mount, PortBinding, Process, Resources, Security};
+use orlop_proto::runtime::{
+    CreateRequest, Mount, NetworkMembership, PortBinding, Process, Resources, Security,
+};
 
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{device, env, mount, pair, port, quantity, security};
+use crate::values::{device, env, mount, network, pair, port, quantity, security};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -24,6 +26,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         .entrypoint
         .clone()
         .filter(|program| !program.is_empty());
+    let (network, memberships) = networks(args)?;
     Ok(CreateRequest {
         name: args.name.clone().unwrap_or_default(),
         root: Some(Root::Image(image.clone())),
@@ -37,7 +40,8 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         hostname: args.hostname.clone().unwrap_or_default(),
         resources: Some(resources(args)?),
         mounts: mounts(args)?,
-        network: args.network.clone().unwrap_or_default(),
+        network,
+        memberships,
         ports: ports(args)?,
         labels: args.label.iter().map(|label| pair(label)).collect(),
         stop_signal: args.stop_signal.clone().unwrap_or_default(),
@@ -97,6 +101,28 @@ fn mounts(args: &ContainerOptions) -> Result<Vec<Mount>, CliError> {
     let mounts = args.mount.iter().map(|text| mount::mount(text));
     let tmpfs = args.tmpfs.iter().map(|text| mount::tmpfs(text));
     volumes.chain(mounts).chain(tmpfs).collect()
+}
+
+/// The main network, and what is asked of it and of others.
+fn networks(args: &ContainerOptions) -> Result<(String, Vec<NetworkMembership>), CliError> {
+    let parsed: Result<Vec<_>, _> = args
+        .network
+        .iter()
+        .map(|text| network::parse(text))
+        .collect();
+    let mut memberships = parsed?;
+    if memberships.is_empty() {
+        memberships.push(NetworkMembership::default());
+    }
+    let main = memberships[0].network.clone();
+    if let Some(address) = &args.ip {
+        memberships[0].address.clone_from(address);
+    }
+    memberships[0]
+        .aliases
+        .extend(args.network_alias.iter().cloned());
+    let plain = memberships.len() == 1 && network::is_plain(&memberships[0]);
+    Ok((main, if plain { Vec::new() } else { memberships }))
 }
 
 fn ports(args: &ContainerOptions) -> Result<Vec<PortBinding>, CliError> {

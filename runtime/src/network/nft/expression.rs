@@ -1,8 +1,6 @@
 //! The expressions that our rules are made of. An expression reads or writes registers; one that does
 //! not match ends its rule.
 
-use std::net::Ipv4Addr;
-
 use crate::network::netlink::Message;
 use crate::network::subnet::Subnet;
 
@@ -92,6 +90,8 @@ const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 /// `IPS_DST_NAT`.
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const RTN_LOCAL: u32 = 2;
+/// 127.0.0.0/8.
+pub(crate) const LOOPBACK: Subnet = Subnet::LOOPBACK;
 
 /// Expressions of a rule's condition: the packet came in by this interface.
 pub(crate) fn input_is<'a>(name: &str) -> Vec<Expression<'a>> {
@@ -117,6 +117,15 @@ pub(crate) fn address_in<'a>(field: Field, subnet: Subnet) -> Vec<Expression<'a>
         Expression::Payload(field, Register::R0),
         Expression::Mask(Register::R0, subnet.mask().octets()),
         Expression::Equal(Register::R0, subnet.network().octets().to_vec()),
+    ]
+}
+
+/// An address of the packet is elsewhere.
+pub(crate) fn address_not_in<'a>(field: Field, subnet: Subnet) -> Vec<Expression<'a>> {
+    vec![
+        Expression::Payload(field, Register::R0),
+        Expression::Mask(Register::R0, subnet.mask().octets()),
+        Expression::NotEqual(Register::R0, subnet.network().octets().to_vec()),
     ]
 }
 
@@ -160,11 +169,6 @@ pub(crate) fn concatenation(fields: &[&[u8]]) -> Vec<u8> {
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
     bytes
-}
-
-/// The loopback network.
-pub(crate) fn loopback() -> Option<Subnet> {
-    Subnet::new(Ipv4Addr::LOCALHOST, 8)
 }
 
 impl Expression<'_> {

@@ -26,7 +26,7 @@ fn a_container_gets_an_interface_an_address_and_a_route() {
         let root = tempfile::tempdir().unwrap();
         let network = instance(root.path());
         let attachment = network.attach("a", &bridge()).await.unwrap();
-        let endpoint = attachment.endpoint.clone().unwrap();
+        let endpoint = attachment.endpoints[0].clone();
         assert_eq!(endpoint.prefix, 16);
         let place = Place::of(&attachment);
         let routes = place.run(|| fs::read_to_string("/proc/thread-self/net/route").unwrap());
@@ -53,7 +53,7 @@ fn containers_reach_each_other_and_the_outside_with_the_hosts_address() {
         let b = network.attach("b", &bridge()).await.unwrap();
         let _in_b = Place::of(&b).serve(80, "b");
         let _outside = outside.serve(80, "outside");
-        let address = |x: &crate::network::Attachment| x.endpoint.as_ref().unwrap().address;
+        let address = |x: &crate::network::Attachment| x.endpoints.first().unwrap().address;
         let from_a = Place::of(&a);
         assert_eq!(
             from_a.ask(address(&b), 80).unwrap(),
@@ -80,11 +80,7 @@ fn k1_k8_no_router_is_believed_and_no_ipv6_address_is_there() {
         };
         let place = Place::of(&attachment);
         assert_eq!(place.run(|| setting("eth0/accept_ra")), "0");
-        let interface = network
-            .inspect(NetworkKind::Bridge)
-            .await
-            .unwrap()
-            .interface;
+        let interface = network.inspect("bridge").unwrap().interface;
         assert_eq!(setting(&format!("{interface}/accept_ra")), "0");
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert!(
@@ -124,7 +120,7 @@ fn a_shutdown_leaves_running_containers_what_they_have() {
         let root = tempfile::tempdir().unwrap();
         let network = instance(root.path());
         let attachment = network.attach("a", &bridge()).await.unwrap();
-        let gateway = attachment.endpoint.as_ref().unwrap().gateway;
+        let gateway = attachment.endpoints.first().unwrap().gateway;
         let _server = Place::here().serve(4000, "host");
         network.release_pool().await.unwrap();
         assert!(Place::of(&attachment).ask(gateway, 4000).is_ok());
@@ -142,6 +138,7 @@ fn none_has_a_loopback_interface_only_and_host_has_no_namespace() {
         let request = |kind| NetworkRequest {
             kind,
             ports: vec![port(Ipv4Addr::UNSPECIFIED, 0, 80)],
+            ..NetworkRequest::default()
         };
         let none = network
             .attach("n", &request(NetworkKind::None))
@@ -189,7 +186,7 @@ fn two_hundred_containers_at_once_have_an_address_each_and_leave_nothing() {
         }
         let addresses: HashSet<_> = attached
             .iter()
-            .map(|(_, a)| a.endpoint.as_ref().unwrap().address)
+            .map(|(_, a)| a.endpoints.first().unwrap().address)
             .collect();
         assert_eq!(addresses.len(), 200);
         let (_, last) = attached.last().unwrap();
@@ -215,8 +212,8 @@ fn two_instances_have_different_subnets_and_do_not_meet() {
         let (bridge_a, bridge_b) = (bridge(), bridge());
         let (a, b) = tokio::join!(first.attach("x", &bridge_a), second.attach("x", &bridge_b));
         let (a, b) = (a.unwrap(), b.unwrap());
-        let to_b = b.endpoint.as_ref().unwrap();
-        assert_ne!(a.endpoint.as_ref().unwrap().gateway, to_b.gateway);
+        let to_b = b.endpoints.first().unwrap();
+        assert_ne!(a.endpoints.first().unwrap().gateway, to_b.gateway);
         let _server = Place::of(&b).serve(80, "b");
         assert!(Place::here().ask(to_b.address, 80).is_ok());
         assert!(Place::of(&a).ask(to_b.address, 80).is_err());
@@ -243,7 +240,7 @@ fn k11_a_port_of_another_instance_is_refused_and_nothing_is_left_of_the_attempt(
             matches!(refused, NetworkError::PortInUse { address, .. } if address.port() == taken)
         );
         let state = kernel_state();
-        let other = second.inspect(NetworkKind::Bridge).await.unwrap().interface;
+        let other = second.inspect("bridge").unwrap().interface;
         assert!(!state.contains(&other), "{state:?}");
         first.detach("a", &a).await.unwrap();
         let b = second.attach("b", &request(taken)).await.unwrap();

@@ -21,11 +21,11 @@ async fn published(network: &Network, id: &str, ports: Vec<PortBinding>) -> Atta
 }
 
 fn address(attachment: &Attachment) -> Ipv4Addr {
-    attachment.endpoint.as_ref().unwrap().address
+    attachment.endpoints.first().unwrap().address
 }
 
 fn gateway(attachment: &Attachment) -> Ipv4Addr {
-    attachment.endpoint.as_ref().unwrap().gateway
+    attachment.endpoints.first().unwrap().gateway
 }
 
 #[test]

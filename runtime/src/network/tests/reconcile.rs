@@ -7,7 +7,7 @@ use super::support::{
 };
 use crate::network::firewall::Firewall;
 use crate::network::route::Routes;
-use crate::network::{Attachment, Network, NetworkKind, NetworkRequest};
+use crate::network::{Attachment, Live, Network, NetworkRequest};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
@@ -19,12 +19,17 @@ async fn web(network: &Network, id: &str) -> Attachment {
     network.attach(id, &request).await.unwrap()
 }
 
-async fn interface(network: &Network) -> String {
-    network
-        .inspect(NetworkKind::Bridge)
-        .await
-        .unwrap()
-        .interface
+fn interface(network: &Network) -> String {
+    network.inspect("bridge").unwrap().interface
+}
+
+/// As the service finds a container that runs.
+fn live(id: &str, attachment: &Attachment) -> Live {
+    Live {
+        id: id.to_owned(),
+        attachment: attachment.clone(),
+        namespace: None,
+    }
 }
 
 #[test]
@@ -46,7 +51,7 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
             "the port closed when the service died"
         );
         second
-            .reconcile(&[("running".to_owned(), running.clone())])
+            .reconcile(vec![live("running", &running)])
             .await
             .unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_ok());
@@ -61,7 +66,7 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
         };
         assert!(second.attach("b", &same_port).await.is_err());
         let new = web(&second, "new").await;
-        assert_ne!(new.endpoint, running.endpoint);
+        assert_ne!(new.endpoints, running.endpoints);
         for (id, attachment) in [("running", &running), ("new", &new)] {
             second.detach(id, attachment).await.unwrap();
         }
@@ -80,7 +85,7 @@ fn a_start_without_containers_removes_everything_of_an_earlier_life() {
         let pinned = in_a_life_before(root.path(), async |first| {
             Place::of(&web(&first, "a").await)
         });
-        instance(root.path()).reconcile(&[]).await.unwrap();
+        instance(root.path()).reconcile(Vec::new()).await.unwrap();
         wait_for_kernel_state(&before).await;
         drop(pinned);
     });
@@ -94,17 +99,13 @@ fn k4_a_flushed_firewall_is_restored_with_its_ports() {
         let a = web(&network, "a").await;
         let _server = Place::of(&a).serve(80, "a");
         let at = a.ports[0].host_port;
-        let bridge = interface(&network).await;
+        let bridge = interface(&network);
         let firewall = Firewall {
             table: bridge.replace("orl-", "orlop-"),
-            bridge,
         };
         firewall.remove().unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_err());
-        network
-            .reconcile(&[("a".to_owned(), a.clone())])
-            .await
-            .unwrap();
+        network.reconcile(vec![live("a", &a)]).await.unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_ok());
         firewall.remove().unwrap();
         let b = web(&network, "b").await;
@@ -123,16 +124,13 @@ fn a_deleted_bridge_is_made_anew_and_containers_are_connected_again() {
         let a = web(&network, "a").await;
         let _server = Place::of(&a).serve(80, "a");
         let at = a.ports[0].host_port;
-        let bridge = interface(&network).await;
+        let bridge = interface(&network);
         Routes::open().unwrap().delete(&bridge).unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_err());
-        network
-            .reconcile(&[("a".to_owned(), a.clone())])
-            .await
-            .unwrap();
+        network.reconcile(vec![live("a", &a)]).await.unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_ok());
         let b = web(&network, "b").await;
-        assert_ne!(a.endpoint, b.endpoint);
+        assert_ne!(a.endpoints, b.endpoints);
         network.release_pool().await.unwrap();
     });
 }

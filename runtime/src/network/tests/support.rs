@@ -52,6 +52,11 @@ impl Place {
         )
     }
 
+    /// The namespace itself.
+    pub(super) fn handle(&self) -> OwnedFd {
+        self.0.try_clone().unwrap()
+    }
+
     /// Does something in it.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         std::thread::scope(|scope| {
@@ -79,6 +84,8 @@ impl Place {
             bridge: 0,
             inside: "eth0",
             inside_mac: [2, 0, 0, 0, 1, net],
+            isolated: false,
+            mtu: None,
             namespace: place.0.as_fd(),
         })
         .unwrap();

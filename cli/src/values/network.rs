@@ -1,0 +1,48 @@
+//! `--network`.
+
+use orlop_proto::runtime::NetworkMembership;
+
+use super::invalid;
+use crate::error::CliError;
+
+/// A network's name, or `name=NETWORK,ip=ADDRESS,alias=NAME`.
+pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
+    let mut membership = NetworkMembership::default();
+    if !text.contains('=') {
+        text.clone_into(&mut membership.network);
+        return Ok(membership);
+    }
+    for part in text.split(',') {
+        let fail = || invalid("--network", text, format!("{part:?} means nothing in it"));
+        let (key, value) = part.split_once('=').ok_or_else(fail)?;
+        match key {
+            "name" => value.clone_into(&mut membership.network),
+            "ip" => value.clone_into(&mut membership.address),
+            "alias" => membership.aliases.push(value.to_owned()),
+            _ => return Err(fail()),
+        }
+    }
+    Ok(membership)
+}
+
+/// Whether nothing is asked but the network.
+pub(crate) fn is_plain(membership: &NetworkMembership) -> bool {
+    membership.address.is_empty() && membership.aliases.is_empty()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_alone_or_with_what_is_asked_of_it() {
+        assert_eq!(parse("front").unwrap().network, "front");
+        assert_eq!(parse("container:web").unwrap().network, "container:web");
+        let long = parse("name=front,ip=10.0.0.9,alias=a,alias=b").unwrap();
+        assert_eq!((&*long.network, &*long.address), ("front", "10.0.0.9"));
+        assert_eq!(long.aliases, ["a", "b"]);
+        for unknown in ["name=front,gw-priority=1", "name=front,ip", "driver-opt=x"] {
+            assert!(parse(unknown).is_err(), "{unknown}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! What a network is, as its user said it: a small file each, `ROOT/runtime/networks/NAME.json`. The files
+//! are the truth; what the kernel has of a network is made from them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use orlop_proto::runtime as wire;
+use serde::{Deserialize, Serialize};
+
+use super::error::{NetworkError, Result};
+use super::subnet::Subnet;
+use crate::containers::names;
+use crate::files::{self, Durability};
+
+/// The network of containers that ask for none.
+pub(crate) const DEFAULT: &str = "bridge";
+/// Names that cannot be given to a network.
+const RESERVED: [&str; 4] = [DEFAULT, "default", "host", "none"];
+const LABELS_MAX: usize = 1024;
+/// Bits of a user's subnet: Linux takes none with fewer, and two containers need room.
+const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
+/// IPv4 needs 68; the rest is what a jumbo frame has.
+const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+
+const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
+const BETWEEN: &str = "com.docker.network.bridge.enable_icc";
+const MTU: &str = "com.docker.network.driver.mtu";
+
+/// One bridge network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Definition {
+    /// 64 hexadecimal digits.
+    pub(crate) id: String,
+    /// Unique.
+    pub(crate) name: String,
+    /// In the name of its bridge; 0 for the network that always exists.
+    pub(crate) number: u32,
+    pub(crate) created: Timestamp,
+    /// Absent: chosen when the bridge is made, and kept elsewhere.
+    pub(crate) subnet: Option<Subnet>,
+    /// Absent: the first address of the subnet.
+    pub(crate) gateway: Option<Ipv4Addr>,
+    /// Where addresses are taken from; absent: all of the subnet.
+    pub(crate) ip_range: Option<Subnet>,
+    /// No way out.
+    pub(crate) internal: bool,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) options: BTreeMap<String, String>,
+}
+
+/// What the options mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Options {
+    /// What leaves has the host's address.
+    pub(crate) masquerade: bool,
+    /// Containers of the network reach each other.
+    pub(crate) between: bool,
+    /// Bytes; absent: the kernel's default.
+    pub(crate) mtu: Option<u32>,
+}
+
+impl Definition {
+    /// The network that always exists.
+    pub(crate) fn of_everyone(id: String) -> Self {
+        Self {
+            id,
+            name: DEFAULT.to_owned(),
+            number: 0,
+            created: Timestamp::UNIX_EPOCH,
+            subnet: None,
+            gateway: None,
+            ip_range: None,
+            internal: false,
+            labels: BTreeMap::new(),
+            options: BTreeMap::new(),
+        }
+    }
+
+    /// What was asked for, judged. Its number, and its subnet if none was asked for, are still to be
+    /// found.
+    pub(crate) fn parse(request: wire::CreateNetworkRequest) -> Result<Self> {
+        names::check("network name", &request.name, 1)
+            .map_err(|error| NetworkError::Invalid(error.to_string()))?;
+        if RESERVED.contains(&request.name.as_str()) {
+            return Err(NetworkError::ReservedName(request.name));
+        }
+        // A closed set (K10).
+        if !matches!(request.driver.as_str(), "" | "bridge") {
+            return Err(NetworkError::UnknownDriver(request.driver));
+        }
+        if request.labels.len() > LABELS_MAX {
+            return Err(NetworkError::TooMany {
+                what: "labels",
+                most: LABELS_MAX,
+            });
+        }
+        let definition = Self {
+            id: names::new_id().map_err(|error| NetworkError::Invalid(error.to_string()))?,
+            name: request.name,
+            number: 0,
+            created: Timestamp::now(),
+            subnet: optional("subnet", &request.subnet)?,
+            gateway: optional("gateway", &request.gateway)?,
+            ip_range: optional("ip-range", &request.ip_range)?,
+            internal: request.internal,
+            labels: request.labels.into_iter().collect(),
+            options: request.options.into_iter().collect(),
+        };
+        definition.options()?;
+        definition.check_addresses()?;
+        Ok(definition)
+    }
+
+    fn check_addresses(&self) -> Result<()> {
+        let Some(subnet) = self.subnet else {
+            return match (self.gateway, self.ip_range) {
+                (None, None) => Ok(()),
+                _ => Err(invalid("a gateway or an ip-range needs a subnet")),
+            };
+        };
+        let first = subnet.network();
+        let usable = !first.is_loopback() && !first.is_multicast() && first.octets()[0] != 0;
+        if !PREFIXES.contains(&subnet.prefix()) || !usable {
+            return Err(invalid(format!(
+                "{subnet} is no subnet for containers: give a unicast one of 8 to 30 bits"
+            )));
+        }
+        let gateway = self.gateway_in(subnet);
+        if subnet.number(gateway).is_none_or(|number| number == 0) || gateway == subnet.broadcast()
+        {
+            return Err(invalid(format!("gateway {gateway} is not in {subnet}")));
+        }
+        let inside = |range: Subnet| {
+            range.prefix() >= subnet.prefix() && subnet.number(range.network()).is_some()
+        };
+        match self.ip_range {
+            Some(range) if !inside(range) => {
+                Err(invalid(format!("ip-range {range} is not in {subnet}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bridge's address in its subnet.
+    pub(crate) fn gateway_in(&self, subnet: Subnet) -> Ipv4Addr {
+        self.gateway.unwrap_or_else(|| subnet.host(1))
+    }
+
+    /// What the options mean; those that nobody knows are refused.
+    pub(crate) fn options(&self) -> Result<Options> {
+        let mut options = Options {
+            masquerade: true,
+            between: true,
+            mtu: None,
+        };
+        for (name, value) in &self.options {
+            let bad = || invalid(format!("option {name} cannot be {value:?}"));
+            match name.as_str() {
+                MASQUERADE => options.masquerade = value.parse().map_err(|_| bad())?,
+                BETWEEN => options.between = value.parse().map_err(|_| bad())?,
+                MTU => {
+                    let mtu = value.parse().ok().filter(|mtu| MTUS.contains(mtu));
+                    options.mtu = Some(mtu.ok_or_else(bad)?);
+                }
+                _ => return Err(NetworkError::UnknownOption(name.clone())),
+            }
+        }
+        Ok(options)
+    }
+
+    /// Keeps it, also over a loss of power.
+    pub(crate) fn save(&self, state: &Path) -> Result<()> {
+        let path = path(state, &self.name);
+        let json = serde_json::to_vec(self).unwrap_or_default();
+        files::make_directory(state, 0o700)
+            .and_then(|()| files::replace(&path, &json, Durability::Power))
+            .map_err(NetworkError::file(path))
+    }
+
+    /// Forgets it, also over a loss of power.
+    pub(crate) fn remove(&self, state: &Path) -> Result<()> {
+        let path = path(state, &self.name);
+        files::remove_file(&path)
+            .and_then(|()| files::sync_directory(state))
+            .map_err(NetworkError::file(path))
+    }
+}
+
+/// Every definition. One that cannot be read is told and left for a person to look at.
+pub(crate) fn load(state: &Path) -> Result<Vec<Definition>> {
+    let entries = match fs::read_dir(state) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(NetworkError::file(state))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(NetworkError::file(state))?.path();
+        let named = path.file_stem().and_then(|stem| stem.to_str());
+        let is_json = path
+            .extension()
+            .is_some_and(|extension| extension == "json");
+        if !is_json || named.is_none_or(|name| RESERVED.contains(&name)) {
+            continue;
+        }
+        let read = fs::read(&path).map_err(NetworkError::file(&path))?;
+        match serde_json::from_slice::<Definition>(&read) {
+            Ok(definition) if named == Some(&definition.name) => found.push(definition),
+            _ => tracing::error!(path = %path.display(), "unreadable definition of a network"),
+        }
+    }
+    Ok(found)
+}
+
+fn path(state: &Path, name: &str) -> PathBuf {
+    state.join(format!("{name}.json"))
+}
+
+/// An empty text is none.
+fn optional<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let shown: String = text.chars().take(64).collect();
+    let parsed = text.parse().map(Some);
+    parsed.map_err(|_| invalid(format!("{shown:?} is no {what}")))
+}
+
+fn invalid(problem: impl Into<String>) -> NetworkError {
+    NetworkError::Invalid(problem.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(subnet: &str, gateway: &str, range: &str) -> wire::CreateNetworkRequest {
+        wire::CreateNetworkRequest {
+            name: "front".to_owned(),
+            subnet: subnet.to_owned(),
+            gateway: gateway.to_owned(),
+            ip_range: range.to_owned(),
+            ..Default::default()
+        }
+    }
+
+    fn refused(request: wire::CreateNetworkRequest) -> String {
+        Definition::parse(request).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn addresses_fit_into_one_another_or_are_refused_by_name() {
+        assert!(Definition::parse(request("10.5.0.0/24", "10.5.0.9", "10.5.0.128/25")).is_ok());
+        assert!(refused(request("10.5.0.0/24", "10.6.0.1", "")).contains("10.6.0.1"));
+        assert!(refused(request("10.5.0.0/24", "10.5.0.255", "")).contains("10.5.0.255"));
+        assert!(refused(request("10.5.0.0/24", "", "10.5.0.0/23")).contains("10.5.0.0/23"));
+        assert!(refused(request("", "10.5.0.1", "")).contains("needs a subnet"));
+        for subnet in [
+            "10.0.0.0/31",
+            "10.0.0.0/7",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "x",
+        ] {
+            assert!(refused(request(subnet, "", "")).contains(subnet));
+        }
+    }
+
+    #[test]
+    fn k10_names_and_drivers_lead_nowhere_else() {
+        for name in ["", "..", "a/b", "host", "bridge", "default", "../../bin/x"] {
+            refused(wire::CreateNetworkRequest {
+                name: name.to_owned(),
+                ..Default::default()
+            });
+        }
+        for driver in ["macvlan", "../../bin/x"] {
+            let message = refused(wire::CreateNetworkRequest {
+                driver: driver.to_owned(),
+                ..request("", "", "")
+            });
+            assert!(message.contains(driver), "{message}");
+        }
+    }
+
+    #[test]
+    fn options_are_known_and_have_a_meaning() {
+        let with = |name: &str, value: &str| wire::CreateNetworkRequest {
+            options: [(name.to_owned(), value.to_owned())].into(),
+            ..request("", "", "")
+        };
+        let mtu = Definition::parse(with(MTU, "1400")).unwrap().options();
+        assert_eq!(mtu.unwrap().mtu, Some(1400));
+        assert!(refused(with(MTU, "12")).contains("12"));
+        assert!(refused(with(MASQUERADE, "maybe")).contains("maybe"));
+        assert!(refused(with("encrypted", "true")).contains("encrypted"));
+    }
+
+    #[test]
+    fn definitions_are_found_again_and_others_files_are_not_theirs() {
+        let state = tempfile::tempdir().unwrap();
+        let made = Definition::parse(request("10.5.0.0/24", "", "")).unwrap();
+        made.save(state.path()).unwrap();
+        fs::write(state.path().join("bridge.json"), b"{}").unwrap();
+        fs::write(state.path().join("damaged.json"), b"{").unwrap();
+        assert_eq!(load(state.path()).unwrap(), std::slice::from_ref(&made));
+        made.remove(state.path()).unwrap();
+        assert!(load(state.path()).unwrap().is_empty());
+    }
+}

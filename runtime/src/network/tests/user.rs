@@ -1,0 +1,328 @@
+//! Networks of users: who is kept apart from whom, and what is there after a death.
+
+use std::net::Ipv4Addr;
+
+use orlop_proto::runtime as wire;
+
+use super::support::{
+    Place, in_a_life_before, instance, kernel_state, on_a_host, port, wait_for_kernel_state,
+};
+use crate::network::{
+    Attachment, EndpointInfo, Live, Membership, Network, NetworkError, NetworkKind, NetworkRequest,
+};
+
+const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+fn named(name: &str) -> wire::CreateNetworkRequest {
+    wire::CreateNetworkRequest {
+        name: name.to_owned(),
+        ..Default::default()
+    }
+}
+
+fn member_of(networks: &[&str]) -> NetworkRequest {
+    let memberships = networks.iter().map(|network| Membership {
+        network: (*network).to_owned(),
+        ..Membership::default()
+    });
+    NetworkRequest {
+        memberships: memberships.collect(),
+        ..NetworkRequest::default()
+    }
+}
+
+async fn attach(network: &Network, id: &str, networks: &[&str]) -> Attachment {
+    network.attach(id, &member_of(networks)).await.unwrap()
+}
+
+fn in_network<'a>(attachment: &'a Attachment, network: &str) -> &'a EndpointInfo {
+    let mut endpoints = attachment.endpoints.iter();
+    endpoints.find(|e| e.network == network).unwrap()
+}
+
+async fn leave_all(network: &Network, attached: &[(&str, &Attachment)], networks: &[&str]) {
+    for (id, attachment) in attached {
+        network.detach(id, attachment).await.unwrap();
+    }
+    for name in networks {
+        network.remove(name).await.unwrap();
+    }
+    network.release_pool().await.unwrap();
+}
+
+#[test]
+fn containers_of_one_network_meet_and_those_of_two_do_not() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let network = instance(root.path());
+        network.create(named("front")).await.unwrap();
+        network.create(named("back")).await.unwrap();
+        let web = attach(&network, "web", &["front"]).await;
+        let proxy = attach(&network, "proxy", &["front", "back"]).await;
+        let db = attach(&network, "db", &["back"]).await;
+        let everyone = attach(&network, "everyone", &[]).await;
+        let _server = Place::of(&db).serve(80, "db");
+        let at = in_network(&db, "back").address;
+        let from = in_network(&proxy, "back").address;
+        assert_eq!(Place::of(&proxy).ask(at, 80).unwrap(), format!("{from} db"));
+        assert!(Place::here().ask(at, 80).is_ok());
+        assert!(Place::of(&web).ask(at, 80).is_err());
+        assert!(Place::of(&everyone).ask(at, 80).is_err());
+        let all = [
+            ("web", &web),
+            ("proxy", &proxy),
+            ("db", &db),
+            ("everyone", &everyone),
+        ];
+        leave_all(&network, &all, &["front", "back"]).await;
+        wait_for_kernel_state(&before).await;
+    });
+}
+
+#[test]
+fn a_published_port_is_reached_from_another_network_through_the_host() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        network.create(named("front")).await.unwrap();
+        let request = NetworkRequest {
+            ports: vec![port(ANYWHERE, 0, 80)],
+            ..member_of(&["front"])
+        };
+        let web = network.attach("web", &request).await.unwrap();
+        let other = attach(&network, "other", &[]).await;
+        let _server = Place::of(&web).serve(80, "web");
+        let at = web.ports[0].host_port;
+        assert_eq!(outside.ask(HOST, at).unwrap(), "198.51.100.2 web");
+        assert!(Place::of(&other).ask(HOST, at).is_ok());
+        assert!(
+            Place::of(&other)
+                .ask(in_network(&web, "front").address, 80)
+                .is_err()
+        );
+        assert!(outside.ask(in_network(&web, "front").address, 80).is_err());
+        leave_all(&network, &[("web", &web), ("other", &other)], &["front"]).await;
+    });
+}
+
+#[test]
+fn an_internal_network_has_no_way_out_and_none_in() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let internal = wire::CreateNetworkRequest {
+            internal: true,
+            ..named("closed")
+        };
+        network.create(internal).await.unwrap();
+        let request = NetworkRequest {
+            ports: vec![port(ANYWHERE, 0, 80)],
+            ..member_of(&["closed"])
+        };
+        let a = network.attach("a", &request).await.unwrap();
+        let b = attach(&network, "b", &["closed"]).await;
+        assert!(a.ports.is_empty());
+        let _outside = outside.serve(80, "outside");
+        let _host = Place::here().serve(81, "host");
+        let _a = Place::of(&a).serve(80, "a");
+        let gateway = in_network(&b, "closed").gateway;
+        // A way out that a container makes for itself is none.
+        Place::of(&b).run(|| {
+            let mut routes = crate::network::route::Routes::open().unwrap();
+            let link = routes.link("eth0").unwrap().unwrap();
+            routes.add_default_route(link.index, gateway).unwrap();
+        });
+        assert!(
+            Place::of(&b)
+                .ask(in_network(&a, "closed").address, 80)
+                .is_ok()
+        );
+        assert!(Place::of(&b).ask(OUTSIDE, 80).is_err());
+        assert!(Place::of(&b).ask(HOST, 81).is_err());
+        assert!(outside.ask(in_network(&a, "closed").address, 80).is_err());
+        leave_all(&network, &[("a", &a), ("b", &b)], &["closed"]).await;
+    });
+}
+
+#[test]
+fn without_icc_containers_of_one_network_reach_the_outside_and_not_each_other() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let option = "com.docker.network.bridge.enable_icc".to_owned();
+        let apart = wire::CreateNetworkRequest {
+            options: [(option, "false".to_owned())].into(),
+            ..named("apart")
+        };
+        network.create(apart).await.unwrap();
+        let a = attach(&network, "a", &["apart"]).await;
+        let b = attach(&network, "b", &["apart"]).await;
+        let _a = Place::of(&a).serve(80, "a");
+        let _outside = outside.serve(80, "outside");
+        assert!(
+            Place::of(&b)
+                .ask(in_network(&a, "apart").address, 80)
+                .is_err()
+        );
+        assert_eq!(
+            Place::of(&b).ask(OUTSIDE, 80).unwrap(),
+            "198.51.100.1 outside"
+        );
+        leave_all(&network, &[("a", &a), ("b", &b)], &["apart"]).await;
+    });
+}
+
+#[test]
+fn a_static_address_is_given_once_and_only_inside_of_the_subnet() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let request = wire::CreateNetworkRequest {
+            subnet: "10.77.0.0/24".to_owned(),
+            ip_range: "10.77.0.128/25".to_owned(),
+            ..named("fixed")
+        };
+        network.create(request).await.unwrap();
+        let with = |text: &str| {
+            let mut request = member_of(&["fixed"]);
+            request.memberships[0].address = Some(text.parse().unwrap());
+            request
+        };
+        let a = network.attach("a", &with("10.77.0.9")).await.unwrap();
+        assert_eq!(in_network(&a, "fixed").address, Ipv4Addr::new(10, 77, 0, 9));
+        let taken = network.attach("b", &with("10.77.0.9")).await.unwrap_err();
+        assert!(
+            matches!(taken, NetworkError::AddressTaken { .. }),
+            "{taken}"
+        );
+        for text in ["10.77.0.0", "10.77.0.1", "10.77.0.255", "10.78.0.9"] {
+            let outside = network.attach("b", &with(text)).await.unwrap_err();
+            assert!(
+                matches!(outside, NetworkError::AddressOutside { .. }),
+                "{outside}"
+            );
+        }
+        let b = attach(&network, "b", &["fixed"]).await;
+        assert_eq!(
+            in_network(&b, "fixed").address,
+            Ipv4Addr::new(10, 77, 0, 128)
+        );
+        let in_use = network.remove("fixed").await.unwrap_err();
+        assert!(in_use.to_string().contains("container a"), "{in_use}");
+        leave_all(&network, &[("a", &a), ("b", &b)], &["fixed"]).await;
+    });
+}
+
+#[test]
+fn a_running_container_joins_and_leaves_and_its_way_out_follows() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        network.create(named("front")).await.unwrap();
+        network.create(named("back")).await.unwrap();
+        let request = NetworkRequest {
+            ports: vec![port(ANYWHERE, 0, 80)],
+            ..member_of(&["front"])
+        };
+        let web = network.attach("web", &request).await.unwrap();
+        let db = attach(&network, "db", &["back"]).await;
+        let place = Place::of(&web);
+        let _web = place.serve(80, "web");
+        let _outside = outside.serve(80, "outside");
+        let at = in_network(&db, "back").address;
+        let _db = Place::of(&db).serve(80, "db");
+        let back = Membership {
+            network: "back".to_owned(),
+            ..Membership::default()
+        };
+        let both = network.connect("web", &back, &[]).await.unwrap();
+        assert_eq!(in_network(&both, "back").interface, "eth1");
+        assert!(network.connect("web", &back, &[]).await.is_err());
+        assert!(place.ask(at, 80).is_ok());
+        let one = network.disconnect("web", "front").await.unwrap();
+        assert_eq!(one.endpoints.len(), 1);
+        assert_eq!(place.ask(OUTSIDE, 80).unwrap(), "198.51.100.1 outside");
+        assert_eq!(
+            outside.ask(HOST, web.ports[0].host_port).unwrap(),
+            "198.51.100.2 web"
+        );
+        assert!(network.disconnect("web", "front").await.is_err());
+        network.remove("front").await.unwrap();
+        let none = network.disconnect("web", "back").await.unwrap();
+        assert!(none.endpoints.is_empty());
+        assert!(place.ask(at, 80).is_err());
+        leave_all(&network, &[("web", &none), ("db", &db)], &["back"]).await;
+    });
+}
+
+#[test]
+fn a_namespace_is_shared_while_its_owner_has_it() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let web = attach(&network, "web", &[]).await;
+        let beside = |neighbour: &str| NetworkRequest {
+            kind: NetworkKind::Container,
+            neighbour: neighbour.to_owned(),
+            ..NetworkRequest::default()
+        };
+        let side = network.attach("side", &beside("web")).await.unwrap();
+        let _web = Place::of(&web).serve(80, "web");
+        assert!(Place::of(&side).ask(Ipv4Addr::LOCALHOST, 80).is_ok());
+        assert!(network.attach("x", &beside("nobody")).await.is_err());
+        leave_all(&network, &[("side", &side), ("web", &web)], &[]).await;
+    });
+}
+
+#[test]
+fn networks_and_their_containers_are_taken_up_after_a_death() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let (web, place, lost) = in_a_life_before(root.path(), async |first| {
+            first.create(named("front")).await.unwrap();
+            first.create(named("idle")).await.unwrap();
+            let web = attach(&first, "web", &["front"]).await;
+            let place = Place::of(&web);
+            (web, place, attach(&first, "lost", &["front"]).await)
+        });
+        let second = instance(root.path());
+        let live = Live {
+            id: "web".to_owned(),
+            attachment: web.clone(),
+            namespace: Some(place.handle()),
+        };
+        second.reconcile(vec![live]).await.unwrap();
+        assert_eq!(second.inspect("front").unwrap().members.len(), 1);
+        assert!(second.remove("front").await.is_err());
+        let other = attach(&second, "other", &["front"]).await;
+        assert_ne!(
+            in_network(&other, "front").address,
+            in_network(&web, "front").address
+        );
+        let _server = place.serve(80, "web");
+        let at = in_network(&web, "front").address;
+        assert!(Place::of(&other).ask(at, 80).is_ok());
+        let idle = Membership {
+            network: "idle".to_owned(),
+            ..Membership::default()
+        };
+        let web = second.connect("web", &idle, &[]).await.unwrap();
+        assert_eq!(web.endpoints.len(), 2);
+        leave_all(
+            &second,
+            &[("web", &web), ("other", &other)],
+            &["front", "idle"],
+        )
+        .await;
+        drop((place, lost));
+        wait_for_kernel_state(&before).await;
+    });
+}

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use orlop_proto::error::{Failure, reason};
+use orlop_proto::error::reason;
 use orlop_proto::runtime as wire;
 
 use crate::service::{Service, sh};

@@ -6,6 +6,7 @@ pub(crate) mod create;
 pub(crate) mod diff;
 mod events;
 pub(crate) mod filter;
+mod health;
 pub(crate) mod monitor;
 pub(crate) mod names;
 pub(crate) mod networks;

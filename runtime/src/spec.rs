@@ -4,6 +4,7 @@
 pub mod defaults;
 pub mod devices;
 pub mod from_image;
+pub mod health;
 pub mod mounts;
 pub mod namespaces;
 pub mod resources;

@@ -467,9 +467,8 @@ fn logs_of_a_stretch_of_time_follow_to_its_end() {
     let since = ["logs", "--since", at, "box"];
     orlop.run(&since).success().stdout_is("late\n");
     let started = orlop.inspect("box", "{{.State.StartedAt}}");
-    let between = ["logs", "--since", &started, "--until", "1.5s", "box"];
-    let shown = orlop.run(&between).success().stdout();
-    assert!(shown.starts_with("early\n"), "{shown}");
+    let before = ["logs", "--until", &started, "box"];
+    orlop.run(&before).success().stdout_is("");
     // A time to come ends the following; the container goes on.
     orlop
         .run(&["logs", "-f", "--tail", "1", "--until", "-1s", "box"])

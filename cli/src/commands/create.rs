@@ -15,6 +15,7 @@ use super::pull;
 use crate::app::Context;
 use crate::error::{CliError, file};
 use crate::ui;
+use crate::values::health::HealthOptions;
 use crate::values::quantity;
 
 /// When to pull the image.
@@ -150,6 +151,9 @@ pub(crate) struct ContainerOptions {
     /// Restart: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY")]
     restart: Option<String>,
+
+    #[command(flatten)]
+    health: HealthOptions,
 
     /// Signal that asks the container to stop
     #[arg(long, value_name = "SIGNAL")]

@@ -198,6 +198,19 @@ mod tests {
     }
 
     #[test]
+    fn d15_labels_reach_the_terminal_without_control_characters() {
+        let attributes = [("label".to_owned(), "\u{1b}]0;title\u{7}\r".to_owned())].into();
+        let shown = line(
+            &Event {
+                attributes,
+                ..event()
+            },
+            &TimeZone::UTC,
+        );
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+    }
+
+    #[test]
     fn json_and_templates_have_dockers_names() {
         let json = json(&event());
         assert_eq!(json["Actor"]["Attributes"]["exitCode"], "3");

@@ -19,8 +19,8 @@ use crate::ui::{self, text, time};
 /// Docker's width of the column COMMAND.
 const COMMAND_WIDTH: usize = 20;
 
-const FILTERS: [&str; 8] = [
-    "name", "id", "status", "label", "ancestor", "exited", "volume", "network",
+const FILTERS: [&str; 9] = [
+    "name", "id", "status", "label", "ancestor", "exited", "volume", "network", "health",
 ];
 
 /// Show containers
@@ -47,7 +47,7 @@ pub(crate) struct PsArgs {
     #[arg(short, long)]
     latest: bool,
 
-    /// Only those that fit: name, id, status, label, ancestor, exited, volume, network
+    /// Only those that fit: name, id, status, label, ancestor, exited, volume, network, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
 
@@ -137,7 +137,7 @@ fn status(state: Option<&ContainerState>) -> String {
         time::of(at.as_ref()).map_or_else(|| "some time".to_owned(), time::since)
     };
     match state.status() {
-        ContainerStatus::Running => format!("Up {}", since(&state.started)),
+        ContainerStatus::Running => format!("Up {}{}", since(&state.started), health(&state)),
         ContainerStatus::Paused => format!("Up {} (Paused)", since(&state.started)),
         ContainerStatus::Exited => {
             format!(
@@ -153,6 +153,15 @@ fn status(state: Option<&ContainerState>) -> String {
         ContainerStatus::Created => "Created".to_owned(),
         ContainerStatus::Dead => "Dead".to_owned(),
         ContainerStatus::Unspecified => "Unknown".to_owned(),
+    }
+}
+
+/// ` (healthy)`, ` (health: starting)`; nothing without a check.
+fn health(state: &ContainerState) -> String {
+    match state.health.as_ref().map(|health| health.status.as_str()) {
+        None => String::new(),
+        Some("starting") => " (health: starting)".to_owned(),
+        Some(status) => format!(" ({status})"),
     }
 }
 
@@ -317,5 +326,20 @@ mod tests {
             ..ContainerState::default()
         };
         assert_eq!(status(Some(&state)), "Exited (3) some time ago");
+    }
+
+    #[test]
+    fn a_status_has_its_health() {
+        let up = |health: &str| ContainerState {
+            status: ContainerStatus::Running.into(),
+            health: Some(orlop_proto::runtime::Health {
+                status: health.to_owned(),
+                ..Default::default()
+            }),
+            ..ContainerState::default()
+        };
+        assert_eq!(status(Some(&up("healthy"))), "Up some time (healthy)");
+        let starting = "Up some time (health: starting)";
+        assert_eq!(status(Some(&up("starting"))), starting);
     }
 }

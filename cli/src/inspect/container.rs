@@ -1,8 +1,8 @@
 //! A container in Docker's shape (Docker Engine API, `ContainerInspect`).
 
 use orlop_proto::runtime::{
-    Container, ContainerState, ContainerStatus, CreateRequest, Mount, MountKind, PortBinding,
-    Resources, Security,
+    Container, ContainerState, ContainerStatus, CreateRequest, Health, HealthCheck, Mount,
+    MountKind, PortBinding, Resources, Security,
 };
 use serde_json::{Map, Value, json};
 
@@ -62,7 +62,7 @@ pub(crate) fn describe(container: &Container) -> Value {
 fn state(state: Option<&ContainerState>) -> Value {
     let state = state.cloned().unwrap_or_default();
     let status = state.status();
-    json!({
+    let mut shown = json!({
         "Status": status_word(status),
         "Running": matches!(
             status,
@@ -77,7 +77,42 @@ fn state(state: Option<&ContainerState>) -> Value {
         "Error": state.error,
         "StartedAt": time::rfc3339(state.started.as_ref()),
         "FinishedAt": time::rfc3339(state.finished.as_ref()),
+    });
+    if let (Value::Object(shown), Some(health)) = (&mut shown, &state.health) {
+        shown.insert("Health".to_owned(), self::health(health));
+    }
+    shown
+}
+
+fn health(health: &Health) -> Value {
+    let results = health.results.iter().map(|result| {
+        json!({
+            "Start": time::rfc3339(result.started.as_ref()),
+            "End": time::rfc3339(result.ended.as_ref()),
+            "ExitCode": result.exit_code,
+            "Output": result.output,
+        })
+    });
+    json!({
+        "Status": health.status,
+        "FailingStreak": health.failing_streak,
+        "Log": results.collect::<Vec<_>>(),
     })
+}
+
+/// As Docker shows it: what was not said is not there.
+fn health_check(check: &HealthCheck) -> Value {
+    let times = [
+        ("Interval", check.interval),
+        ("Timeout", check.timeout),
+        ("StartPeriod", check.start_period),
+        ("StartInterval", check.start_interval),
+        ("Retries", check.retries.into()),
+    ];
+    let times = times.into_iter().filter(|(_, number)| *number != 0);
+    let times = times.map(|(name, number)| (name.to_owned(), json!(number)));
+    let test = ("Test".to_owned(), json!(check.test));
+    Value::Object(times.chain([test]).collect())
 }
 
 fn own_config(container: &Container, config: &CreateRequest) -> Value {
@@ -93,7 +128,7 @@ fn own_config(container: &Container, config: &CreateRequest) -> Value {
     } else {
         &config.command
     };
-    json!({
+    let mut shown = json!({
         "Hostname": hostname(container, config),
         "User": process.user,
         "AttachStdin": config.open_stdin,
@@ -108,7 +143,11 @@ fn own_config(container: &Container, config: &CreateRequest) -> Value {
         "Labels": config.labels,
         "StopSignal": config.stop_signal,
         "StopTimeout": config.stop_timeout,
-    })
+    });
+    if let (Value::Object(shown), Some(check)) = (&mut shown, &config.health) {
+        shown.insert("Healthcheck".to_owned(), health_check(check));
+    }
+    shown
 }
 
 fn hostname(container: &Container, config: &CreateRequest) -> String {
@@ -144,12 +183,14 @@ fn host_config(config: &CreateRequest) -> Value {
     } else {
         &config.network
     };
+    let on_failure = config.health.as_ref().map(|check| &check.on_failure);
     let mut described = json!({
         "Binds": config.mounts.iter().filter_map(bind).collect::<Vec<_>>(),
         "NetworkMode": network,
         "PortBindings": bindings(&config.ports),
         "RestartPolicy": { "Name": restart_name, "MaximumRetryCount": restart.maximum_retries },
         "AutoRemove": config.auto_remove,
+        "HealthOnFailure": on_failure.map_or("", String::as_str),
         "Privileged": security.privileged,
         "PublishAllPorts": config.publish_all,
         "ReadonlyRootfs": config.read_only,

@@ -54,6 +54,9 @@ pub struct CreateRequest {
     pub extra_hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, optional, tag = "22")]
     pub restart: ::core::option::Option<RestartPolicy>,
+    /// Of what is absent the image's is taken. INVALID_ARGUMENT where neither has a command.
+    #[prost(message, optional, tag = "25")]
+    pub health: ::core::option::Option<HealthCheck>,
     /// Publish every port that the image exposes to a free port of the host.
     #[prost(bool, tag = "23")]
     pub publish_all: bool,
@@ -275,6 +278,37 @@ pub struct Security {
     #[prost(string, repeated, tag = "7")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// How to find out whether a container does what it is for. Times are nanoseconds.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthCheck {
+    /// No check, whatever the image says.
+    #[prost(bool, tag = "1")]
+    pub disabled: bool,
+    /// Docker's form: `CMD` and a command, `CMD-SHELL` and a line for the shell, or `NONE`.
+    #[prost(string, repeated, tag = "2")]
+    pub test: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// From the end of a check to the next one; 0: 30 seconds.
+    #[prost(int64, tag = "3")]
+    pub interval: i64,
+    /// After which a check is killed, and has failed; 0: 30 seconds.
+    #[prost(int64, tag = "4")]
+    pub timeout: i64,
+    /// Failures in a row that make the container unhealthy; 0: 3.
+    #[prost(uint32, tag = "5")]
+    pub retries: u32,
+    /// After the start; until the first success, failures in this time do not count.
+    #[prost(int64, tag = "6")]
+    pub start_period: i64,
+    /// In place of `interval` in that time; 0: 5 seconds.
+    #[prost(int64, tag = "7")]
+    pub start_interval: i64,
+    /// What is done with an unhealthy container: `none` (also when empty), `kill`, `restart`, `stop`.
+    #[prost(string, tag = "8")]
+    pub on_failure: ::prost::alloc::string::String,
+    /// What takes the line of `CMD-SHELL`. Answered, not asked for: it is the image's SHELL.
+    #[prost(string, repeated, tag = "9")]
+    pub shell: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RestartPolicy {
     /// `no` (also when empty), `on-failure`, `always`, `unless-stopped`.
@@ -442,7 +476,7 @@ pub struct Container {
     #[prost(string, repeated, tag = "14")]
     pub exposed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerState {
     #[prost(enumeration = "ContainerStatus", tag = "1")]
     pub status: i32,
@@ -462,6 +496,33 @@ pub struct ContainerState {
     pub error: ::prost::alloc::string::String,
     #[prost(uint32, tag = "8")]
     pub restart_count: u32,
+    /// Of a container with a health check that was started.
+    #[prost(message, optional, tag = "15")]
+    pub health: ::core::option::Option<Health>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Health {
+    /// `starting`, `healthy` or `unhealthy`.
+    #[prost(string, tag = "1")]
+    pub status: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub failing_streak: u32,
+    /// The last five, oldest first.
+    #[prost(message, repeated, tag = "3")]
+    pub results: ::prost::alloc::vec::Vec<HealthResult>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthResult {
+    #[prost(message, optional, tag = "1")]
+    pub started: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "2")]
+    pub ended: ::core::option::Option<::prost_types::Timestamp>,
+    /// 0: healthy; -1: it took too long, or could not be started.
+    #[prost(int32, tag = "3")]
+    pub exit_code: i32,
+    /// The first 4,096 bytes, or why there is no exit code.
+    #[prost(string, tag = "4")]
+    pub output: ::prost::alloc::string::String,
 }
 /// The container's place in one network.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -488,8 +549,8 @@ pub struct ListContainersRequest {
     /// Those that do not run too.
     #[prost(bool, tag = "1")]
     pub all: bool,
-    /// Docker's: `name`, `id`, `status`, `label`, `ancestor`, `exited`, `volume`, `network`. Values of
-    /// one key are alternatives, keys are conditions.
+    /// Docker's: `name`, `id`, `status`, `label`, `ancestor`, `exited`, `volume`, `network`, `health`.
+    /// Values of one key are alternatives, keys are conditions.
     #[prost(message, repeated, tag = "2")]
     pub filters: ::prost::alloc::vec::Vec<Filter>,
     /// The newest so many, whatever their state; 0: no limit.

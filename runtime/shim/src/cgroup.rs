@@ -114,6 +114,21 @@ pub(crate) fn oom_killed(cgroups: &[Cgroup]) -> bool {
     })
 }
 
+/// Whether the processes in the cgroup are frozen, or are about to be.
+pub(crate) fn is_frozen(cgroups: &[Cgroup]) -> bool {
+    let read = |cgroup: &Cgroup, file| {
+        let text = fs::read_to_string(cgroup.path.join(file)).unwrap_or_default();
+        text.trim().to_owned()
+    };
+    cgroups
+        .iter()
+        .any(|cgroup| match cgroup.controllers.as_deref() {
+            Some("freezer") => read(cgroup, "freezer.state").starts_with("FR"),
+            Some(_) => false,
+            None => read(cgroup, "cgroup.freeze") == "1",
+        })
+}
+
 /// The processes in the cgroup.
 pub(crate) fn members(cgroups: &[Cgroup]) -> Vec<i32> {
     let own = |cgroup: &&Cgroup| match &cgroup.controllers {
@@ -161,5 +176,34 @@ pub(crate) fn kill_all(cgroups: &[Cgroup]) {
             drop(write(&cgroup.path.join(file), text));
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_cgroup_is_known_on_both_versions() {
+        let directory = tempfile::tempdir().unwrap();
+        for (controllers, file, frozen, thawed) in [
+            (
+                Some("freezer".to_owned()),
+                "freezer.state",
+                "FREEZING\n",
+                "THAWED\n",
+            ),
+            (None, "cgroup.freeze", "1\n", "0\n"),
+        ] {
+            let cgroups = [Cgroup {
+                path: directory.path().into(),
+                controllers,
+            }];
+            assert!(!is_frozen(&cgroups), "no such file: {file}");
+            fs::write(directory.path().join(file), frozen).unwrap();
+            assert!(is_frozen(&cgroups), "{file}");
+            fs::write(directory.path().join(file), thawed).unwrap();
+            assert!(!is_frozen(&cgroups), "{file}");
+        }
     }
 }

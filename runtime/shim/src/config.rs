@@ -6,11 +6,14 @@
 //! | `config.json` | runtime | OCI runtime-spec document (the process, namespaces, mounts, limits) |
 //! | `shim.json` | runtime | [`ShimConfig`] |
 //! | `container.log` | shim | one JSON line per line of output, Docker's json-file format |
+//! | `health.json` | shim | [`crate::health::Health`], after each check of it |
 //! | `exit.json` | shim | [`ExitStatus`], on disk before anyone is told |
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::health::HealthCheck;
 
 /// File name of the OCI runtime-spec document.
 pub const SPEC_FILE: &str = "config.json";
@@ -18,11 +21,13 @@ pub const SPEC_FILE: &str = "config.json";
 pub const SHIM_FILE: &str = "shim.json";
 /// File name of the log.
 pub const LOG_FILE: &str = "container.log";
+/// File name of the container's health.
+pub const HEALTH_FILE: &str = "health.json";
 /// File name of the [`ExitStatus`].
 pub const EXIT_FILE: &str = "exit.json";
 
 /// What an OCI runtime-spec document has no place for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ShimConfig {
     /// [`crate::protocol::VERSION`] of the service that wrote it.
@@ -65,6 +70,9 @@ pub struct ShimConfig {
     /// The mount namespace of a container whose `/dev/shm` takes the place of the one that the spec
     /// has (a file of `/proc/PID/ns`, or a descriptor of one).
     pub shm_from: Option<PathBuf>,
+    /// How to find out about the container's health, if at all.
+    #[serde(default)]
+    pub health: Option<HealthCheck>,
 }
 
 /// How the root file system is put together; the runtime passes on what the store said.

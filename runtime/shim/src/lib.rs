@@ -4,4 +4,5 @@
 //! and the [`config`] files in the container's directory. The rest is the binary's.
 
 pub mod config;
+pub mod health;
 pub mod protocol;

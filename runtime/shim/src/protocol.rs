@@ -22,8 +22,10 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Health;
+
 /// Grows with every change that an older peer would not understand.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// The shim's end of the start socket: its standard input, since that is the one descriptor that can be
 /// handed to a new process without code running between fork and exec.
 pub const START_FD: i32 = 0;
@@ -92,7 +94,7 @@ pub enum Request {
     },
     /// Ask for [`Reply::State`].
     State,
-    /// Answer [`Reply::Exited`] when the container ended.
+    /// Answer [`Reply::Exited`] when the container ended, and [`Reply::Health`] until then.
     Wait,
 }
 
@@ -133,6 +135,8 @@ pub enum Reply {
         /// See [`crate::config::ExitStatus`].
         oom_killed: bool,
     },
+    /// What is known of the container's health: at once, and after each check. Since version 2.
+    Health(Health),
     /// Answer to [`Request::State`].
     State {
         /// On the host.

@@ -1,6 +1,7 @@
 //! The shim's life beside its container: one thread, one poll loop.
 
 mod answer;
+mod health;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -97,6 +98,7 @@ pub(crate) struct Supervisor<'a> {
     log: Log,
     start_time: u64,
     started_at: Option<i64>,
+    health: Option<health::Monitor<'a>>,
     /// When everyone was told of the end.
     told: Option<Instant>,
     /// The service went away before the start, or the start failed.
@@ -127,6 +129,7 @@ impl<'a> Supervisor<'a> {
             next: 1,
             start_time,
             started_at: None,
+            health: None,
             told: None,
             abandoned: false,
         })
@@ -177,8 +180,7 @@ impl<'a> Supervisor<'a> {
             fds.push(PollFd::from_borrowed_fd(connection.stream.as_fd(), flags));
             tokens.push(Token::Connection(id));
         }
-        let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
-        if poll(&mut fds, ending.then_some(&TICK)).is_err() {
+        if poll(&mut fds, self.patience().as_ref()).is_err() {
             return Vec::new();
         }
         let ready = fds
@@ -186,6 +188,18 @@ impl<'a> Supervisor<'a> {
             .zip(tokens)
             .filter(|(fd, _)| !fd.revents().is_empty());
         ready.map(|(_, token)| token).collect()
+    }
+
+    /// How long to wait for something to happen.
+    fn patience(&self) -> Option<Timespec> {
+        let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
+        if ending {
+            return Some(TICK);
+        }
+        let due = self.health.as_ref()?.due()?;
+        due.saturating_duration_since(Instant::now())
+            .try_into()
+            .ok()
     }
 
     fn wants_input(&self, id: u64) -> bool {
@@ -268,14 +282,18 @@ impl<'a> Supervisor<'a> {
     }
 
     fn serve_exec(&mut self, id: u64) {
-        let Some(exec) = self.execs.get_mut(&id) else {
-            return;
-        };
-        exec.streams.write_input();
         for kind in [Kind::Stdout, Kind::Stderr] {
-            let read = exec.streams.read(kind, exec.end.is_some());
-            if let (Read::Bytes(bytes), Some(peer)) = (read, self.connections.get_mut(&id)) {
+            let Some(exec) = self.execs.get_mut(&id) else {
+                return;
+            };
+            exec.streams.write_input();
+            let Read::Bytes(bytes) = exec.streams.read(kind, exec.end.is_some()) else {
+                continue;
+            };
+            if let Some(peer) = self.connections.get_mut(&id) {
                 peer.send(kind, &bytes);
+            } else {
+                self.take_probe_output(id, &bytes);
             }
         }
     }
@@ -292,6 +310,7 @@ impl<'a> Supervisor<'a> {
         for id in over {
             self.finish_exec(id);
         }
+        self.tend_health();
         let Some(end) = self
             .main
             .end
@@ -318,6 +337,9 @@ impl<'a> Supervisor<'a> {
                 oom_killed,
             });
             peer.role = Role::Leaving;
+        }
+        if let Some(end) = exec.end {
+            self.finish_probe(id, end);
         }
     }
 

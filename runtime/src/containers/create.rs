@@ -16,6 +16,7 @@ use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
 use crate::host::Host;
 use crate::network::Membership;
+use crate::spec::health::{self, ImageHealth};
 use crate::spec::{from_image, ulimits, validate};
 use crate::volumes::Volumes;
 
@@ -88,21 +89,24 @@ impl Containers {
         mut request: wire::CreateRequest,
         memberships: Vec<Membership>,
     ) -> Result<Plan> {
-        let (merged, image, image_id, manifest) = match request.root.clone() {
+        let (merged, health, image, image_id, manifest) = match request.root.clone() {
             Some(Root::Image(image)) if !image.is_empty() => {
                 let store = &self.parts().store;
                 let resolved = store.resolve(&image, request.platform.clone()).await?;
                 let config = from_image::parse(&image, &resolved.config)?;
                 let merged = from_image::merge(&config, &request)?;
-                (merged, image, resolved.image_id, resolved.manifest)
+                let health = health::parse(&image, &resolved.config)?;
+                (merged, health, image, resolved.image_id, resolved.manifest)
             }
             Some(Root::Snapshot(snapshot)) if !snapshot.is_empty() => {
                 let merged = from_image::bare(&request)?;
-                (merged, String::new(), String::new(), String::new())
+                let health = ImageHealth::default();
+                (merged, health, String::new(), String::new(), String::new())
             }
             _ => return Err(Error::invalid("root", "expected an image or a snapshot")),
         };
         request.labels = merged.labels.clone();
+        request.health = health::merge(&health, &request)?;
         self.fix_shared(&mut request)?;
         if request.publish_all {
             publish_exposed(&mut request, &merged.exposed);

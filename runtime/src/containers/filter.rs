@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use orlop_proto::reference::Reference;
 use orlop_proto::runtime as wire;
+use orlop_shim::health::HealthStatus;
 
 use super::record::{MountKind, Record};
 use super::state::Status;
@@ -24,6 +25,7 @@ enum Key {
     Exited,
     Volume,
     Network,
+    Health,
 }
 
 impl Filters {
@@ -61,10 +63,12 @@ fn key(name: &str) -> Result<Key> {
         "exited" => Key::Exited,
         "volume" => Key::Volume,
         "network" => Key::Network,
+        "health" => Key::Health,
         other => {
             let shown: String = other.chars().take(64).collect();
             let problem = format!(
-                "{shown:?}: expected name, id, status, label, ancestor, exited, volume or network"
+                "{shown:?}: expected name, id, status, label, ancestor, exited, volume, network or \
+                 health"
             );
             return Err(Error::invalid("filter", problem));
         }
@@ -76,6 +80,7 @@ fn check(key: Key, value: &str) -> Result<()> {
         Key::Status => {
             value == "restarting" || Status::ALL.iter().any(|status| status.as_str() == value)
         }
+        Key::Health => ["none", "starting", "healthy", "unhealthy"].contains(&value),
         Key::Exited => value.parse::<i32>().is_ok(),
         _ => true,
     };
@@ -100,6 +105,7 @@ fn fits(key: Key, value: &str, record: &Record) -> bool {
             let code = value.parse::<i32>().ok();
             record.state.status == Status::Exited && code == Some(record.state.exit_code)
         }
+        Key::Health => record.health().map_or("none", HealthStatus::as_str) == value,
         Key::Volume => record.mounts.iter().any(|mount| {
             let named = matches!(&mount.kind, MountKind::Volume { name, .. } if name == value);
             named || mount.target == value || mount.source.to_str() == Some(value)
@@ -196,6 +202,7 @@ pub(crate) mod tests {
             ("ancestor", "docker.io/library/busybox:latest"),
             ("ancestor", "cdcdcd"),
             ("exited", "3"),
+            ("health", "none"),
             ("network", "bridge"),
         ] {
             assert!(passes(&[(key, value)]), "{key}={value}");
@@ -205,6 +212,7 @@ pub(crate) mod tests {
             ("label", "tier=db"),
             ("ancestor", "alpine"),
             ("exited", "0"),
+            ("health", "healthy"),
             ("network", "host"),
             ("volume", "data"),
         ] {
@@ -214,7 +222,12 @@ pub(crate) mod tests {
 
     #[test]
     fn unknown_keys_and_values_are_refused() {
-        for (key, value) in [("colour", "red"), ("status", "asleep"), ("exited", "x")] {
+        for (key, value) in [
+            ("colour", "red"),
+            ("status", "asleep"),
+            ("exited", "x"),
+            ("health", "ill"),
+        ] {
             let filter = wire::Filter {
                 key: key.to_owned(),
                 value: value.to_owned(),

@@ -9,12 +9,13 @@ use jiff::Timestamp;
 use orlop_shim::config::{EXIT_FILE, ExitStatus};
 use orlop_shim::protocol::{Reply, Request};
 
+use super::health::wants_restart_of_unhealthy;
 use super::record::Record;
 use super::state::{Action, next};
 use super::{Container, Containers};
 use crate::error::blocking;
 use crate::network::Attachment;
-use crate::shim;
+use crate::shim::{self, unexpected};
 
 /// The first pause before a restart by policy; it doubles each time. Docker's.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
@@ -30,10 +31,27 @@ impl Containers {
     pub(super) fn monitor(&self, container: &Arc<Container>) {
         let (this, container) = (self.clone(), Arc::clone(container));
         tokio::spawn(async move {
-            wait_for_shim(&container).await;
+            if let Err(error) = this.listen(&container).await {
+                tracing::debug!(id = container.id, %error, "the shim went away");
+            }
             let exit = read_exit(&container, GRACE).await;
             this.ended(&container, exit).await;
         });
+    }
+
+    /// Hears what a shim has to say; resolves when it says that its container ended.
+    async fn listen(&self, container: &Arc<Container>) -> io::Result<()> {
+        let mut connection = shim::connect(&container.socket)?;
+        connection.writer.request(&Request::Wait).await?;
+        let mut first = true;
+        loop {
+            match connection.reader.reply().await? {
+                Reply::Exited { .. } => return Ok(()),
+                Reply::Health(health) => self.heard(container, health, first).await,
+                reply => return Err(unexpected(&reply)),
+            }
+            first = false;
+        }
     }
 
     /// Keeps how a container ended and takes down what it had. `None`: nobody knows.
@@ -138,15 +156,6 @@ impl Containers {
     }
 }
 
-/// Resolves when the shim says that its container ended, or is gone.
-async fn wait_for_shim(container: &Container) {
-    match shim::ask(&container.socket, &Request::Wait).await {
-        Ok(Reply::Exited { .. }) => {}
-        Ok(reply) => tracing::warn!(id = container.id, ?reply, "unexpected reply of a shim"),
-        Err(error) => tracing::debug!(id = container.id, %error, "the shim went away"),
-    }
-}
-
 /// What the shim left. It is durable before the shim tells anyone, and before its socket goes.
 pub(super) async fn read_exit(container: &Container, grace: Duration) -> Option<ExitStatus> {
     let path = container.directory.join(EXIT_FILE);
@@ -209,6 +218,9 @@ pub(super) fn wants_restart(record: &Record) -> bool {
     let policy = record.config.restart.clone().unwrap_or_default();
     if record.state.stopped || record.hidden || record.config.auto_remove {
         return false;
+    }
+    if wants_restart_of_unhealthy(record) {
+        return true;
     }
     let tries = record.state.restart_count;
     match policy.name.as_str() {

@@ -1,12 +1,14 @@
 //! What is known of one container, as it is kept in `container.json`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use orlop_proto::runtime::CreateRequest;
 use orlop_shim::config::{Cgroup, RootMount};
+use orlop_shim::health::{Health, HealthStatus};
 use prost::Message as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -146,6 +148,9 @@ pub struct State {
     /// Restarts in a row without a run that was long enough to count as settled.
     #[serde(default)]
     pub short_runs: u32,
+    /// What its shim said of its health, which keeps it in a file of its own.
+    #[serde(skip)]
+    pub health: Option<Arc<Health>>,
     /// It does not run, and is to be started again after a pause. Decided anew when the service starts.
     #[serde(skip)]
     pub restarting: bool,
@@ -235,6 +240,11 @@ impl Record {
             true => "restarting",
             false => self.state.status.as_str(),
         }
+    }
+
+    /// What is known of its health; `None` without a check.
+    pub fn health(&self) -> Option<HealthStatus> {
+        self.state.health.as_ref().map(|health| health.status)
     }
 
     /// Whether its command runs, or will after a pause.

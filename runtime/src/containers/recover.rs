@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use orlop_shim::protocol::{Reply, Request};
 
+use super::health;
 use super::monitor::{read_exit, wants_restart};
 use super::pause::set_frozen;
 use super::record::{self, Record};
@@ -186,7 +187,10 @@ fn read_records(directory: &std::path::Path, index: &crate::index::Index) -> Res
             .get(&path, &name)
             .map_or_else(|| Record::load(&path), Ok)
         {
-            Ok(record) if record.id == name => found.records.push(record),
+            Ok(mut record) if record.id == name => {
+                record.state.health = health::kept(&record, &path);
+                found.records.push(record);
+            }
             // Kept for a person to look at: it may be a container of a later version.
             Ok(_) => tracing::error!(path = %path.display(), "a record with another id"),
             Err(error) => tracing::error!(

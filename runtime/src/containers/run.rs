@@ -24,6 +24,10 @@ impl Containers {
         let request = wire::CreateRequest {
             auto_remove: false,
             restart: None,
+            health: Some(wire::HealthCheck {
+                disabled: true,
+                ..wire::HealthCheck::default()
+            }),
             ..request
         };
         let created = self.create(request, true).await?;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use oci_spec::runtime::Spec;
 use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
+use orlop_shim::health::HealthCheck;
 use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
 
 use super::record::{MountKind, Record};
@@ -19,7 +20,7 @@ use crate::files::{self, Durability};
 use crate::host::Host;
 use crate::network::{Attachment, NetworkMode, NetworkRequest, PortBinding};
 use crate::shim::{self, Connection, unexpected};
-use crate::spec::{self, Surroundings, namespaces::Joined};
+use crate::spec::{self, Surroundings, health, namespaces::Joined};
 use orlop_proto::runtime as wire;
 
 /// Which of a container's streams somebody wants.
@@ -220,9 +221,12 @@ impl Containers {
             volatile_exit: record.durability() == Durability::Process,
             init: record.config.init,
             shm_from,
+            health: self.health_check(record)?,
         };
-        let exit = container.directory.join(shim_config::EXIT_FILE);
-        files::remove_file(&exit).map_err(Error::file("remove", exit))?;
+        for file in [shim_config::EXIT_FILE, shim_config::HEALTH_FILE] {
+            let left = container.directory.join(file);
+            files::remove_file(&left).map_err(Error::file("remove", left))?;
+        }
         let json = |path: &PathBuf, bytes: serde_json::Result<Vec<u8>>| {
             bytes.map_err(|error| Error::Json(path.clone(), error))
         };
@@ -232,6 +236,18 @@ impl Containers {
         let path = container.directory.join(shim_config::SHIM_FILE);
         let bytes = json(&path, serde_json::to_vec(&shim))?;
         std::fs::write(&path, bytes).map_err(Error::file("write", path))
+    }
+
+    /// The check is confined as the container itself is.
+    fn health_check(&self, record: &Record) -> Result<Option<HealthCheck>> {
+        let Some((check, process)) = record.config.health.as_ref().zip(health::process(record))
+        else {
+            return Ok(None);
+        };
+        let no_new_privileges = self.parts().no_new_privileges;
+        let host = Host::this();
+        let process = spec::exec_process(record, &process, false, no_new_privileges, host)?;
+        Ok(Some(health::for_shim(check, process)))
     }
 
     /// `/etc/hosts`, `/etc/hostname` and `/etc/resolv.conf`; what the container wrote into them stays
@@ -401,6 +417,8 @@ fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Recor
     };
     record.state.restart_count = restart_count;
     record.state.restarting = false;
+    let checked = record.config.health.is_some();
+    record.state.health = checked.then(Arc::default);
     record.state.stopped = false;
     record.attachment = Some(launch.attachment.clone());
     record.cgroups = launch.cgroups.clone();

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::shim::{self, unexpected};
 use crate::spec::from_image;
 
-const SIGKILL: i32 = 9;
+pub(super) const SIGKILL: i32 = 9;
 /// How long a killed container may take to be gone before that is an error.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -69,6 +69,16 @@ impl Containers {
         timeout: Option<i32>,
     ) -> Result<bool> {
         self.mark_stopped(container).await?;
+        self.end_held(container, signal, timeout).await
+    }
+
+    /// The same, and a policy may start it again.
+    pub(super) async fn end_held(
+        &self,
+        container: &Arc<Container>,
+        signal: Option<i32>,
+        timeout: Option<i32>,
+    ) -> Result<bool> {
         let record = container.record();
         if !record.is_running() {
             return Ok(false);

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 use orlop_proto::runtime as wire;
 use orlop_shim::config::LOG_FILE;
+use orlop_shim::health::Health;
 
 use crate::clients::{Change, ChangeKind};
 use crate::containers::Container;
@@ -132,7 +133,27 @@ fn state(state: &State) -> wire::ContainerState {
         finished: state.finished.map(timestamp),
         error: state.error.clone(),
         restart_count: state.restart_count,
+        health: state.health.as_deref().map(health),
     }
+}
+
+fn health(health: &Health) -> wire::Health {
+    let results = health.results.iter().map(|result| wire::HealthResult {
+        started: nanoseconds(result.started_at),
+        ended: nanoseconds(result.ended_at),
+        exit_code: result.exit_code,
+        output: result.output.clone(),
+    });
+    wire::Health {
+        status: health.status.as_str().to_owned(),
+        failing_streak: health.failing_streak,
+        results: results.collect(),
+    }
+}
+
+fn nanoseconds(time: i64) -> Option<prost_types::Timestamp> {
+    let time = Timestamp::from_nanosecond(time.into()).ok();
+    time.map(timestamp)
 }
 
 fn process(record: &Record) -> wire::Process {

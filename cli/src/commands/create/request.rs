@@ -8,7 +8,7 @@ use orlop_proto::runtime::{
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{device, env, mount, network, pair, port, quantity, security};
+use crate::values::{device, env, health, mount, network, pair, port, quantity, security};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -50,6 +50,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         dns: args.dns.clone(),
         extra_hosts: args.add_host.clone(),
         restart,
+        health: health::parse(&args.health)?,
         publish_all: args.publish_all,
         platform: args
             .platform

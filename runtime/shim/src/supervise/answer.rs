@@ -7,6 +7,7 @@ use oci_spec::runtime::Process;
 use orlop_shim::protocol::{Failure, Reply, Request};
 use orlop_sys::process as sys;
 
+use super::health::Monitor;
 use super::{Running, Supervisor, now};
 use crate::cgroup;
 use crate::connection::{Connection, Frame, Role};
@@ -91,7 +92,10 @@ impl Supervisor<'_> {
                 };
                 self.reply(id, &Reply::Attached { tty, pid }, role);
             }
-            Request::Wait => self.set_role(id, Role::Waiting),
+            Request::Wait => match self.health_reply() {
+                Some(reply) => self.reply(id, &reply, Role::Waiting),
+                None => self.set_role(id, Role::Waiting),
+            },
             Request::State => {
                 let state = Reply::State {
                     pid: self.main.child.pid,
@@ -166,6 +170,7 @@ impl Supervisor<'_> {
         match self.main.child.begin() {
             Ok(()) => {
                 self.started_at = Some(started_at);
+                self.health = self.given.config.health.as_ref().map(Monitor::new);
                 self.reply(id, &Reply::Started { pid }, Role::Leaving);
             }
             Err(error) => {
@@ -209,7 +214,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn start_exec(
+    pub(super) fn start_exec(
         &self,
         process: &Process,
         user: &str,

@@ -111,6 +111,7 @@ impl Box {
             volatile_exit: false,
             init: false,
             shm_from: None,
+            health: None,
         };
         Self {
             dir,

@@ -1,0 +1,324 @@
+//! Health checks: their states, what they lead to, and that they need no service.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orlop_tests::{Instance, eventually};
+
+const QUICK: [&str; 3] = [
+    "--health-interval=200ms",
+    "--health-retries=2",
+    "--name=box",
+];
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+/// Runs a container that sleeps, named `box`, with this check and these options.
+fn run(orlop: &Instance, check: &str, options: &[&str]) {
+    let run = [&["run", "-d", "--health-cmd", check], &QUICK[..], options].concat();
+    let sleep = [
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 9' TERM; while :; do sleep 0.1; done",
+    ];
+    orlop.run(&[&run[..], &sleep[..]].concat()).success();
+}
+
+#[track_caller]
+fn becomes(orlop: &Instance, status: &str) {
+    eventually(status, || {
+        orlop.inspect("box", "{{.State.Health.Status}}") == status
+    });
+}
+
+#[test]
+fn health_follows_the_checks() {
+    let orlop = orlop();
+    run(&orlop, "test -e /up || { echo it is down; exit 3; }", &[]);
+    becomes(&orlop, "unhealthy");
+    let last = "{{with index .State.Health.Log 0}}{{.ExitCode}} {{.Output}}{{end}}";
+    assert_eq!(orlop.inspect("box", last), "3 it is down");
+    let listed = [
+        "ps",
+        "--filter",
+        "health=unhealthy",
+        "--format",
+        "{{.Status}}",
+    ];
+    orlop.run(&listed).success().stdout_has("(unhealthy)");
+    orlop.run(&["exec", "box", "touch", "/up"]).success();
+    becomes(&orlop, "healthy");
+    assert_eq!(orlop.inspect("box", "{{.State.Health.FailingStreak}}"), "0");
+    orlop.run(&listed).success().stdout_is("");
+    orlop
+        .run(&[
+            "events",
+            "--since=1h",
+            "--until=0s",
+            "-f",
+            "event=health_status",
+            "--format={{.Action}}",
+        ])
+        .success()
+        .stdout_is("health_status: unhealthy\nhealth_status: healthy\n");
+    eventually("no more than five results are kept", || {
+        orlop.inspect("box", "{{len .State.Health.Log}}") == "5"
+    });
+}
+
+#[test]
+fn an_image_brings_its_check_and_a_person_may_change_it() {
+    let orlop = orlop();
+    let context = tempfile::tempdir().unwrap();
+    let dockerfile =
+        "FROM busybox\nHEALTHCHECK --interval=300ms --retries=1 CMD echo of the image\n";
+    fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    orlop
+        .run(&["build", "-t", "app", context.path().to_str().unwrap()])
+        .success();
+    orlop
+        .run(&["run", "-d", "--name", "box", "app", "sleep", "600"])
+        .success();
+    orlop
+        .run(&["ps", "--format", "{{.Status}}"])
+        .success()
+        .stdout_has("(health");
+    becomes(&orlop, "healthy");
+    assert_eq!(
+        orlop.inspect(
+            "box",
+            "{{.Config.Healthcheck.Interval}} {{.Config.Healthcheck.Retries}}"
+        ),
+        "300000000 1"
+    );
+    let own = [
+        "run",
+        "-d",
+        "--name",
+        "own",
+        "--health-cmd=exit 1",
+        "app",
+        "sleep",
+        "600",
+    ];
+    orlop.run(&own).success();
+    eventually("its own command with the image's times", || {
+        orlop.inspect("own", "{{.State.Health.Status}}") == "unhealthy"
+    });
+    let off = [
+        "run",
+        "-d",
+        "--name",
+        "off",
+        "--no-healthcheck",
+        "app",
+        "sleep",
+        "600",
+    ];
+    orlop.run(&off).success();
+    orlop
+        .run(&["inspect", "off"])
+        .success()
+        .stdout_lacks("Healthcheck");
+    let listed = ["ps", "--filter", "health=none", "--format", "{{.Names}}"];
+    orlop.run(&listed).success().stdout_is("off\n");
+}
+
+#[test]
+fn failures_in_the_start_period_do_not_count() {
+    let orlop = orlop();
+    let options = ["--health-start-period=1h", "--health-start-interval=100ms"];
+    run(&orlop, "exit 1", &options);
+    eventually("it was checked", || {
+        orlop.inspect("box", "{{len .State.Health.Log}}") == "5"
+    });
+    let shown = orlop.inspect(
+        "box",
+        "{{.State.Health.Status}} {{.State.Health.FailingStreak}}",
+    );
+    assert_eq!(shown, "starting 0");
+}
+
+#[test]
+fn a_check_that_takes_too_long_is_killed_and_disturbs_nobody() {
+    let orlop = orlop();
+    run(&orlop, "sleep 4322; true", &["--health-timeout=300ms"]);
+    becomes(&orlop, "unhealthy");
+    let last = "{{with index .State.Health.Log 0}}{{.ExitCode}} {{.Output}}{{end}}";
+    assert_eq!(
+        orlop.inspect("box", last),
+        "-1 Health check exceeded timeout (300ms)"
+    );
+    orlop
+        .run(&["exec", "box", "echo", "here"])
+        .success()
+        .stdout_is("here\n");
+    eventually("only the one that runs is there", || sleeping() <= 1);
+    orlop.run(&["kill", "-s", "KILL", "box"]).success();
+    eventually("the end of the container takes it along", || {
+        sleeping() == 0
+    });
+}
+
+#[test]
+fn a_check_that_floods_keeps_only_its_beginning() {
+    let orlop = orlop();
+    run(&orlop, "yes | head -c 1000000; exit 1", &[]);
+    becomes(&orlop, "unhealthy");
+    let output = orlop.inspect(
+        "box",
+        "{{with index .State.Health.Log 0}}{{.Output}}{{end}}",
+    );
+    assert!(
+        output.ends_with("...") && output.len() == 4096,
+        "{}",
+        output.len()
+    );
+}
+
+#[test]
+fn checks_go_on_while_the_service_is_down() {
+    let orlop = orlop();
+    let shared = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/shared", shared.path().display());
+    run(
+        &orlop,
+        "echo x >> /shared/count; test ! -e /shared/bad",
+        &["-v", &mount],
+    );
+    becomes(&orlop, "healthy");
+    orlop.kill_service("runtime");
+    let count = || {
+        fs::read_to_string(shared.path().join("count"))
+            .unwrap()
+            .len()
+    };
+    fs::write(shared.path().join("bad"), "").unwrap();
+    let before = count();
+    eventually("it is checked", || count() > before + 8);
+    orlop.run(&["up"]).success();
+    assert_eq!(
+        orlop.inspect("box", "{{.State.Health.Status}}"),
+        "unhealthy"
+    );
+    fs::remove_file(shared.path().join("bad")).unwrap();
+    becomes(&orlop, "healthy");
+}
+
+#[test]
+fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
+    let orlop = orlop();
+    for (action, code) in [("kill", "137"), ("stop", "9")] {
+        let option = format!("--health-on-failure={action}");
+        run(&orlop, "exit 1", &[&option]);
+        orlop
+            .run(&["wait", "box"])
+            .success()
+            .stdout_is(&format!("{code}\n"));
+        assert_eq!(
+            orlop.inspect("box", "{{.State.Status}}"),
+            "exited",
+            "{action}"
+        );
+        orlop.run(&["rm", "box"]).success();
+    }
+    run(&orlop, "exit 1", &["--health-on-failure=restart"]);
+    eventually("it was restarted, and once more", || {
+        orlop.inspect("box", "{{.RestartCount}}") == "2"
+    });
+    orlop.run(&["stop", "box"]).success();
+    assert_eq!(orlop.inspect("box", "{{.State.Status}}"), "exited");
+}
+
+#[test]
+fn a_frozen_container_is_not_checked() {
+    let orlop = orlop();
+    run(&orlop, "true", &[]);
+    becomes(&orlop, "healthy");
+    let (freezer, frozen, thawed) = freezer(&orlop.inspect("box", "{{.State.Pid}}"));
+    fs::write(&freezer, frozen).unwrap();
+    // A check that had begun says nothing either.
+    std::thread::sleep(Duration::from_millis(500));
+    let last = "{{range .State.Health.Log}}{{.End}} {{end}}";
+    let before = orlop.inspect("box", last);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(orlop.inspect("box", last), before);
+    fs::write(&freezer, thawed).unwrap();
+    eventually("it is checked again", || {
+        orlop.inspect("box", last) != before
+    });
+    assert_eq!(orlop.inspect("box", "{{.State.Health.Status}}"), "healthy");
+}
+
+#[test]
+fn options_that_would_do_nothing_are_refused() {
+    let orlop = orlop();
+    for (options, said) in [
+        (&["--health-retries=3"][..], "health check"),
+        (&["--health-cmd="], "health check"),
+        (&["--health-cmd=true", "--health-interval=1us"], "1ms"),
+        (
+            &["--health-cmd=true", "--no-healthcheck"],
+            "--no-healthcheck",
+        ),
+        (
+            &["--health-cmd=true", "--health-timeout=soon"],
+            "--health-timeout",
+        ),
+        (
+            &["--health-cmd=true", "--health-on-failure=explode"],
+            "--health-on-failure",
+        ),
+        (
+            &["--rm", "--health-cmd=true", "--health-on-failure=restart"],
+            "restart",
+        ),
+    ] {
+        let args = [&["run"], options, &["busybox", "true"]].concat();
+        orlop.run(&args).exits(125).stderr_has(said);
+    }
+    orlop.run(&["ps", "-aq"]).success().stdout_is("");
+}
+
+/// The file that freezes the cgroup of a process, and the words for it.
+fn freezer(pid: &str) -> (PathBuf, &'static str, &'static str) {
+    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = |controller: &str| {
+        let line = cgroups
+            .lines()
+            .find(|line| line.split(':').nth(1) == Some(controller));
+        line.map(|line| {
+            line.splitn(3, ':')
+                .nth(2)
+                .unwrap()
+                .trim_start_matches('/')
+                .to_owned()
+        })
+    };
+    match own("freezer") {
+        Some(path) => {
+            let group = PathBuf::from("/sys/fs/cgroup/freezer").join(path);
+            (group.join("freezer.state"), "FROZEN", "THAWED")
+        }
+        None => {
+            let group = PathBuf::from("/sys/fs/cgroup").join(own("").unwrap());
+            (group.join("cgroup.freeze"), "1", "0")
+        }
+    }
+}
+
+/// How many processes on the host are `sleep 4322`.
+fn sleeping() -> usize {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    pids.filter(|pid| {
+        fs::read(pid.path().join("cmdline")).is_ok_and(|line| line == b"sleep\x004322\0")
+    })
+    .count()
+}

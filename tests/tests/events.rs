@@ -105,6 +105,24 @@ fn what_a_person_does_is_told() {
 }
 
 #[test]
+fn the_end_of_a_process_that_nobody_waits_for_is_told() {
+    let orlop = orlop();
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
+        .success();
+    let long = "echo lost; sleep 0.5; exit 6";
+    orlop
+        .run(&["exec", "-d", "box", "sh", "-c", long])
+        .success();
+    assert!(past(&orlop, &["event=exec_die"]).is_empty());
+    eventually("it ended", || past(&orlop, &["event=exec_die"]).len() == 1);
+    orlop
+        .run(&["events", "--since=1h", "--until=0s", "-f", "event=exec_die"])
+        .success()
+        .stdout_has("exitCode=6");
+}
+
+#[test]
 fn a_watcher_sees_what_happens_from_now_on() {
     let orlop = orlop();
     orlop

@@ -177,7 +177,7 @@ fn a_check_that_floods_keeps_only_its_beginning() {
         "{{with index .State.Health.Log 0}}{{.Output}}{{end}}",
     );
     assert!(
-        output.ends_with("...") && output.len() == 4096,
+        output.ends_with("...") && output.len() == 4099,
         "{}",
         output.len()
     );

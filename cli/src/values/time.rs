@@ -135,7 +135,12 @@ mod tests {
     #[test]
     fn a_time_without_a_zone_is_of_this_hosts() {
         let zone = || TimeZone::fixed(jiff::tz::offset(2));
-        for text in ["1970-01-02", "1970-01-02T00:00", "1970-01-02T00:00:00.5"] {
+        for text in [
+            "1970-01-02",
+            "1970-01-02T00",
+            "1970-01-02T00:00",
+            "1970-01-02T00:00:00.5",
+        ] {
             let time = calendar(text, zone()).unwrap();
             assert_eq!(time.as_second(), 86_400 - 7200, "{text}");
         }

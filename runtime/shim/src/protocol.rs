@@ -75,7 +75,8 @@ pub enum Request {
         stdin: bool,
         /// Window size to begin with: rows, columns.
         window: Option<(u16, u16)>,
-        /// Nobody reads: output goes to `/dev/null`, the connection ends after [`Reply::Started`].
+        /// Nobody reads: output goes to `/dev/null`. Before version 2 the connection then ended with
+        /// [`Reply::Started`].
         detach: bool,
     },
     /// Send a signal: to the container's first process, or on an `Exec` connection to that process.

@@ -41,16 +41,19 @@ pub(super) async fn exec(
         pid: pid.into(),
     });
     send(&to_client, first).await;
-    if !start.detach {
-        let input = tokio::spawn(forward_input(inbound, writer));
-        tokio::spawn(async move {
-            let ended = forward_output(reader, &to_client, container.id.clone()).await;
-            if let Some(code) = ended {
-                containers.exec_ended(&container, &id, code);
-            }
-            input.abort();
-        });
-    }
+    // The client of a detached one has heard everything.
+    let to_client = match start.detach {
+        true => mpsc::channel(1).0,
+        false => to_client,
+    };
+    let input = tokio::spawn(forward_input(inbound, writer));
+    tokio::spawn(async move {
+        let ended = forward_output(reader, &to_client, container.id.clone()).await;
+        if let Some(code) = ended {
+            containers.exec_ended(&container, &id, code);
+        }
+        input.abort();
+    });
     Ok(ReceiverStream::new(from_service).boxed())
 }
 

@@ -207,8 +207,7 @@ impl Supervisor<'_> {
             Ok(running) => {
                 let pid = running.child.pid;
                 self.execs.insert(id, running);
-                let role = if detach { Role::Leaving } else { Role::Exec };
-                self.reply(id, &Reply::Started { pid }, role);
+                self.reply(id, &Reply::Started { pid }, Role::Exec);
             }
             Err(error) => self.fail(id, error.failure(), error.message()),
         }

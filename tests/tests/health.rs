@@ -213,6 +213,27 @@ fn checks_go_on_while_the_service_is_down() {
 }
 
 #[test]
+fn what_was_asked_for_is_done_when_the_service_is_back() {
+    let orlop = orlop();
+    let shared = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/shared", shared.path().display());
+    let options = ["-v", &mount, "--health-on-failure=kill"];
+    let check = "echo x >> /shared/count; test ! -e /shared/bad";
+    run(&orlop, check, &options);
+    becomes(&orlop, "healthy");
+    orlop.kill_service("runtime");
+    fs::write(shared.path().join("bad"), "").unwrap();
+    let count = || {
+        fs::read_to_string(shared.path().join("count"))
+            .unwrap()
+            .len()
+    };
+    let before = count();
+    eventually("it is unhealthy", || count() > before + 8);
+    orlop.run(&["wait", "box"]).success().stdout_is("137\n");
+}
+
+#[test]
 fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
     let orlop = orlop();
     for (action, code) in [("kill", "137"), ("stop", "9")] {

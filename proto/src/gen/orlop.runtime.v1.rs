@@ -550,7 +550,7 @@ pub struct ListContainersRequest {
     #[prost(bool, tag = "1")]
     pub all: bool,
     /// Docker's: `name`, `id`, `status`, `label`, `ancestor`, `exited`, `volume`, `network`, `health`.
-    /// Values of one key are alternatives, keys are conditions.
+    /// Values of one key are alternatives (labels are all needed), keys are conditions.
     #[prost(message, repeated, tag = "2")]
     pub filters: ::prost::alloc::vec::Vec<Filter>,
     /// The newest so many, whatever their state; 0: no limit.

@@ -1,4 +1,5 @@
-//! Docker's filters of `ps`: values of one key are alternatives, keys are conditions.
+//! Docker's filters of `ps`: values of one key are alternatives (labels are all needed), keys are
+//! conditions.
 
 use std::collections::BTreeMap;
 
@@ -47,9 +48,13 @@ impl Filters {
 
     /// Whether a container passes.
     pub(crate) fn fits(&self, record: &Record) -> bool {
-        self.0
-            .iter()
-            .all(|(key, values)| values.iter().any(|value| fits(*key, value, record)))
+        self.0.iter().all(|(key, values)| {
+            let mut values = values.iter();
+            match key {
+                Key::Label => values.all(|value| fits(*key, value, record)),
+                _ => values.any(|value| fits(*key, value, record)),
+            }
+        })
     }
 }
 
@@ -132,51 +137,15 @@ fn ancestor(value: &str, record: &Record) -> bool {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::containers::record::{Process, State};
-    use crate::network::Membership;
-    use orlop_shim::config::RootMount;
 
-    /// A container that ended.
-    pub(crate) fn record() -> Record {
-        Record {
-            version: 1,
-            id: "ab".repeat(32),
-            name: "calm_keel".to_owned(),
-            hidden: false,
-            config: wire::CreateRequest {
-                labels: [("tier".to_owned(), "web".to_owned())].into(),
-                ..wire::CreateRequest::default()
-            },
-            image: "busybox".to_owned(),
-            image_id: format!("sha256:{}", "cd".repeat(32)),
-            manifest: String::new(),
-            created: jiff::Timestamp::UNIX_EPOCH,
-            process: Process::default(),
-            mounts: Vec::new(),
-            exposed: Vec::new(),
-            snapshot: String::new(),
-            owns_snapshot: true,
-            root: RootMount {
-                lower: Vec::new(),
-                upper: "/u".into(),
-                work: "/w".into(),
-            },
-            stop_signal: 15,
-            stop_timeout: 10,
-            state: State {
-                status: Status::Exited,
-                exit_code: 3,
-                ..State::default()
-            },
-            memberships: vec![Membership {
-                network: "bridge".to_owned(),
-                ..Membership::default()
-            }],
-            attachment: None,
-            cgroups: Vec::new(),
-        }
+    fn record() -> Record {
+        let mut record = Record::example();
+        record.config.labels = [("tier".to_owned(), "web".to_owned())].into();
+        record.state.status = Status::Exited;
+        record.state.exit_code = 3;
+        record
     }
 
     fn passes(filters: &[(&str, &str)]) -> bool {
@@ -194,6 +163,7 @@ pub(crate) mod tests {
     fn values_are_alternatives_and_keys_conditions() {
         assert!(passes(&[("name", "keel"), ("name", "mast")]));
         assert!(!passes(&[("name", "keel"), ("id", "ff")]));
+        assert!(!passes(&[("label", "tier"), ("label", "zone")]));
         for (key, value) in [
             ("id", "abab"),
             ("status", "exited"),

@@ -250,7 +250,12 @@ fn ran(record: &Record) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use orlop_proto::runtime::{HealthCheck, RestartPolicy};
+    use orlop_shim::health::{Health, HealthStatus};
+
     use super::*;
+    use crate::containers::record::State;
+    use crate::containers::state::Status;
 
     #[test]
     fn pauses_double_up_to_a_minute() {
@@ -260,5 +265,87 @@ mod tests {
         ];
         assert_eq!(pauses, expected);
         assert_eq!(pause(u32::MAX), RESTART_PAUSE_MAX);
+    }
+
+    fn policy(name: &str, maximum_retries: u32) -> Record {
+        let mut record = Record::example();
+        record.config.restart = Some(RestartPolicy {
+            name: name.to_owned(),
+            maximum_retries,
+        });
+        record.state.status = Status::Running;
+        record
+    }
+
+    /// What an end after so many seconds makes of a container.
+    fn ended(mut record: Record, seconds: i64, code: i32) -> State {
+        let start = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(1);
+        record.state.started = Some(start);
+        let status = ExitStatus {
+            code,
+            oom_killed: false,
+            started_at: 1_000_000_000,
+            finished_at: (1 + seconds) * 1_000_000_000,
+        };
+        apply_exit(&mut record, Some(&status));
+        record.state
+    }
+
+    #[test]
+    fn policies_look_at_the_exit_code_and_at_what_a_person_wants() {
+        for (name, retries, code, again) in [
+            ("no", 0, 1, false),
+            ("on-failure", 0, 1, true),
+            ("on-failure", 0, 0, false),
+            ("on-failure", 4, 1, true),
+            ("on-failure", 3, 1, false),
+            ("always", 0, 0, true),
+            ("unless-stopped", 0, 0, true),
+        ] {
+            let mut record = policy(name, retries);
+            record.state.restart_count = 3;
+            assert_eq!(
+                ended(record.clone(), 1, code).restarting,
+                again,
+                "{name}:{retries} {code}"
+            );
+            record.state.stopped = true;
+            assert!(!ended(record, 1, code).restarting, "{name} and stopped");
+        }
+    }
+
+    #[test]
+    fn a_run_of_ten_seconds_begins_the_pauses_anew() {
+        let mut record = policy("always", 0);
+        record.state.short_runs = 6;
+        assert_eq!(ended(record.clone(), 9, 1).short_runs, 6);
+        assert_eq!(ended(record, 10, 1).short_runs, 0);
+    }
+
+    #[test]
+    fn an_unhealthy_end_is_followed_by_a_start_where_that_was_asked_for() {
+        for (action, status, again) in [
+            ("restart", HealthStatus::Unhealthy, true),
+            ("restart", HealthStatus::Healthy, false),
+            ("kill", HealthStatus::Unhealthy, false),
+        ] {
+            let mut record = policy("no", 0);
+            record.config.health = Some(HealthCheck {
+                on_failure: action.to_owned(),
+                ..HealthCheck::default()
+            });
+            let health = Health {
+                status,
+                ..Health::default()
+            };
+            record.state.health = Some(Arc::new(health));
+            assert_eq!(
+                ended(record.clone(), 1, 0).restarting,
+                again,
+                "{action} {status:?}"
+            );
+            record.state.stopped = true;
+            assert!(!ended(record, 1, 0).restarting, "{action} and stopped");
+        }
     }
 }

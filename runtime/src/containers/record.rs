@@ -268,3 +268,40 @@ fn decode_config<'a, D: Deserializer<'a>>(from: D) -> Result<CreateRequest, D::E
     let bytes = STANDARD.decode(text).map_err(de::Error::custom)?;
     CreateRequest::decode(bytes.as_slice()).map_err(de::Error::custom)
 }
+
+#[cfg(test)]
+impl Record {
+    /// A container of busybox that was never started.
+    pub(crate) fn example() -> Self {
+        Self {
+            version: VERSION,
+            id: "ab".repeat(32),
+            name: "calm_keel".to_owned(),
+            hidden: false,
+            config: CreateRequest::default(),
+            image: "busybox".to_owned(),
+            image_id: format!("sha256:{}", "cd".repeat(32)),
+            manifest: String::new(),
+            created: Timestamp::UNIX_EPOCH,
+            process: Process::default(),
+            mounts: Vec::new(),
+            exposed: Vec::new(),
+            snapshot: String::new(),
+            owns_snapshot: true,
+            root: RootMount {
+                lower: Vec::new(),
+                upper: "/u".into(),
+                work: "/w".into(),
+            },
+            stop_signal: 15,
+            stop_timeout: 10,
+            state: State::default(),
+            memberships: vec![Membership {
+                network: "bridge".to_owned(),
+                ..Membership::default()
+            }],
+            attachment: None,
+            cgroups: Vec::new(),
+        }
+    }
+}

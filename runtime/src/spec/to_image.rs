@@ -304,7 +304,7 @@ mod tests {
                 args: vec!["sh".to_owned(), "-l".to_owned()],
                 ..Process::default()
             },
-            ..crate::containers::filter::tests::record()
+            ..Record::example()
         }
     }
 

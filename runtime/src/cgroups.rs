@@ -148,7 +148,7 @@ impl Cgroups {
     /// are in them.
     pub fn remove(&self, groups: &[Cgroup]) {
         for group in groups {
-            if let Err(error) = remove(&group.path) {
+            if let Err(error) = remove(&group.path, groups) {
                 tracing::warn!(path = %group.path.display(), %error, "cannot remove a cgroup");
             }
         }
@@ -221,7 +221,7 @@ fn apply(group: &Path, plan: &[Write]) -> Result<()> {
     Ok(())
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+fn remove(path: &Path, all: &[Cgroup]) -> io::Result<()> {
     let mut attempt = 0;
     loop {
         match fs::remove_dir(path) {
@@ -229,6 +229,7 @@ fn remove(path: &Path) -> io::Result<()> {
                 if error.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS =>
             {
                 attempt += 1;
+                freeze::release(all);
                 remove_below(path);
                 std::thread::sleep(REMOVE_PAUSE);
             }

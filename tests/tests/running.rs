@@ -177,6 +177,36 @@ fn a_paused_container_is_paused_for_the_next_service() {
     eventually("it counts again", || lines(&orlop, "ice") > before);
 }
 
+/// The process that a process is the child of.
+fn parent(pid: &str) -> rustix::process::Pid {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ppid = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap();
+    rustix::process::Pid::from_raw(ppid.parse().unwrap()).unwrap()
+}
+
+/// Fault row 4, on a frozen container: its processes die only when they are thawed.
+#[test]
+fn a_paused_container_does_not_outlive_its_shim() {
+    let orlop = orlop();
+    for service_is_down in [false, true] {
+        running(&orlop, "ice", "sleep 1000; true");
+        let pid = orlop.inspect("ice", "{{.State.Pid}}");
+        let shim = parent(&pid);
+        orlop.run(&["pause", "ice"]).success();
+        if service_is_down {
+            orlop.kill_service("runtime");
+        }
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+        eventually("it is known to be dead", || {
+            orlop.inspect("ice", "{{.State.Status}}") == "dead"
+        });
+        eventually("its processes are gone", || {
+            !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        });
+        orlop.run(&["rm", "ice"]).success();
+    }
+}
+
 /// A process on its way into the container is not frozen half-way, where it would hold up the shim.
 #[test]
 fn pausing_while_processes_enter_holds_up_nothing() {

@@ -46,6 +46,21 @@ pub(crate) fn is_frozen(cgroups: &[Cgroup]) -> bool {
     matches!(text.trim(), "FREEZING" | "FROZEN" | "1")
 }
 
+/// Thaws what is frozen in groups that are to be removed, of whatever version: killed processes leave them
+/// only then.
+pub(crate) fn release(groups: &[Cgroup]) {
+    for group in groups {
+        for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+            let path = group.path.join(file);
+            if path.exists()
+                && let Err(error) = fs::write(&path, thawed)
+            {
+                tracing::warn!(path = %path.display(), %error, "cannot thaw a cgroup");
+            }
+        }
+    }
+}
+
 impl Freezer {
     fn of(cgroups: &[Cgroup]) -> Option<Self> {
         let v1 = cgroups.iter().find(|group| {

@@ -117,6 +117,12 @@ impl Instance {
             .success();
     }
 
+    /// Starts a container of this name in the background that runs a script of busybox's shell.
+    pub fn run_script(&self, name: &str, script: &str) {
+        self.run(&["run", "-d", "--name", name, "busybox", "sh", "-c", script])
+            .success();
+    }
+
     /// `orlop inspect -f FORMAT NAME`.
     #[track_caller]
     pub fn inspect(&self, name: &str, format: &str) -> String {

@@ -53,6 +53,10 @@ pub(super) struct LimitOptions {
     /// Length of the period of --cpu-quota
     #[arg(long, value_name = "MICROSECONDS", conflicts_with = "cpus")]
     cpu_period: Option<u64>,
+
+    /// Weight against other containers on a disk, 10 to 1000
+    #[arg(long, value_name = "NUMBER")]
+    blkio_weight: Option<u32>,
 }
 
 impl LimitOptions {
@@ -73,6 +77,7 @@ impl LimitOptions {
             memory_reservation: bytes("--memory-reservation", self.memory_reservation.as_deref())?,
             cpu_quota: self.cpu_quota.unwrap_or_default(),
             cpu_period: self.cpu_period.unwrap_or_default(),
+            blkio_weight: self.blkio_weight.unwrap_or_default(),
             shm_size: 0,
         })
     }

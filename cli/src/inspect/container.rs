@@ -205,6 +205,7 @@ fn host_config(config: &CreateRequest) -> Value {
         "NanoCpus": resources.nano_cpus,
         "CpuQuota": resources.cpu_quota,
         "CpuPeriod": resources.cpu_period,
+        "BlkioWeight": resources.blkio_weight,
         "CpuShares": resources.cpu_shares,
         "CpusetCpus": resources.cpuset_cpus,
         "CpusetMems": resources.cpuset_mems,

@@ -214,6 +214,9 @@ pub struct Resources {
     pub cpu_quota: i64,
     #[prost(uint64, tag = "11")]
     pub cpu_period: u64,
+    /// 10 to 1000, on disks whose scheduler is BFQ.
+    #[prost(uint32, tag = "12")]
+    pub blkio_weight: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Mount {

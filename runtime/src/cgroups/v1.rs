@@ -106,6 +106,9 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             write("cpuset", "cpuset.mems", mems.clone(), false);
         }
     }
+    if let Some(weight) = limits.block_io().as_ref().and_then(|io| io.weight()) {
+        write("blkio", "blkio.bfq.weight", weight.to_string(), false);
+    }
     if let Some(pids) = limits.pids() {
         let value = match pids.limit() {
             limit if limit > 0 => limit.to_string(),

@@ -74,6 +74,9 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             write("cpuset", "cpuset.mems", mems.clone(), false);
         }
     }
+    if let Some(weight) = limits.block_io().as_ref().and_then(|io| io.weight()) {
+        write("io", "io.bfq.weight", weight.to_string(), false);
+    }
     if let Some(pids) = limits.pids() {
         // Not refused where nobody asked for a limit and the controller cannot be had.
         let (value, optional) = match pids.limit() {
@@ -112,6 +115,7 @@ mod tests {
             nano_cpus: 500_000_000,
             cpu_shares: 1024,
             cpuset_cpus: "0".to_owned(),
+            blkio_weight: 300,
             ..Resources::default()
         };
         let plan = plan(&limits(&asked).unwrap());
@@ -124,6 +128,7 @@ mod tests {
                 ("cpu.weight", "39"),
                 ("cpu.max", "50000 100000"),
                 ("cpuset.cpus", "0"),
+                ("io.bfq.weight", "300"),
                 ("pids.max", "2048"),
             ]
         );

@@ -147,11 +147,18 @@ async fn one(
     late: Option<JoinHandle<Sample>>,
 ) -> (Arc<Record>, Option<Sample>, Option<JoinHandle<Sample>>) {
     let own = Arc::clone(&record);
-    let mut measuring =
-        late.unwrap_or_else(|| tokio::task::spawn_blocking(move || Sample::of(&own)));
+    let measuring = late.unwrap_or_else(|| tokio::task::spawn_blocking(move || Sample::of(&own)));
+    let (sample, late) = in_time(measuring).await;
+    (record, sample, late)
+}
+
+/// What was measured, or who still measures.
+async fn in_time(
+    mut measuring: JoinHandle<Sample>,
+) -> (Option<Sample>, Option<JoinHandle<Sample>>) {
     match tokio::time::timeout(PATIENCE, &mut measuring).await {
-        Ok(measured) => (record, measured.ok(), None),
-        Err(_) => (record, None, Some(measuring)),
+        Ok(measured) => (measured.ok(), None),
+        Err(_) => (None, Some(measuring)),
     }
 }
 
@@ -220,6 +227,28 @@ Inter-|   Receive                                                |  Transmit
 ";
         assert_eq!(sum(text), (1001, 202));
         assert_eq!(sum(""), (0, 0));
+    }
+
+    /// A file of a container that is stuck is one whose reader waits.
+    #[tokio::test]
+    async fn a_stuck_container_is_waited_for_with_patience_and_asked_once() {
+        let (unstick, stuck) = std::sync::mpsc::channel();
+        let measuring = tokio::task::spawn_blocking(move || {
+            stuck.recv().unwrap();
+            Sample {
+                at: Instant::now(),
+                usage: Usage::default(),
+                rx: 7,
+                tx: 0,
+            }
+        });
+        let (sample, late) = in_time(measuring).await;
+        assert!(sample.is_none());
+        let late = late.unwrap();
+        unstick.send(()).unwrap();
+        let (sample, late) = in_time(late).await;
+        assert_eq!(sample.map(|sample| sample.rx), Some(7));
+        assert!(late.is_none());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Limits, from a request to the runtime-spec's words.
 
 use oci_spec::runtime::{
-    LinuxCpu, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxMemory, LinuxPids,
-    LinuxResources, LinuxResourcesBuilder,
+    LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
+    LinuxMemory, LinuxPids, LinuxResources, LinuxResourcesBuilder,
 };
 use orlop_proto::runtime::Resources;
 
@@ -18,6 +18,8 @@ const CPU_QUOTA_MIN: i64 = 1000;
 const CPU_PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 /// Docker's least memory.
 const MEMORY_MIN: i64 = 6 * 1024 * 1024;
+/// The kernel's bounds of a disk's weight (BFQ).
+const BLKIO_WEIGHTS: std::ops::RangeInclusive<u32> = 10..=1000;
 const NANOS_PER_CPU: i64 = 1_000_000_000;
 
 /// The devices that a container may use: (major, minor); the least that the runtime-spec demands.
@@ -41,6 +43,7 @@ pub fn limits(asked: &Resources) -> Result<LinuxResources> {
     Ok(LinuxResourcesBuilder::default()
         .memory(memory(asked))
         .cpu(cpu(asked))
+        .block_io(block_io(asked))
         .pids(pids)
         .build()?)
 }
@@ -73,6 +76,9 @@ pub(super) fn check(asked: &Resources) -> Result<()> {
     }
     if asked.pids.is_some_and(|pids| pids < -1 || pids == 0) {
         return bad("processes: expected a positive number, or -1 for no limit".to_owned());
+    }
+    if asked.blkio_weight != 0 && !BLKIO_WEIGHTS.contains(&asked.blkio_weight) {
+        return bad("a weight of disks: expected 10 to 1000".to_owned());
     }
     check_quota(asked)?;
     check_set("--cpuset-cpus", &asked.cpuset_cpus)?;
@@ -119,6 +125,10 @@ pub(crate) fn merge(now: &Resources, asked: &Resources) -> Result<Resources> {
         shm_size: now.shm_size,
         cpu_quota: number(asked.cpu_quota, now.cpu_quota),
         cpu_period: count(asked.cpu_period, now.cpu_period),
+        blkio_weight: match asked.blkio_weight {
+            0 => now.blkio_weight,
+            weight => weight,
+        },
     })
 }
 
@@ -173,6 +183,13 @@ fn cpu(asked: &Resources) -> LinuxCpu {
     cpu.set_cpus(set(&asked.cpuset_cpus))
         .set_mems(set(&asked.cpuset_mems));
     cpu
+}
+
+fn block_io(asked: &Resources) -> LinuxBlockIo {
+    let weight = u16::try_from(asked.blkio_weight).ok();
+    let mut block_io = LinuxBlockIo::default();
+    block_io.set_weight(weight.filter(|weight| *weight > 0));
+    block_io
 }
 
 /// Deny all, then allow the list (row B24).
@@ -302,6 +319,14 @@ mod tests {
             },
             Resources {
                 pids: Some(0),
+                ..base()
+            },
+            Resources {
+                blkio_weight: 9,
+                ..base()
+            },
+            Resources {
+                cpu_period: 1,
                 ..base()
             },
             Resources {

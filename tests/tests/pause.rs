@@ -1,0 +1,221 @@
+//! Pausing containers: what stands still, who is kept out, and what ends them all the same.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::process::Child;
+use std::time::Duration;
+
+use orlop_tests::{Instance, eventually};
+
+/// Counts, so that it shows whether it gets time.
+const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.02; done";
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+fn lines(orlop: &Instance, name: &str) -> usize {
+    orlop
+        .run(&["logs", name])
+        .success()
+        .stdout()
+        .lines()
+        .count()
+}
+
+#[test]
+fn a_paused_container_stands_still_and_goes_on() {
+    let orlop = orlop();
+    orlop.run_script("one", COUNTER);
+    orlop.run_script("two", COUNTER);
+    eventually("both count", || {
+        lines(&orlop, "one") > 2 && lines(&orlop, "two") > 2
+    });
+    orlop
+        .run(&["pause", "one", "two", "nothing"])
+        .exits(1)
+        .stdout_is("one\ntwo\n")
+        .stderr_has("nothing");
+    let before = lines(&orlop, "one");
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(
+        lines(&orlop, "one"),
+        before,
+        "a frozen container writes nothing"
+    );
+    assert_eq!(
+        orlop.inspect(
+            "one",
+            "{{.State.Status}} {{.State.Running}} {{.State.Paused}}"
+        ),
+        "paused true true"
+    );
+    orlop
+        .run(&[
+            "ps",
+            "--filter",
+            "status=paused",
+            "--format",
+            "{{.Names}} {{.Status}}",
+        ])
+        .success()
+        .stdout_has("one Up")
+        .stdout_has("(Paused)");
+    orlop
+        .run(&["unpause", "one", "two"])
+        .success()
+        .stdout_is("one\ntwo\n");
+    eventually("it counts again", || lines(&orlop, "one") > before);
+    assert_eq!(orlop.inspect("one", "{{.State.Status}}"), "running");
+}
+
+#[test]
+fn nobody_enters_a_paused_container() {
+    let orlop = orlop();
+    orlop.run_script("ice", "sleep 100");
+    orlop
+        .run(&["unpause", "ice"])
+        .exits(1)
+        .stderr_has("is running");
+    orlop.run(&["pause", "ice"]).success();
+    orlop
+        .run(&["pause", "ice"])
+        .exits(1)
+        .stderr_has("is paused");
+    for (args, code) in [
+        (&["exec", "ice", "true"][..], 125),
+        (&["attach", "ice"], 1),
+        (&["start", "ice"], 1),
+        (&["start", "-a", "ice"], 1),
+        (&["rm", "ice"], 1),
+    ] {
+        let outcome = orlop.run(args);
+        assert!(
+            outcome.stderr().contains("is paused"),
+            "{args:?}: {}",
+            outcome.stderr()
+        );
+        assert!(outcome.code() == code || outcome.code() == 1, "{args:?}");
+    }
+    orlop
+        .run(&["create", "--name", "idle", "busybox"])
+        .success();
+    orlop
+        .run(&["pause", "idle"])
+        .exits(1)
+        .stderr_has("not running");
+    orlop
+        .run(&["unpause", "idle"])
+        .exits(1)
+        .stderr_has("not running");
+}
+
+#[test]
+fn a_paused_container_can_be_ended() {
+    let orlop = orlop();
+    let trap = "trap 'exit 5' TERM; while true; do sleep 0.05; done";
+    for (end, code) in [
+        (&["stop"][..], "5"),
+        (&["kill"], "137"),
+        (&["kill", "-s", "TERM"], "5"),
+        (&["stop", "-t", "0"], ""),
+    ] {
+        orlop.run_script("ice", trap);
+        // The trap is set once the shell sleeps.
+        std::thread::sleep(Duration::from_millis(200));
+        orlop.run(&["pause", "ice"]).success();
+        let args: Vec<_> = end.iter().chain(&["ice"]).collect();
+        orlop.run(&args).success();
+        let ended = orlop.run(&["wait", "ice"]).success().line();
+        assert!(code.is_empty() || ended == code, "{end:?}: {ended}");
+        orlop.run(&["rm", "ice"]).success();
+    }
+    orlop.run_script("ice", trap);
+    orlop.run(&["pause", "ice"]).success();
+    orlop.run(&["rm", "-f", "ice"]).success();
+    orlop.run_script("ice", trap);
+    orlop.run(&["pause", "ice"]).success();
+    orlop.run(&["restart", "-t", "1", "ice"]).success();
+    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "running");
+}
+
+/// A signal that does not end it is there when the container goes on.
+#[test]
+fn a_signal_waits_for_a_paused_container() {
+    let orlop = orlop();
+    orlop.run_script(
+        "ice",
+        "trap 'echo heard' HUP; while true; do sleep 0.05; done",
+    );
+    std::thread::sleep(Duration::from_millis(200));
+    orlop.run(&["pause", "ice"]).success();
+    orlop.run(&["kill", "-s", "HUP", "ice"]).success();
+    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "paused");
+    assert_eq!(lines(&orlop, "ice"), 0);
+    orlop.run(&["unpause", "ice"]).success();
+    eventually("it hears the signal", || lines(&orlop, "ice") == 1);
+}
+
+#[test]
+fn a_paused_container_is_paused_for_the_next_service() {
+    let orlop = orlop();
+    orlop.run_script("ice", COUNTER);
+    orlop.run(&["pause", "ice"]).success();
+    orlop.kill_service("runtime");
+    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "paused");
+    let before = lines(&orlop, "ice");
+    orlop.run(&["unpause", "ice"]).success();
+    eventually("it counts again", || lines(&orlop, "ice") > before);
+}
+
+/// The process that a process is the child of.
+fn parent(pid: &str) -> rustix::process::Pid {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let ppid = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap();
+    rustix::process::Pid::from_raw(ppid.parse().unwrap()).unwrap()
+}
+
+/// Fault row 4, on a frozen container: its processes die only when they are thawed.
+#[test]
+fn a_paused_container_does_not_outlive_its_shim() {
+    let orlop = orlop();
+    for service_is_down in [false, true] {
+        orlop.run_script("ice", "sleep 1000; true");
+        let pid = orlop.inspect("ice", "{{.State.Pid}}");
+        let shim = parent(&pid);
+        orlop.run(&["pause", "ice"]).success();
+        if service_is_down {
+            orlop.kill_service("runtime");
+        }
+        rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+        eventually("it is known to be dead", || {
+            orlop.inspect("ice", "{{.State.Status}}") == "dead"
+        });
+        eventually("its processes are gone", || {
+            !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        });
+        orlop.run(&["rm", "ice"]).success();
+    }
+}
+
+/// A process on its way into the container is not frozen half-way, where it would hold up the shim.
+#[test]
+fn pausing_while_processes_enter_holds_up_nothing() {
+    let orlop = orlop();
+    orlop.run_script("busy", "sleep 100");
+    let entering: Vec<Child> = (0..8)
+        .map(|_| orlop.spawn(&["exec", "busy", "true"]))
+        .collect();
+    for _ in 0..10 {
+        orlop.run(&["pause", "busy"]).success();
+        orlop.run(&["unpause", "busy"]).success();
+    }
+    for mut child in entering {
+        child.wait().unwrap();
+    }
+    orlop
+        .run(&["exec", "busy", "echo", "in"])
+        .success()
+        .stdout_is("in\n");
+}

@@ -83,20 +83,14 @@ fn nobody_enters_a_paused_container() {
         .run(&["pause", "ice"])
         .exits(1)
         .stderr_has("is paused");
-    for (args, code) in [
-        (&["exec", "ice", "true"][..], 125),
-        (&["attach", "ice"], 1),
-        (&["start", "ice"], 1),
-        (&["start", "-a", "ice"], 1),
-        (&["rm", "ice"], 1),
+    for args in [
+        &["exec", "ice", "true"][..],
+        &["attach", "ice"],
+        &["start", "ice"],
+        &["start", "-a", "ice"],
+        &["rm", "ice"],
     ] {
-        let outcome = orlop.run(args);
-        assert!(
-            outcome.stderr().contains("is paused"),
-            "{args:?}: {}",
-            outcome.stderr()
-        );
-        assert!(outcome.code() == code || outcome.code() == 1, "{args:?}");
+        orlop.run(args).exits(1).stderr_has("is paused");
     }
     orlop
         .run(&["create", "--name", "idle", "busybox"])

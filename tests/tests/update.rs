@@ -326,3 +326,34 @@ fn a_weight_on_disks_is_set_or_refused() {
         .exits(1)
         .stderr_has("10 to 1000");
 }
+
+/// Renames, pauses and updates against removals: whoever loses has a clear error, and nothing comes back.
+#[test]
+fn a_removal_wins_over_everything_else() {
+    let orlop = orlop();
+    for round in 0..6 {
+        orlop.run_script("web", "sleep 1000");
+        let racing = [
+            orlop.spawn(&["rename", "web", "other"]),
+            orlop.spawn(&["update", "--pids-limit", "9", "web"]),
+            orlop.spawn(&["pause", "web"]),
+            orlop.spawn(&["rm", "-f", "web"]),
+        ];
+        for child in racing {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert!(
+                output.status.success() || said.contains("web") || said.contains("other"),
+                "{round}: {said}"
+            );
+        }
+        orlop.run(&["rm", "-f", "web", "other"]).success();
+        assert_eq!(orlop.run(&["ps", "-aq"]).success().line(), "");
+        orlop.kill_service("runtime");
+        assert_eq!(
+            orlop.run(&["ps", "-aq"]).success().line(),
+            "",
+            "none comes back"
+        );
+    }
+}

@@ -18,7 +18,12 @@ impl Containers {
     pub(crate) async fn pause(&self, container: &Arc<Container>) -> Result<()> {
         let _gate = container.gate.lock().await;
         container.record().next(Action::Pause, "pause")?;
-        let _nobody = container.freeze().await?;
+        let frozen = container.freeze().await;
+        if frozen.is_err() {
+            // It may have ended meanwhile, which is the better reason.
+            container.record().next(Action::Pause, "pause")?;
+        }
+        let _nobody = frozen?;
         if let Err(error) = self.keep_status(container, Action::Pause).await {
             set_frozen(container, false).await?;
             return Err(error);

@@ -29,10 +29,10 @@ impl Containers {
         Ok(())
     }
 
-    /// Takes a name for a container that is in the map.
+    /// Takes a name for a container that is in the map and in lists.
     fn claim(&self, name: &str, container: &Container) -> Result<()> {
         let mut map = self.map_mut();
-        if !map.by_id.contains_key(&container.id) {
+        if container.record().hidden || !map.by_id.contains_key(&container.id) {
             return Err(Error::NoContainer(container.id.clone()));
         }
         map.take_name(name, &container.id)

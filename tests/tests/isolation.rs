@@ -272,6 +272,9 @@ fn limits_of_processes_are_set_for_run_and_exec_and_told_if_they_cannot_be() {
         .run(&["exec", "box", "sh", "-c", script])
         .success()
         .stdout_is("100\n200\n0\n");
+    run(&orlop, &["--ulimit", "nofile=5", "--init"], "ulimit -n")
+        .success()
+        .stdout_is("5\n");
     for bad in ["files=1", "nofile=2:1", "nofile=x", "nofile=-5"] {
         run(&orlop, &["--ulimit", bad], "true").exits(125);
     }

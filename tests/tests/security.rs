@@ -339,3 +339,131 @@ fn c11_the_environment_of_the_services_stays_there() {
         orlop.inspect("box", "{{.State.Running}}") == "true"
     });
 }
+
+/// A root with this file instead of what busybox has there.
+fn image_with(orlop: &Instance, name: &str, path: &str, content: &[u8]) {
+    let archive = fixtures::rootfs_with(&[(path, 0o644, content)]);
+    orlop
+        .run_with_input(&["import", "-", name], &archive)
+        .success();
+}
+
+#[test]
+fn c5_account_files_are_read_up_to_a_bound() {
+    let orlop = orlop();
+    let line = "g:x:7:".to_owned() + &"u,".repeat(1024 * 1024);
+    image_with(&orlop, "wide", "etc/group", line.as_bytes());
+    for user in ["user", "root:wheel"] {
+        orlop
+            .run(&["run", "--rm", "-u", user, "wide", "id"])
+            .exits(125)
+            .stderr_has("/etc/group");
+    }
+    orlop
+        .run(&["run", "--rm", "--group-add", "g", "wide", "id"])
+        .exits(125)
+        .stderr_has("/etc/group");
+    orlop
+        .run(&["run", "--rm", "-u", "1000", "wide", "id"])
+        .success();
+}
+
+#[test]
+fn c10_containers_of_one_image_do_not_see_each_others_variables() {
+    let orlop = orlop();
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            let orlop = &orlop;
+            scope.spawn(move || {
+                for turn in 0..25 {
+                    let own = format!("OWN_{worker}={turn}");
+                    let out = orlop
+                        .run(&["run", "--rm", "-e", &own, "busybox", "env"])
+                        .stdout();
+                    let seen: Vec<&str> = out.lines().filter(|l| l.starts_with("OWN_")).collect();
+                    assert_eq!(seen, [own]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn b21_b36_files_that_are_made_in_a_root_follow_no_link_out_of_it() {
+    let orlop = orlop();
+    let host = tempfile::tempdir().unwrap();
+    let canary = host.path().join("canary");
+    fs::write(&canary, "untouched").unwrap();
+    let links = ["mtab", "hosts", "resolv.conf", "hostname", "new/hosts"];
+    let link = |name: &&str| {
+        let target = if name.contains('/') {
+            host.path().join("made")
+        } else {
+            canary.clone()
+        };
+        format!(
+            "mkdir -p /root/etc/new; ln -sf {} /root/etc/{name}",
+            target.display()
+        )
+    };
+    let script: Vec<String> = links.iter().map(link).collect();
+    let dockerfile = format!(
+        "FROM busybox AS tools\nRUN mkdir /root/bin && cp /bin/busybox /root/bin/sh; {}\n\
+         FROM scratch\nCOPY --from=tools /root /\n",
+        script.join("; ")
+    );
+    let context = tempfile::tempdir().unwrap();
+    fs::write(context.path().join("Dockerfile"), dockerfile).unwrap();
+    let path = context.path().to_str().unwrap();
+    orlop.run(&["build", "-q", "-t", "evil", path]).success();
+    orlop
+        .run(&["run", "--rm", "evil", "/bin/sh", "-c", "true"])
+        .code();
+    assert_eq!(fs::read_to_string(&canary).unwrap(), "untouched");
+    assert_eq!(fs::read_dir(host.path()).unwrap().count(), 1);
+}
+
+/// Commands that cannot be run, again and again, leave nothing open in the service.
+#[test]
+fn d13_a_failed_exec_leaves_nothing_in_the_service() {
+    let orlop = orlop();
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
+        .success();
+    let pid = orlop.service_pid("runtime");
+    let open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
+    let fail = || orlop.run(&["exec", "box", "/no/such/command"]).exits(127);
+    fail();
+    eventually("the service is at rest", || {
+        let before = open();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        open() == before
+    });
+    let before = open();
+    for _ in 0..100 {
+        fail();
+    }
+    eventually("all is closed", || open() <= before + 2);
+}
+
+#[test]
+fn d14_what_is_in_shared_memory_counts_as_the_containers_memory() {
+    let orlop = orlop();
+    let options = [
+        "run",
+        "--rm",
+        "-m",
+        "16m",
+        "--memory-swap",
+        "16m",
+        "--shm-size",
+        "512m",
+    ];
+    let fill = [
+        "busybox",
+        "sh",
+        "-c",
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=100",
+    ];
+    orlop.run(&[&options[..], &fill].concat()).exits(137);
+}

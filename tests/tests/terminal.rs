@@ -125,6 +125,24 @@ fn detach_and_attach_again() {
 }
 
 #[test]
+fn an_init_leaves_the_terminal_to_its_command() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    let script = "trap 'echo interrupt'ed INT; echo rea''dy; while :; do sleep 0.1; read x && break; done; exit 4";
+    let mut shell = Terminal::run(
+        &orlop,
+        &[
+            "run", "-it", "--rm", "--init", "busybox", "sh", "-c", script,
+        ],
+    );
+    shell.shows("ready");
+    shell.types(b"\x03");
+    shell.shows("interrupted");
+    shell.types(b"go on\n");
+    assert_eq!(shell.ends(), 4);
+}
+
+#[test]
 fn exec_with_a_terminal() {
     let orlop = Instance::start();
     orlop.import_busybox("busybox");

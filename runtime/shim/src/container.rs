@@ -164,7 +164,6 @@ impl<'a> Plan<'a> {
             }
         };
         self.hide(root.as_fd())?;
-        self.steps.limit();
         let master = terminal.as_ref().map(|terminal| &terminal.master);
         channel
             .report(&Report::Ready, master)

@@ -15,7 +15,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
 use crate::capabilities::Sets;
-use crate::error::{Error, Result, note};
+use crate::error::{Error, Result};
 use crate::init;
 use crate::rootfs::{self, Kind};
 use crate::user::{Accounts, Identity};
@@ -97,6 +97,7 @@ impl Steps<'_> {
         }
         sys::reset_signals().map_err(setup("signals"))?;
         sys::close_on_exec_from(3).map_err(setup("descriptors"))?;
+        self.limit();
         self.confine(identity)?;
         program.exec()
     }
@@ -137,14 +138,11 @@ impl Steps<'_> {
         }
     }
 
-    /// A hard limit cannot be raised without `CAP_SYS_RESOURCE`; then the one in force stays. To be
-    /// called while standard error is still the shim's.
-    pub(crate) fn limit(&self) {
+    /// A hard limit cannot be raised without `CAP_SYS_RESOURCE`; then the one in force stays, as the
+    /// service said when the container was made. Near the end: a low limit may stop anything else.
+    fn limit(&self) {
         for limit in self.process.rlimits().iter().flatten() {
-            let Some(resource) = resource(limit.typ()) else {
-                note(&format!("the limit {:?} does not exist here", limit.typ()));
-                continue;
-            };
+            let resource = resource(limit.typ());
             let value = |value: u64| Some(value).filter(|value| *value != u64::MAX);
             let wanted = Rlimit {
                 current: value(limit.soft()),
@@ -158,10 +156,6 @@ impl Steps<'_> {
                 (Some(wanted), Some(maximum)) => Some(wanted.min(maximum)),
                 (wanted, maximum) => wanted.or(maximum),
             };
-            note(&format!(
-                "the limit {:?} cannot be raised beyond {maximum:?}",
-                limit.typ()
-            ));
             rustix::process::setrlimit(resource, Rlimit { current, maximum }).ok();
         }
     }
@@ -198,8 +192,8 @@ fn ignore_missing(error: io::Error) -> io::Result<()> {
     }
 }
 
-fn resource(kind: PosixRlimitType) -> Option<Resource> {
-    Some(match kind {
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
         PosixRlimitType::RlimitCpu => Resource::Cpu,
         PosixRlimitType::RlimitFsize => Resource::Fsize,
         PosixRlimitType::RlimitData => Resource::Data,
@@ -216,7 +210,7 @@ fn resource(kind: PosixRlimitType) -> Option<Resource> {
         PosixRlimitType::RlimitNice => Resource::Nice,
         PosixRlimitType::RlimitRtprio => Resource::Rtprio,
         PosixRlimitType::RlimitRttime => Resource::Rttime,
-    })
+    }
 }
 
 /// Program, arguments and environment, as the kernel takes them.

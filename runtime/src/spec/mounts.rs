@@ -97,16 +97,17 @@ fn kernel(shm_bytes: i64) -> Result<Vec<Mount>> {
         .iter()
         .map(|(target, kind, options)| {
             let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-            filesystem(target, kind, options)
+            let source = if *target == SHM { "shm" } else { kind };
+            filesystem(target, kind, source, options)
         })
         .collect()
 }
 
-fn filesystem(target: &str, kind: &str, options: Vec<String>) -> Result<Mount> {
+fn filesystem(target: &str, kind: &str, source: &str, options: Vec<String>) -> Result<Mount> {
     Ok(MountBuilder::default()
         .destination(target)
         .typ(kind)
-        .source(kind)
+        .source(source)
         .options(options)
         .build()?)
 }
@@ -124,7 +125,7 @@ fn bind(source: PathBuf, target: &str, read_only: bool, propagation: &str) -> Re
 
 fn one(mount: &record::Mount) -> Result<Mount> {
     match mount.kind {
-        MountKind::Tmpfs => filesystem(&mount.target, "tmpfs", tmpfs_options(mount)),
+        MountKind::Tmpfs => filesystem(&mount.target, "tmpfs", "tmpfs", tmpfs_options(mount)),
         MountKind::Bind | MountKind::Volume { .. } => {
             let propagation = match mount.propagation.as_str() {
                 "" => PROPAGATION,

@@ -92,6 +92,41 @@ fn every_system_call_is_answered_as_the_rules_say() {
     assert!(program.len() < 400, "{}", program.len());
 }
 
+/// The floor as a table: what each system call answers without capabilities and with all of them.
+/// `ORLOP_REGENERATE=1` writes it anew.
+#[test]
+fn c18_every_system_call_answers_as_the_table_says() {
+    let all = r#"{"bounding":["CAP_SYS_ADMIN","CAP_SYS_PTRACE","CAP_BPF","CAP_PERFMON","CAP_SYS_TIME",
+        "CAP_SYS_MODULE","CAP_SYS_BOOT","CAP_SYS_CHROOT","CAP_SYS_PACCT","CAP_SYS_RAWIO","CAP_SYSLOG",
+        "CAP_SYS_TTY_CONFIG","CAP_SYS_NICE","CAP_DAC_READ_SEARCH"]}"#;
+    let all = Sets::from_spec(Some(&serde_json::from_str(all).unwrap()));
+    let (none, all) = (
+        compile(&floor()).unwrap(),
+        compile(&built_in(&all)).unwrap(),
+    );
+    // An argument that no rule lets through, so that what is conditional shows as denied.
+    let ask = |program: &[Instruction], nr| match run(program, AUDIT_ARCH, nr, [0x7e02_002e; 6]) {
+        ALLOW => "allowed",
+        EPERM => "EPERM",
+        ENOSYS => "ENOSYS",
+        other => panic!("{other:#x}"),
+    };
+    let line =
+        |(name, nr): &(&str, u32)| format!("{name} {} {}\n", ask(&none, *nr), ask(&all, *nr));
+    let table: String = SYSCALLS.iter().map(line).collect();
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/src/seccomp/compile/floor-x86_64.txt"
+    );
+    if !cfg!(target_arch = "x86_64") {
+        return;
+    }
+    if std::env::var_os("ORLOP_REGENERATE").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    assert!(table == std::fs::read_to_string(path).unwrap(), "{table}");
+}
+
 #[test]
 fn c18_socket_families_beyond_the_floor_are_denied() {
     let program = compile(&floor()).unwrap();

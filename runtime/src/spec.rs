@@ -173,7 +173,7 @@ fn linux(record: &Record, around: &Surroundings) -> Result<Linux> {
         .rootfs_propagation("rprivate")
         .build()?;
     linux.set_seccomp(own_profile(&security, &around.host)?);
-    let (masked, read_only) = match security.privileged {
+    let (masked, read_only) = match security.privileged || security.system_paths {
         true => (Vec::new(), Vec::new()),
         false => (
             defaults::masked_paths(defaults::possible_cpus()),

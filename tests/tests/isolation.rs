@@ -176,12 +176,26 @@ fn c19_what_the_kernel_cannot_enforce_is_refused_by_name() {
     for (option, word) in [
         ("apparmor=docker-default", "AppArmor"),
         ("label=type:svirt_t", "SELinux"),
-        ("systempaths=unconfined", "systempaths"),
+        ("systempaths=open", "systempaths"),
     ] {
         run(&orlop, &["--security-opt", option], "true")
             .exits(125)
             .stderr_has(word);
     }
+}
+
+#[test]
+fn system_paths_are_open_where_that_is_asked_for() {
+    let orlop = orlop();
+    let script = "head -c 1 /proc/timer_list | wc -c; : > /proc/sys/kernel/domainname && echo set; \
+                  grep Seccomp: /proc/self/status | cut -f2";
+    run(
+        &orlop,
+        &["--security-opt", "systempaths=unconfined"],
+        script,
+    )
+    .success()
+    .stdout_is("1\nset\n2\n");
 }
 
 #[test]

@@ -172,6 +172,9 @@ fn host_config(config: &CreateRequest) -> Value {
     if !security.apparmor.is_empty() {
         options.push(format!("apparmor={}", security.apparmor));
     }
+    if security.system_paths {
+        options.push("systempaths=unconfined".to_owned());
+    }
     options.extend(security.labels.iter().map(|label| format!("label={label}")));
     let restart_name = if restart.name.is_empty() {
         "no"

@@ -17,6 +17,7 @@ pub(crate) fn apply(security: &mut Security, text: &str) -> Result<(), CliError>
     match (key, value) {
         ("apparmor", name) if !name.is_empty() => name.clone_into(&mut security.apparmor),
         ("label", label) if !label.is_empty() => security.labels.push(label.to_owned()),
+        ("systempaths", "unconfined") => security.system_paths = true,
         ("no-new-privileges", "" | "true") => security.no_new_privileges = true,
         ("no-new-privileges", "false") => security.no_new_privileges = false,
         ("seccomp", "unconfined") => "unconfined".clone_into(&mut security.seccomp),
@@ -27,7 +28,7 @@ pub(crate) fn apply(security: &mut Security, text: &str) -> Result<(), CliError>
                 "--security-opt",
                 text,
                 "there are no-new-privileges[=true|false], seccomp=unconfined, seccomp=builtin, \
-                 seccomp=PROFILE.json, apparmor=unconfined and label=disable",
+                 seccomp=PROFILE.json, apparmor=unconfined, label=disable and systempaths=unconfined",
             ));
         }
     }
@@ -99,6 +100,8 @@ mod tests {
         apply(&mut security, "label:disable").unwrap();
         assert_eq!(security.apparmor, "unconfined");
         assert_eq!(security.labels, ["disable"]);
+        apply(&mut security, "systempaths=unconfined").unwrap();
+        assert!(security.system_paths);
         assert!(security.no_new_privileges);
         apply(&mut security, "no-new-privileges:false").unwrap();
         assert!(!security.no_new_privileges);
@@ -106,7 +109,7 @@ mod tests {
         for bad in [
             "apparmor",
             "label=",
-            "systempaths=unconfined",
+            "systempaths=open",
             "seccomp=",
             "no-new-privileges=maybe",
         ] {

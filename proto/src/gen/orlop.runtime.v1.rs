@@ -280,6 +280,9 @@ pub struct Security {
     /// SELinux labels, `type:…`; `disable` (also without one): none.
     #[prost(string, repeated, tag = "7")]
     pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Nothing of /proc and /sys is hidden or read-only.
+    #[prost(bool, tag = "8")]
+    pub system_paths: bool,
 }
 /// How to find out whether a container does what it is for. Times are nanoseconds.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

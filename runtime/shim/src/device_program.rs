@@ -170,5 +170,9 @@ mod tests {
         )
         .unwrap();
         load_device_program(&compile(&rules)).unwrap();
+        let all: LinuxDeviceCgroup =
+            serde_json::from_str(r#"{"allow":true,"type":"a","access":"rwm"}"#).unwrap();
+        assert_eq!(line(&all), "a *:* rwm");
+        load_device_program(&compile(&[all])).unwrap();
     }
 }

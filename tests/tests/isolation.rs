@@ -386,6 +386,25 @@ fn b5_an_init_has_nothing_of_the_host_open() {
     assert_eq!(links.collect::<Vec<_>>(), ["/", "/"], "{out}");
 }
 
+/// A container that joins another one's processes is visible there while it is made.
+#[test]
+fn b5_a_container_that_joins_shows_no_file_of_the_host() {
+    let orlop = orlop();
+    let watch = "while true; do for p in /proc/[0-9]*; do for f in $p/fd/* $p/exe $p/cwd $p/root; do \
+                 t=$(readlink $f 2>/dev/null) || continue; \
+                 case $t in *orlop*|/var/tmp/*|/run/*) echo leak $f $t;; esac; done; done; done";
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", watch])
+        .success();
+    for init in [&[][..], &["--init"]] {
+        for _ in 0..15 {
+            let options = [&["--pid", "container:box"], init].concat();
+            run(&orlop, &options, "true").success();
+        }
+    }
+    orlop.run(&["logs", "box"]).success().stdout_is("");
+}
+
 #[test]
 fn processes_are_shared_with_the_host_or_another_container() {
     let orlop = orlop();

@@ -262,6 +262,29 @@ fn b16_a_terminal_comes_from_devpts_and_from_nowhere_else() {
     assert!(message.contains("devpts"), "{message}");
 }
 
+/// What is written to the kernel goes through a proc file system that nobody else has a path to.
+#[test]
+fn b17_a_kernel_parameter_is_not_written_where_something_else_was_mounted() {
+    let mut container = Box::new(&["sleep", "100"]);
+    let fake = container.dir.path().join("volume/net/ipv4");
+    fs::create_dir_all(&fake).unwrap();
+    let fake = fake.join("ip_default_ttl");
+    fs::write(&fake, "untouched").unwrap();
+    let volume = container.dir.path().join("volume");
+    container.mount(
+        json!({"destination": "/proc/sys", "type": "bind", "source": volume,
+        "options": ["rbind", "rw"]}),
+    );
+    container.spec["linux"]["sysctl"] = json!({"net.ipv4.ip_default_ttl": "77"});
+    let pid = container.start().to_string();
+    assert_eq!(fs::read_to_string(&fake).unwrap(), "untouched");
+    let real = std::process::Command::new("nsenter")
+        .args(["-t", &pid, "-n", "cat", "/proc/sys/net/ipv4/ip_default_ttl"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(real.stdout).unwrap(), "77\n");
+}
+
 #[test]
 fn b18_without_a_tmpfs_no_device_is_made() {
     let mut container = Box::new(&["true"]);

@@ -303,23 +303,75 @@ fn b18_without_a_tmpfs_no_device_is_made() {
 
 #[test]
 fn b24_only_the_devices_of_the_list_can_be_opened() {
-    let mut container = Box::shell(
-        "exec 2>&1; mknod /dev/disk b 254 0 && head -c 1 /dev/disk; head -c 1 /dev/zero | wc -c",
-    );
-    container.cgroup(&[("devices", &[])]);
-    let caps = json!(["CAP_MKNOD"]);
-    for set in ["bounding", "permitted", "effective"] {
-        container.spec["process"]["capabilities"][set] = caps.clone();
+    for version in [1, 2] {
+        let mut container = Box::shell(
+            "exec 2>&1; mknod /dev/disk b 254 0 && head -c 1 /dev/disk; head -c 1 /dev/zero | wc -c; \
+             mknod /dev/log c 1 11 && (: > /dev/log) && echo written && head -c 1 /dev/log",
+        );
+        match version {
+            1 => container.cgroup(&[("devices", &[])]),
+            _ => container.unified_cgroup(),
+        }
+        let caps = json!(["CAP_MKNOD", "CAP_SYSLOG"]);
+        for set in ["bounding", "permitted", "effective"] {
+            container.spec["process"]["capabilities"][set] = caps.clone();
+        }
+        let allow = |minor: u32, access: &str| json!({"allow": true, "type": "c", "major": 1, "minor": minor, "access": access});
+        container.spec["linux"]["resources"] = json!({"devices": [
+            {"allow": false, "access": "rwm"}, allow(3, "rwm"), allow(5, "rwm"), allow(7, "rwm"),
+            allow(8, "rwm"), allow(9, "rwm"), allow(11, "wm")]});
+        let (_, output) = container.run();
+        let expected = [
+            "mknod: /dev/disk: Operation not permitted",
+            "1",
+            "written",
+            "head: /dev/log: Operation not permitted",
+        ];
+        assert_eq!(output.lines().collect::<Vec<_>>(), expected, "v{version}");
     }
-    let allow = |minor: u32| json!({"allow": true, "type": "c", "major": 1, "minor": minor, "access": "rwm"});
-    container.spec["linux"]["resources"] = json!({"devices": [
-        {"allow": false, "access": "rwm"}, allow(3), allow(5), allow(7), allow(8), allow(9)]});
-    let (_, output) = container.run();
-    assert!(
-        output.contains("mknod: /dev/disk: Operation not permitted"),
-        "{output}"
-    );
-    assert!(output.ends_with("1\n"), "{output}");
+}
+
+/// Whichever version, and whoever's cgroup namespace it is: the container sees its own groups and
+/// cannot change them.
+#[test]
+fn b11_control_groups_are_seen_and_not_written() {
+    for (version, own) in [(1, true), (1, false), (2, true)] {
+        let mut container = Box::shell(
+            "cd /sys/fs/cgroup; [ -d pids ] && cd pids; grep -x 1 cgroup.procs; \
+             mkdir x 2>/dev/null && echo made; (echo 1 > cgroup.procs) 2>/dev/null && echo wrote; true",
+        );
+        match version {
+            1 => container.cgroup(&[("pids", &[])]),
+            _ => container.unified_cgroup(),
+        }
+        let namespaces = container.spec["linux"]["namespaces"]
+            .as_array_mut()
+            .unwrap();
+        namespaces.retain(|namespace| own || namespace["type"] != "cgroup");
+        container.mount(
+            json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+            "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}),
+        );
+        let (code, output) = container.run();
+        assert_eq!((code, output.as_str()), (0, "1\n"), "v{version} {own}");
+    }
+}
+
+#[test]
+fn all_devices_can_be_opened_where_all_are_allowed() {
+    for version in [1, 2] {
+        let mut container = Box::shell("mknod /dev/log c 1 11 && (: > /dev/log) && echo written");
+        match version {
+            1 => container.cgroup(&[("devices", &[])]),
+            _ => container.unified_cgroup(),
+        }
+        for set in ["bounding", "permitted", "effective"] {
+            container.spec["process"]["capabilities"][set] = json!(["CAP_MKNOD"]);
+        }
+        container.spec["linux"]["resources"] = json!({"devices": [
+            {"allow": true, "type": "a", "access": "rwm"}]});
+        assert_eq!(container.run(), (0, "written\n".to_owned()), "v{version}");
+    }
 }
 
 #[test]

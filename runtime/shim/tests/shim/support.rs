@@ -156,6 +156,20 @@ impl Box {
         }
     }
 
+    /// Makes a cgroup of its own in the v2 hierarchy, wherever this host has it.
+    pub(crate) fn unified_cgroup(&mut self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = mounts.lines().find(|line| line.contains(" - cgroup2 "));
+        let mount = line.unwrap().split(' ').nth(4).unwrap();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = Path::new(mount).join(format!("orlop-test-{}-{number}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        self.config.cgroups.push(Cgroup {
+            path,
+            controllers: None,
+        });
+    }
+
     /// Starts the shim; the socket's first message.
     pub(crate) fn create(&mut self) -> (UnixStream, Reply) {
         let path = self.dir.path();

@@ -5,6 +5,7 @@ mod build;
 mod builder;
 mod commit;
 mod completion;
+mod cp;
 mod create;
 mod diff;
 mod down;
@@ -87,6 +88,7 @@ commands! {
         Commit(commit::CommitArgs) => commit::run,
         Completion(completion::CompletionArgs) => completion::run,
         Container(Group<ContainerCommand>) => Group::<ContainerCommand>::run,
+        Cp(cp::CpArgs) => cp::run,
         Create(create::CreateArgs) => create::run,
         Diff(diff::DiffArgs) => diff::run,
         Down(down::DownArgs) => down::run,
@@ -137,6 +139,7 @@ commands! {
     ContainerCommand {
         Attach(attach::AttachArgs) => attach::run,
         Commit(commit::CommitArgs) => commit::run,
+        Cp(cp::CpArgs) => cp::run,
         Create(create::CreateArgs) => create::run,
         Diff(diff::DiffArgs) => diff::run,
         Exec(exec::ExecArgs) => exec::run,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use orlop_files::CopyError;
 use orlop_proto::error::{Failure, Kind, reason};
 use orlop_proto::reference::ReferenceError;
 
@@ -103,6 +104,9 @@ pub(crate) enum CliError {
     /// The build context or its `.dockerignore`.
     #[error("build context: {0}")]
     Context(String),
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// Any of the above where Docker's exit codes keep ours apart from the container's.
     #[error("{0}")]
     Container(Box<Self>),

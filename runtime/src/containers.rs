@@ -2,6 +2,7 @@
 //! that is done to them. Lists and inspections read the map alone and never wait for a container.
 
 pub(crate) mod commit;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod diff;
 mod events;
@@ -23,6 +24,7 @@ pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod streams;
 pub(crate) mod top;
+pub(crate) mod tree;
 pub(crate) mod update;
 
 use std::collections::{BTreeMap, HashMap};

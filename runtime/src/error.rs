@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 
+use orlop_files::CopyError;
 use orlop_proto::error::{Classify, Failure, Kind, reason};
 use orlop_shim::protocol;
 use rustix::io::Errno;
@@ -166,6 +167,9 @@ pub enum Error {
     /// The network could not be set up.
     #[error(transparent)]
     Network(#[from] NetworkError),
+    /// Files could not be copied.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
     /// The store refused or does not answer.
     #[error("{0}")]
     Store(Box<Failure>),
@@ -238,6 +242,7 @@ impl Classify for Error {
             Self::Limit { source, .. } => limit_kind(source),
             Self::File { source, .. } => io_kind(source),
             Self::Network(error) => error.kind(),
+            Self::Copy(error) => copy_kind(error),
             Self::Store(failure) => failure.kind(),
             Self::ShuttingDown | Self::StreamsLost(_) | Self::Stuck(_) => Kind::Unavailable,
             Self::EventsMissed(_) => Kind::ResourceExhausted,
@@ -348,6 +353,20 @@ fn limit_kind(error: &io::Error) -> Kind {
         Some(Errno::INVAL | Errno::RANGE | Errno::ACCESS) => Kind::InvalidArgument,
         Some(Errno::BUSY) => Kind::FailedPrecondition,
         _ => io_kind(error),
+    }
+}
+
+fn copy_kind(error: &CopyError) -> Kind {
+    match error {
+        CopyError::NotFound(_) => Kind::NotFound,
+        CopyError::Refused { .. } | CopyError::Archive(_) => Kind::InvalidArgument,
+        CopyError::Stream(_) => Kind::Aborted,
+        CopyError::File { source, .. } => match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                Kind::FailedPrecondition
+            }
+            _ => io_kind(source),
+        },
     }
 }
 

@@ -3,6 +3,7 @@
 mod attach;
 mod containers;
 mod convert;
+mod copy;
 mod events;
 mod exec;
 mod logs;

@@ -11,8 +11,8 @@ fn every_command_has_help_with_an_example() {
     let orlop = Instance::stopped();
     for command in [
         "run", "create", "start", "stop", "restart", "kill", "rm", "ps", "logs", "exec", "attach",
-        "commit", "diff", "export", "wait", "inspect", "port", "build", "images", "pull", "push",
-        "tag", "rmi", "import", "load", "save", "login", "logout", "up", "down", "serve",
+        "commit", "cp", "diff", "export", "wait", "inspect", "port", "build", "images", "pull",
+        "push", "tag", "rmi", "import", "load", "save", "login", "logout", "up", "down", "serve",
         "version", "info",
     ] {
         orlop

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
 use orlop_shim::config::RootMount;
+use orlop_shim::overlay::{self, OverlayError};
 use orlop_sys::mount::{self, Propagation};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -23,8 +24,6 @@ use crate::error::{Error, Result};
 
 /// Symbolic links on one path, as the kernel's own limit.
 const LINKS_MAX: usize = 40;
-/// Overlay layers of one mount, as the kernel's own limit.
-const LAYERS_MAX: usize = 500;
 
 /// What has to be at the end of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,75 +32,13 @@ pub(crate) enum Kind {
     File,
 }
 
-/// The overlay of the image's layers and the container's own, attached nowhere.
+/// The overlay of the image's layers and the container's own, attached nowhere. What the kernel has to
+/// say about a failure goes to the shim's log.
 pub(crate) fn assemble(root: &RootMount) -> Result<OwnedFd> {
-    let fail = |step| {
-        move |source: Errno| Error::Root {
-            step,
-            source: source.into(),
-        }
-    };
-    if root.lower.is_empty() || root.lower.len() > LAYERS_MAX {
-        return Err(Error::Unsupported(format!(
-            "an image of {} layers",
-            root.lower.len()
-        )));
-    }
-    let fs = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).map_err(fail("fsopen overlay"))?;
-    let set = |key, value: &Path| fsconfig_set_string(&fs, key, value);
-    set("source", Path::new("overlay")).map_err(fail("source"))?;
-    if root.lower.len() == 1 || set_layers(&fs, root).is_err() {
-        set_lowerdir(&fs, root)?;
-    }
-    set("upperdir", &root.upper).map_err(fail("upperdir"))?;
-    set("workdir", &root.work).map_err(fail("workdir"))?;
-    fsconfig_create(&fs).map_err(|source| Error::Root {
-        step: explain(&fs, source),
-        source: source.into(),
-    })?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV;
-    fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes).map_err(fail("fsmount overlay"))
-}
-
-/// Linux 6.7 and later: one key per layer, no limit of a page on their names.
-fn set_layers(fs: &OwnedFd, root: &RootMount) -> rustix::io::Result<()> {
-    for lower in &root.lower {
-        fsconfig_set_string(fs, "lowerdir+", lower.as_path())?;
-    }
-    Ok(())
-}
-
-/// Before: all names in one value, with colons and backslashes escaped.
-fn set_lowerdir(fs: &OwnedFd, root: &RootMount) -> Result<()> {
-    let mut value = Vec::new();
-    for lower in &root.lower {
-        if !value.is_empty() {
-            value.push(b':');
-        }
-        for &byte in lower.as_os_str().as_bytes() {
-            if matches!(byte, b':' | b'\\' | b',') {
-                value.push(b'\\');
-            }
-            value.push(byte);
-        }
-    }
-    let value = OsString::from_vec(value);
-    fsconfig_set_string(fs, "lowerdir", value.as_os_str()).map_err(|source| Error::Root {
-        step: "lowerdir",
-        source: source.into(),
+    overlay::assemble(root, &mut |note| crate::error::note(note)).map_err(|error| match error {
+        OverlayError::Layers(count) => Error::Unsupported(format!("an image of {count} layers")),
+        OverlayError::Step(step, source) => Error::Root { step, source },
     })
-}
-
-/// What the kernel has to say about a failed file system goes to the shim's log.
-fn explain(fs: &OwnedFd, errno: Errno) -> &'static str {
-    let mut buffer = [0; 512];
-    while let Ok(length @ 1..) = rustix::io::read(fs, &mut buffer) {
-        crate::error::note(&String::from_utf8_lossy(&buffer[..length]));
-    }
-    match errno {
-        Errno::NOENT => "a layer of the image is missing",
-        _ => "fsconfig create",
-    }
 }
 
 /// Makes `root` the root of the process, in its own mount namespace, and lets go of the old one.

@@ -6,7 +6,7 @@ use orlop_proto::runtime as wire;
 use orlop_proto::runtime::containers_server::Containers as Rpc;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Answers, attach, convert, exec, logs, stats, status};
+use super::{Answers, attach, convert, copy, exec, logs, stats, status};
 use crate::containers::Containers;
 use crate::containers::filter::Filters;
 use crate::containers::state::Status as State;
@@ -253,13 +253,18 @@ impl Rpc for Service {
 
     async fn copy_in(
         &self,
-        _: Request<Streaming<wire::CopyInRequest>>,
+        request: Request<Streaming<wire::CopyInRequest>>,
     ) -> Answer<wire::CopyInResponse> {
-        Err(unimplemented("Containers.CopyIn"))
+        let copied = copy::into_container(self.0.clone(), request.into_inner()).await?;
+        Ok(Response::new(copied))
     }
 
-    async fn copy_out(&self, _: Request<wire::CopyOutRequest>) -> Answer<Self::CopyOutStream> {
-        Err(unimplemented("Containers.CopyOut"))
+    async fn copy_out(
+        &self,
+        request: Request<wire::CopyOutRequest>,
+    ) -> Answer<Self::CopyOutStream> {
+        let stream = copy::out_of_container(self.0.clone(), request.into_inner())?;
+        Ok(Response::new(stream))
     }
 
     async fn export(

@@ -234,3 +234,59 @@ fn two_containers_of_one_image_do_not_see_each_others_changes() {
     ran(&orlop, "two", "test ! -e /mine && test -e /etc/group");
     orlop.run(&["diff", "two"]).success().stdout_is("");
 }
+
+/// Whether the processes of a container are held still, on either version of cgroups.
+fn is_frozen(orlop: &Instance, id: &str) -> bool {
+    let group = format!("orlop/{}/{id}", orlop.name());
+    let reads = |path: String, frozen: &str| {
+        std::fs::read_to_string(path).is_ok_and(|text| text.trim() == frozen)
+    };
+    reads(
+        format!("/sys/fs/cgroup/freezer/{group}/freezer.state"),
+        "FROZEN",
+    ) || reads(format!("/sys/fs/cgroup/{group}/cgroup.freeze"), "1")
+}
+
+/// A container with something that takes a while to pack.
+fn with_a_large_file(orlop: &Instance) -> String {
+    let script = "head -c 40000000 /dev/urandom > /large; touch /done; sleep 1000";
+    let id = orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script])
+        .success()
+        .line();
+    orlop_tests::eventually("the file is written", || {
+        orlop.run(&["exec", "box", "test", "-e", "/done"]).code() == 0
+    });
+    id
+}
+
+#[test]
+fn a_container_stands_still_while_it_is_committed_unless_it_must_not() {
+    let orlop = orlop();
+    let id = with_a_large_file(&orlop);
+    for (pause, expected) in [("--pause=true", true), ("--pause=false", false)] {
+        let mut commit = orlop.spawn(&["commit", pause, "box", "large"]);
+        let mut seen = false;
+        while commit.try_wait().unwrap().is_none() {
+            seen |= is_frozen(&orlop, &id);
+        }
+        assert!(commit.wait().unwrap().success());
+        assert_eq!(seen, expected, "{pause}");
+        assert!(!is_frozen(&orlop, &id));
+    }
+    orlop.run(&["exec", "box", "true"]).success();
+}
+
+#[test]
+fn a_service_that_is_killed_while_it_commits_leaves_no_container_frozen() {
+    let orlop = orlop();
+    let id = with_a_large_file(&orlop);
+    let mut commit = orlop.spawn(&["commit", "box", "large"]);
+    orlop_tests::eventually("it stands still", || is_frozen(&orlop, &id));
+    orlop.kill_service("runtime");
+    assert!(!commit.wait().unwrap().success());
+    assert!(is_frozen(&orlop, &id), "it was killed in time");
+    orlop.run(&["up"]).success();
+    orlop_tests::eventually("it goes on", || !is_frozen(&orlop, &id));
+    orlop.run(&["exec", "box", "true"]).success();
+}

@@ -6,7 +6,7 @@ mod outgoing;
 use std::process::ExitCode;
 
 use clap::Args;
-use orlop_files::Kind;
+use orlop_files::{CopyError, Kind};
 use orlop_proto::runtime::CopyKind;
 
 use crate::app::Context;
@@ -63,11 +63,11 @@ pub(super) async fn run(args: CpArgs, context: &Context) -> Result<ExitCode, Cli
         }
         (Some(_), Some(_)) => {
             let problem = "copying between containers is not supported";
-            return Err(CliError::Usage(problem.to_owned()));
+            return Err(refused(args.destination, problem));
         }
         (None, None) => {
             let problem = "one of source and destination must be CONTAINER:PATH";
-            return Err(CliError::Usage(problem.to_owned()));
+            return Err(refused(args.destination, problem));
         }
     };
     if let Some(bytes) = bytes.filter(|_| !args.quiet) {
@@ -90,15 +90,17 @@ fn parse(argument: &str) -> Option<(&str, &str)> {
 
 /// A path of ours from the root, with its last slash or dot as it was typed.
 fn absolute(path: &str) -> Result<Vec<u8>, CliError> {
-    if path.is_empty() {
-        return Err(CliError::Usage("a path must not be empty".to_owned()));
-    }
-    if path.starts_with('/') {
+    if path.is_empty() || path.starts_with('/') {
         return Ok(path.as_bytes().to_vec());
     }
     let here = std::env::current_dir();
     let here = here.map_err(crate::error::system("find the working directory"))?;
     Ok([here.as_os_str().as_encoded_bytes(), b"/", path.as_bytes()].concat())
+}
+
+/// Docker's exit code for these is that of a copy that failed.
+fn refused(path: String, problem: &'static str) -> CliError {
+    CopyError::Refused { path, problem }.into()
 }
 
 fn wire_kind(kind: Kind) -> CopyKind {

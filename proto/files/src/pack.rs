@@ -35,7 +35,7 @@ impl Source {
     /// Finds it. A link at the end of the path is copied as a link, unless it is to be followed or the
     /// path says by its last slash that it is a directory.
     pub fn find(root: &Root, path: &[u8], follow: bool) -> Result<Self> {
-        if path.len() > PATH_BYTES_MAX || path.contains(&0) {
+        if path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains(&0) {
             return Err(refused(path, "no path of a file"));
         }
         let name = split(strip_slashes(path)).1;

@@ -35,7 +35,7 @@ pub struct Target {
 impl Target {
     /// The destination for a source of this kind and name.
     pub fn find(root: Root, path: &[u8], kind: Kind, name: &[u8]) -> Result<Self> {
-        if path.len() > PATH_BYTES_MAX || path.contains(&0) {
+        if path.is_empty() || path.len() > PATH_BYTES_MAX || path.contains(&0) {
             return Err(refused(path, "no path of a file"));
         }
         if matches!(kind, Kind::File | Kind::Directory) && !is_name(name) {

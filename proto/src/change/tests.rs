@@ -19,7 +19,7 @@ fn every_instruction_has_its_field() {
         "CMD [\"sh\", \"-l\"]",
         "entrypoint run it",
         "EXPOSE 80 53/UDP 8000-8002/tcp",
-        "LABEL k=v \"two words\"=\"b c\"",
+        "LABEL \"two words\"=\"b c\" k=v",
         "ONBUILD RUN make",
         "STOPSIGNAL SIGINT",
         "USER 1000:10",
@@ -90,6 +90,7 @@ fn what_cannot_be_done_is_an_error_that_names_it() {
         "HEALTHCHECK --often=1s CMD x",
         "HEALTHCHECK --interval=soon CMD x",
         "USER a b",
+        "LABEL alone",
     ] {
         let error = changed(json!({}), &[bad]).unwrap_err();
         assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");

@@ -23,17 +23,21 @@ pub(super) fn words(line: &str, variables: &Variables) -> Result<Vec<String>> {
 
 /// `name=value` for each word, or Docker's old form of one pair, `name value`.
 pub(super) fn pairs(line: &str, variables: &Variables) -> Result<Vec<(String, String)>> {
-    let first = line.split_whitespace().next().unwrap_or_default();
-    if !first.contains('=') {
-        let value = words(line[first.len()..].trim(), variables)?.join(" ");
-        return Ok(vec![(first.to_owned(), value)]);
+    let words = words(line, variables)?;
+    if let [name, value @ ..] = words.as_slice()
+        && !name.contains('=')
+    {
+        return match value.is_empty() {
+            true => Err(format!("{name}: expected NAME=VALUE")),
+            false => Ok(vec![(name.clone(), value.join(" "))]),
+        };
     }
     let split = |word: String| {
         let pair = word.split_once('=').filter(|(name, _)| !name.is_empty());
         pair.map(|(name, value)| (name.to_owned(), value.to_owned()))
             .ok_or_else(|| format!("{word}: expected NAME=VALUE"))
     };
-    words(line, variables)?.into_iter().map(split).collect()
+    words.into_iter().map(split).collect()
 }
 
 struct Lexer<'a> {

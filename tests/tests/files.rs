@@ -290,3 +290,34 @@ fn a_service_that_is_killed_while_it_commits_leaves_no_container_frozen() {
     orlop_tests::eventually("it goes on", || !is_frozen(&orlop, &id));
     orlop.run(&["exec", "box", "true"]).success();
 }
+
+/// Row 31 of the faults: whoever comes second is told so, and nothing half-made is left.
+#[test]
+fn a_container_that_is_removed_while_its_files_are_taken_is_gone_and_the_rest_is_whole() {
+    let orlop = orlop();
+    let here = tempfile::tempdir().unwrap();
+    for round in 0..8 {
+        ran(&orlop, "box", "head -c 3000000 /dev/urandom > /large");
+        let mut copies = vec![
+            orlop.spawn(&["commit", "box", "race"]),
+            orlop.spawn(&["cp", "box:/large", here.path().to_str().unwrap()]),
+            orlop.spawn(&["export", "box"]),
+            orlop.spawn(&["diff", "box"]),
+        ];
+        orlop.run(&["rm", "-f", "box"]).success();
+        let codes: Vec<_> = copies
+            .drain(..)
+            .map(|copy| copy.wait_with_output().unwrap().status.code().unwrap())
+            .collect();
+        assert!(codes.iter().all(|code| *code <= 1), "{round}: {codes:?}");
+        if codes[0] == 0 {
+            orlop
+                .run(&["run", "--rm", "race", "wc", "-c", "/large"])
+                .success()
+                .stdout_has("3000000");
+            orlop.run(&["rmi", "race"]).success();
+        }
+        assert_eq!(orlop.run(&["ps", "-aq"]).success().stdout(), "");
+    }
+    orlop.run(&["system", "check", "--repair"]).success();
+}

@@ -155,3 +155,34 @@ fn exec_with_a_terminal() {
     shell.shows("33 111");
     assert_eq!(shell.ends(), 6);
 }
+
+#[test]
+fn what_was_changed_by_hand_is_in_the_image_that_is_made_of_it() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    let mut shell = Terminal::run(&orlop, &["run", "-it", "--name", "sh", "busybox", "sh"]);
+    shell.shows("# ");
+    shell.types(b"echo by'-'hand > /mine; echo do'-'ne\n");
+    shell.shows("do-ne");
+    shell.types(b"\x10\x11");
+    assert_eq!(shell.ends(), 0);
+    orlop.run(&["commit", "sh", "mine"]).success();
+    let mut made = Terminal::run(&orlop, &["run", "-it", "--rm", "mine"]);
+    made.shows("# ");
+    made.types(b"cat /mine; exit 5\n");
+    made.shows("by-hand");
+    assert_eq!(made.ends(), 5);
+    assert_eq!(orlop.inspect("sh", "{{.State.Running}}"), "true");
+}
+
+#[test]
+fn an_archive_is_not_written_to_a_terminal() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop.run(&["create", "--name", "box", "busybox"]).success();
+    for args in [&["export", "box"][..], &["cp", "box:/etc", "-"]] {
+        let mut command = Terminal::run(&orlop, args);
+        command.shows("refusing to write an archive to a terminal");
+        assert_eq!(command.ends(), 1);
+    }
+}

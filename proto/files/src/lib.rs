@@ -19,7 +19,7 @@ mod unpack;
 pub use chunks::{Chunks, Joined};
 pub use error::{CopyError, Result};
 pub use pack::{Source, pack};
-pub use root::Root;
+pub use root::{Root, is_kernels};
 pub use target::{Kind, Target};
 pub use unpack::{Unpacking, unpack};
 

@@ -16,8 +16,9 @@ use crate::target::Kind;
 
 /// Directories in directories; each is an open file while it is read.
 const DEPTH_MAX: usize = 512;
-/// Files with several names that are remembered; more of them become files of their own.
-const LINKS_MAX: usize = 100_000;
+/// Bytes of the names of files with several names that are remembered; beyond, each name becomes a file
+/// of its own.
+const LINK_BYTES_MAX: usize = 16 << 20;
 /// Bytes of a name in a header.
 const NAME_BYTES: usize = 100;
 
@@ -69,10 +70,15 @@ fn strip_slashes(path: &[u8]) -> &[u8] {
 
 /// Writes the source and everything below it; answers the bytes of the files. `leave` says of a
 /// directory that it is copied without what is in it.
-pub fn pack(source: &Source, leave: &dyn Fn(&Stat) -> bool, out: impl Write) -> Result<u64> {
+pub fn pack(
+    source: &Source,
+    leave: &dyn Fn(BorrowedFd<'_>, &Stat) -> bool,
+    out: impl Write,
+) -> Result<u64> {
     let mut packer = Packer {
         tar: Builder::new(out),
         links: HashMap::new(),
+        link_bytes: 0,
         bytes: 0,
     };
     let mut stack = Vec::new();
@@ -125,6 +131,7 @@ struct Packer<W: Write> {
     tar: Builder<W>,
     /// First path of a file with several names.
     links: HashMap<(u64, u64), Vec<u8>>,
+    link_bytes: usize,
     bytes: u64,
 }
 
@@ -134,7 +141,7 @@ impl<W: Write> Packer<W> {
         &mut self,
         handle: BorrowedFd<'_>,
         path: &[u8],
-        leave: &dyn Fn(&Stat) -> bool,
+        leave: &dyn Fn(BorrowedFd<'_>, &Stat) -> bool,
     ) -> Result<Option<Level>> {
         let stat = rustix::fs::fstat(handle).map_err(failed("look at", path))?;
         if self.put_link(path, &stat)? {
@@ -145,7 +152,7 @@ impl<W: Write> Packer<W> {
             FileType::Directory => {
                 let name = [path, b"/"].concat();
                 self.member(&name, b"", header(EntryType::Directory, &stat), io::empty())?;
-                return match leave(&stat) {
+                return match leave(handle, &stat) {
                     true => Ok(None),
                     false => level(handle, path).map(Some),
                 };
@@ -182,7 +189,9 @@ impl<W: Write> Packer<W> {
             self.member(path, &first, header(EntryType::Link, stat), io::empty())?;
             return Ok(true);
         }
-        if self.links.len() < LINKS_MAX {
+        // An entry takes about as much as a short name.
+        self.link_bytes += path.len() + 64;
+        if self.link_bytes < LINK_BYTES_MAX {
             self.links.insert(inode, path.to_vec());
         }
         Ok(false)

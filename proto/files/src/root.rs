@@ -124,7 +124,7 @@ impl Root {
 }
 
 /// Whether a handle is of a file system whose files are the kernel's.
-fn is_kernels(handle: BorrowedFd<'_>) -> rustix::io::Result<bool> {
+pub fn is_kernels(handle: BorrowedFd<'_>) -> rustix::io::Result<bool> {
     let magic = rustix::fs::fstatfs(handle)?.f_type;
     Ok(u64::try_from(magic).is_ok_and(|magic| KERNELS.contains(&magic)))
 }
@@ -139,6 +139,10 @@ pub(crate) fn file_type(stat: &Stat) -> FileType {
 
 pub(crate) fn is_directory(stat: &Stat) -> bool {
     file_type(stat) == FileType::Directory
+}
+
+pub(crate) fn is_device(kind: FileType) -> bool {
+    matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
 }
 
 /// Joins with one slash; either may be empty.

@@ -4,7 +4,7 @@ use rustix::fs::{FileType, OFlags};
 
 use crate::PATH_BYTES_MAX;
 use crate::error::{CopyError, Result, failed, refused, text};
-use crate::root::{Root, file_type, is_directory, join, split};
+use crate::root::{Root, file_type, is_device, is_directory, join, split};
 
 /// Symbolic links in place of a destination, one after the other: the kernel's own limit.
 const LINKS_MAX: usize = 40;
@@ -47,6 +47,9 @@ impl Target {
                 (path.to_vec(), name.to_vec())
             }
             (Some(stat), _) if is_directory(&stat) => (path.to_vec(), Vec::new()),
+            (Some(stat), Kind::File) if is_device(file_type(&stat)) => {
+                return Err(refused(path, "a device is not overwritten"));
+            }
             (Some(_), Kind::Archive) => return Err(refused(path, "not a directory")),
             (None, Kind::Archive) => return Err(CopyError::NotFound(text(path))),
             (Some(_), Kind::Directory | Kind::Contents) => {

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::error::{CopyError, Result, failed, refused};
 use crate::members::{Member, What, each};
-use crate::root::{file_type, join, os, split};
+use crate::root::{file_type, is_device, join, os, split};
 use crate::target::Target;
 
 /// Directories in directories; each is an open file while something goes into it.
@@ -310,7 +310,7 @@ fn mount_id(handle: BorrowedFd<'_>) -> rustix::io::Result<u64> {
     Ok(statx.stx_mnt_id)
 }
 
-/// Removes what has the name, if it is no directory and nothing is mounted on it.
+/// Removes what has the name, if it is no directory and no device and nothing is mounted on it.
 fn make_way(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<()> {
     let Some(existing) = existing(parent, name).map_err(failed("look at", path))? else {
         return Ok(());
@@ -318,6 +318,10 @@ fn make_way(parent: BorrowedFd<'_>, name: &[u8], path: &[u8]) -> Result<()> {
     if existing.kind == FileType::Directory {
         let problem = "cannot overwrite a directory with a non-directory";
         return Err(refused(path, problem));
+    }
+    // Who copies to a device means its driver, which a file in its place would take from everybody.
+    if is_device(existing.kind) {
+        return Err(refused(path, "a device is not overwritten"));
     }
     if existing.mounted {
         return Err(refused(path, "something is mounted there"));

@@ -4,10 +4,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use orlop_files::{CopyError, Kind, Root, Source, Target, Unpacking, pack, unpack};
+use rustix::fs::{CWD, FileType, Mode};
 use tar::{Builder, EntryType, Header};
 
 /// A directory to unpack into, beside one that nothing may touch.
@@ -165,6 +166,37 @@ fn devices_and_nameless_tops_are_refused() {
     }
 }
 
+/// The device is one of the test's own, in its directory: `1, 3`, as `/dev/null`.
+#[test]
+fn a_device_that_is_there_stays_a_device() {
+    let ground = Ground::new();
+    fs::create_dir(ground.path("into/top")).unwrap();
+    let device = ground.path("into/top/null");
+    let kind = FileType::CharacterDevice;
+    let number = rustix::fs::makedev(1, 3);
+    rustix::fs::mknodat(CWD, &device, kind, Mode::from_raw_mode(0o666), number).unwrap();
+    let link = ground.path("into/link");
+    symlink(&device, &link).unwrap();
+    for path in [&device, &link] {
+        let path = path.as_os_str().as_bytes();
+        let found = Target::find(Root::of_host().unwrap(), path, Kind::File, b"null");
+        assert!(found.unwrap_err().to_string().contains("device"));
+    }
+    for member in [
+        file("top/null"),
+        member(EntryType::Symlink, "top/null", "x", b""),
+    ] {
+        let error = ground.unpack(&member).unwrap_err();
+        assert!(error.to_string().contains("device"), "{error}");
+    }
+    assert!(
+        fs::symlink_metadata(&device)
+            .unwrap()
+            .file_type()
+            .is_char_device()
+    );
+}
+
 #[test]
 fn headers_without_a_bound_or_with_two_meanings_are_errors() {
     let ground = Ground::new();
@@ -223,7 +255,7 @@ fn a_tree_survives_the_way_there_and_back() {
     let root = Root::of_host().unwrap();
     let source = Source::find(&root, top.as_os_str().as_bytes(), false).unwrap();
     let mut archive = Vec::new();
-    let packed = pack(&source, &|_| false, &mut archive).unwrap();
+    let packed = pack(&source, &|_, _| false, &mut archive).unwrap();
     let to = ground.path("into/new");
     let target = Target::find(root, to.as_os_str().as_bytes(), source.kind, &source.name);
     let how = Unpacking {

@@ -1,9 +1,11 @@
 //! Files into a container and out of it.
 
 use std::io::{Read, Write};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use orlop_files::{Kind, Source, Target, Unpacking, pack, unpack};
+use orlop_files::{Kind, Source, Target, Unpacking, is_kernels, pack, unpack};
+use rustix::fs::Stat;
 
 use super::tree::Tree;
 use super::{Container, Containers};
@@ -57,8 +59,10 @@ impl Containers {
         let work = move |tree: Tree| {
             let source = Source::find(&tree.root, &path, follow)?;
             begin(source.kind, &source.name);
-            let special = tree.special;
-            pack(&source, &|stat| special.contains(&stat.st_dev), out)?;
+            let leave = |handle: BorrowedFd<'_>, stat: &Stat| {
+                tree.special.contains(&stat.st_dev) || is_kernels(handle).unwrap_or(true)
+            };
+            pack(&source, &leave, out)?;
             Ok(())
         };
         self.with_tree(container, work).await

@@ -71,7 +71,7 @@ fn send(source: Option<&Source>, to: mpsc::Sender<CopyInRequest>) -> Result<(), 
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     });
     match source {
-        Some(source) => pack(source, &|_| false, chunks).map(drop),
+        Some(source) => pack(source, &|_, _| false, chunks).map(drop),
         None => {
             let copied = io::copy(&mut io::stdin().lock(), &mut chunks);
             copied

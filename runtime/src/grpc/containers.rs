@@ -1,7 +1,6 @@
 //! `Containers`.
 
 use futures_util::StreamExt as _;
-use orlop_proto::error::unimplemented;
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::containers_server::Containers as Rpc;
 use tonic::{Request, Response, Status, Streaming};

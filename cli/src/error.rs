@@ -76,6 +76,9 @@ pub(crate) enum CliError {
     /// An archive to be written to a terminal.
     #[error("refusing to write an archive to a terminal: use --output, or redirect")]
     ArchiveToTerminal,
+    /// `--output` names a device, a pipe or a directory.
+    #[error("{} is not a regular file: it is not replaced", .0.display())]
+    NotRegular(PathBuf),
     /// `inspect` found nothing of that name.
     #[error("no such object: {0}")]
     NoSuchObject(String),

@@ -17,6 +17,10 @@ pub(crate) struct Partial {
 impl Partial {
     /// Makes it beside the file that it will be.
     pub(crate) fn create(path: PathBuf) -> Result<Self, CliError> {
+        // A rename would put a file in the place of a device or a directory.
+        if std::fs::metadata(&path).is_ok_and(|existing| !existing.is_file()) {
+            return Err(CliError::NotRegular(path));
+        }
         let mut name = path.clone().into_os_string();
         name.push(format!(".{}.partial", std::process::id()));
         let temporary = PathBuf::from(name);
@@ -55,5 +59,34 @@ impl Drop for Partial {
         if !self.finished {
             drop(std::fs::remove_file(&self.temporary));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileTypeExt as _;
+
+    use rustix::fs::{CWD, FileType, Mode};
+
+    use super::*;
+
+    /// A device of the test's own, and a link to it.
+    #[test]
+    fn what_is_no_file_is_not_replaced_by_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let (device, link) = (directory.path().join("null"), directory.path().join("link"));
+        let number = rustix::fs::makedev(1, 3);
+        let mode = Mode::from_raw_mode(0o666);
+        rustix::fs::mknodat(CWD, &device, FileType::CharacterDevice, mode, number).unwrap();
+        std::os::unix::fs::symlink(&device, &link).unwrap();
+        for path in [device.clone(), link, directory.path().to_owned()] {
+            assert!(matches!(
+                Partial::create(path),
+                Err(CliError::NotRegular(_))
+            ));
+        }
+        let kind = std::fs::symlink_metadata(&device).unwrap().file_type();
+        assert!(kind.is_char_device());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 2);
     }
 }

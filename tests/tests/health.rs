@@ -261,21 +261,22 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
 #[test]
 fn a_frozen_container_is_not_checked() {
     let orlop = orlop();
-    run(&orlop, "true", &[]);
+    let check = ["--health-cmd=true", "--health-interval=1s", "--name=box"];
+    let run = [&["run", "-d"], &check[..], &["busybox", "sleep", "600"]].concat();
+    orlop.run(&run).success();
     becomes(&orlop, "healthy");
-    let (freezer, frozen, thawed) = freezer(&orlop.inspect("box", "{{.State.Pid}}"));
-    fs::write(&freezer, frozen).unwrap();
-    // A check that had begun says nothing either.
-    std::thread::sleep(Duration::from_millis(500));
+    let frozen = Frozen::new(&orlop.inspect("box", "{{.State.Pid}}"));
     let last = "{{range .State.Health.Log}}{{.End}} {{end}}";
     let before = orlop.inspect("box", last);
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(Duration::from_millis(2500));
     assert_eq!(orlop.inspect("box", last), before);
-    fs::write(&freezer, thawed).unwrap();
+    assert_eq!(frozen.processes(), ["sleep"], "nothing is stuck beside it");
+    drop(frozen);
     eventually("it is checked again", || {
         orlop.inspect("box", last) != before
     });
-    assert_eq!(orlop.inspect("box", "{{.State.Health.Status}}"), "healthy");
+    let status = orlop.inspect("box", "{{.State.Health.Status}}");
+    assert_eq!(status, "healthy");
 }
 
 #[test]
@@ -308,30 +309,45 @@ fn options_that_would_do_nothing_are_refused() {
     orlop.run(&["ps", "-aq"]).success().stdout_is("");
 }
 
-/// The file that freezes the cgroup of a process, and the words for it.
-fn freezer(pid: &str) -> (PathBuf, &'static str, &'static str) {
-    let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
-    let own = |controller: &str| {
-        let line = cgroups
-            .lines()
-            .find(|line| line.split(':').nth(1) == Some(controller));
-        line.map(|line| {
-            line.splitn(3, ':')
-                .nth(2)
-                .unwrap()
-                .trim_start_matches('/')
-                .to_owned()
-        })
-    };
-    match own("freezer") {
-        Some(path) => {
-            let group = PathBuf::from("/sys/fs/cgroup/freezer").join(path);
-            (group.join("freezer.state"), "FROZEN", "THAWED")
-        }
-        None => {
-            let group = PathBuf::from("/sys/fs/cgroup").join(own("").unwrap());
-            (group.join("cgroup.freeze"), "1", "0")
-        }
+/// The cgroup of a process, frozen until this is dropped.
+struct Frozen {
+    file: PathBuf,
+    thawed: &'static str,
+}
+
+impl Frozen {
+    fn new(pid: &str) -> Self {
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        let own = |controller: &str| {
+            let mut lines = cgroups.lines().map(|line| line.splitn(3, ':'));
+            let mut own = lines.find(|parts| parts.clone().nth(1) == Some(controller))?;
+            Some(own.nth(2).unwrap().trim_start_matches('/').to_owned())
+        };
+        let root = PathBuf::from("/sys/fs/cgroup");
+        let (file, frozen, thawed) = match own("freezer") {
+            Some(group) => (
+                root.join("freezer").join(group).join("freezer.state"),
+                "FROZEN",
+                "THAWED",
+            ),
+            None => (root.join(own("").unwrap()).join("cgroup.freeze"), "1", "0"),
+        };
+        fs::write(&file, frozen).unwrap();
+        Self { file, thawed }
+    }
+
+    /// The names of all that is in it.
+    fn processes(&self) -> Vec<String> {
+        let pids = fs::read_to_string(self.file.with_file_name("cgroup.procs")).unwrap();
+        let name = |pid: &str| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap();
+        let names = pids.lines().map(|pid| name(pid).trim().to_owned());
+        names.collect()
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        fs::write(&self.file, self.thawed).unwrap();
     }
 }
 

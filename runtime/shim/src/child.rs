@@ -9,10 +9,17 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use orlop_shim::config::Cgroup;
 use orlop_sys::process::{self as sys, Fork};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cgroup;
 use crate::channel::{Channel, Report};
 use crate::error::{ChildFailure, Error, Result, note};
+
+/// How long a killed process may take to be gone.
+const DEATH_PATIENCE: Timespec = Timespec {
+    tv_sec: 2,
+    tv_nsec: 0,
+};
 
 /// A process that did not `exec` yet.
 #[derive(Debug)]
@@ -108,9 +115,14 @@ impl Child {
         }
     }
 
-    /// Kills and reaps it; its exit status.
+    /// Kills and reaps it; its exit status. One that does not die (it is frozen, or waits for a dead
+    /// disk) holds up nobody: the shim's loop reaps it.
     pub(crate) fn abandon(&self) -> i32 {
         drop(sys::send_signal(self.pidfd.as_fd(), 9));
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        if rustix::io::retry_on_intr(|| poll(&mut ended, Some(&DEATH_PATIENCE))) == Ok(0) {
+            return -1;
+        }
         match waitpid(Pid::from_raw(self.pid), None) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,

@@ -4,7 +4,7 @@
 pub(crate) mod filter;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
 use tokio::sync::broadcast;
@@ -44,12 +44,13 @@ pub(crate) struct Event {
 
 /// The events of this instance; cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Events(Arc<Inner>);
+pub(crate) struct Events(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
-    history: Mutex<History>,
-    live: broadcast::Sender<Arc<Event>>,
+    history: History,
+    /// `None` once the service ends.
+    live: Option<broadcast::Sender<Arc<Event>>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,10 +82,14 @@ impl Kind {
 impl Events {
     /// Nothing has happened yet.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Inner {
-            history: Mutex::default(),
-            live: broadcast::Sender::new(LAG_MAX),
-        }))
+        Self(Arc::new(Mutex::new(Inner {
+            history: History::default(),
+            live: Some(broadcast::Sender::new(LAG_MAX)),
+        })))
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Something happened, now.
@@ -95,12 +100,8 @@ impl Events {
         id: &str,
         attributes: BTreeMap<String, String>,
     ) {
-        let mut history = self
-            .0
-            .history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let last = history.events.back().map(|event| event.time);
+        let mut inner = self.inner();
+        let last = inner.history.events.back().map(|event| event.time);
         let event = Arc::new(Event {
             // The host's clock may be set back.
             time: Timestamp::now().max(last.unwrap_or(Timestamp::MIN)),
@@ -109,22 +110,29 @@ impl Events {
             id: id.to_owned(),
             attributes,
         });
-        history.push(Arc::clone(&event));
-        // Nobody watches: then nobody is told.
-        self.0.live.send(event).ok();
+        inner.history.push(Arc::clone(&event));
+        if let Some(live) = &inner.live {
+            // Nobody watches: then nobody is told.
+            live.send(event).ok();
+        }
     }
 
     /// What is remembered and what comes; an event is in one of them, and in one only.
     pub(crate) fn watch(&self) -> Watch {
-        let history = self
-            .0
-            .history
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let inner = self.inner();
+        let ended = || broadcast::channel(1).1;
         Watch {
-            past: history.events.iter().cloned().collect(),
-            live: self.0.live.subscribe(),
+            past: inner.history.events.iter().cloned().collect(),
+            live: inner
+                .live
+                .as_ref()
+                .map_or_else(ended, broadcast::Sender::subscribe),
         }
+    }
+
+    /// Ends all watches, so that they do not hold up the end of the service.
+    pub(crate) fn close(&self) {
+        self.inner().live = None;
     }
 }
 
@@ -184,6 +192,20 @@ mod tests {
         assert_eq!(watch.past.first().unwrap().id, "before");
         assert_eq!(watch.live.try_recv().unwrap().id, "after");
         assert!(watch.live.try_recv().is_err());
+    }
+
+    #[test]
+    fn the_end_of_the_service_ends_what_is_watched_and_what_will_be() {
+        let events = Events::new();
+        let mut watch = events.watch();
+        events.tell(Kind::Volume, "create", "last", BTreeMap::new());
+        events.close();
+        events.tell(Kind::Volume, "create", "too late", BTreeMap::new());
+        assert_eq!(watch.live.try_recv().unwrap().id, "last");
+        for mut watch in [watch, events.watch()] {
+            let ended = watch.live.try_recv().unwrap_err();
+            assert_eq!(ended, broadcast::error::TryRecvError::Closed);
+        }
     }
 
     #[test]

@@ -30,6 +30,11 @@ pub async fn serve_until(
     let listener = Listener::bind(&endpoint, config.service.insecure).await?;
     let containers = open(&config).await?;
     let (routes, names) = grpc::routes(&containers);
+    let events = containers.events().clone();
+    let shutdown = async move {
+        shutdown.await;
+        events.close();
+    };
     orlop_wire::serve(listener, routes, &names, shutdown).await?;
     containers.release().await;
     Ok(())

@@ -167,6 +167,18 @@ fn watching_ends_at_its_time_and_refuses_what_it_does_not_know() {
 }
 
 #[test]
+fn the_end_of_the_service_is_the_end_of_a_watch() {
+    let orlop = orlop();
+    let mut watcher = orlop.spawn(&["events", "--since", "1h"]);
+    let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines();
+    orlop.run(&["volume", "create"]).success();
+    assert!(lines.next().unwrap().unwrap().contains("volume create"));
+    orlop.run(&["down"]).success();
+    assert!(watcher.wait().unwrap().success());
+    orlop.run(&["up"]).success();
+}
+
+#[test]
 fn builds_are_told_to_nobody() {
     let orlop = orlop();
     let context = tempfile::tempdir().unwrap();

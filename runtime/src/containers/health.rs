@@ -11,7 +11,6 @@ use orlop_shim::health::{Health, HealthStatus};
 use super::record::Record;
 use super::stop::SIGKILL;
 use super::{Container, Containers};
-use crate::error::Result;
 
 /// Far more than five results take.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
@@ -39,35 +38,25 @@ impl Containers {
 
     /// Does with an unhealthy container what was asked for.
     async fn act(&self, container: &Arc<Container>) {
-        let asked = container.record().config.health.clone().unwrap_or_default();
+        let _gate = container.gate.lock().await;
+        let record = container.record();
+        if record.health() != Some(HealthStatus::Unhealthy) {
+            // Somebody was faster.
+            return;
+        }
+        let asked = record.config.health.clone().unwrap_or_default();
         let done = match asked.on_failure.as_str() {
-            "stop" => self.stop(container, "", None).await,
-            "restart" => self.end(container).await,
-            "kill" => self.kill_unhealthy(container).await,
+            "stop" => self.stop_held(container, None, None).await,
+            // What follows the end starts it again, after the pause of a policy.
+            "restart" => self.end_held(container, None, None).await,
+            "kill" => self.end_held(container, Some(SIGKILL), None).await,
             _ => Ok(()),
         };
         if let Err(error) = done {
             let error = orlop_proto::error::chain(&error);
-            tracing::warn!(
-                id = container.id,
-                error,
-                "cannot end an unhealthy container"
-            );
+            let id = &container.id;
+            tracing::warn!(id, error, "cannot end an unhealthy container");
         }
-    }
-
-    /// Ends it as a stop does; what follows the end starts it again, after the pause of its policy.
-    async fn end(&self, container: &Arc<Container>) -> Result<()> {
-        let _gate = container.gate.lock().await;
-        self.end_held(container, None, None).await.map(drop)
-    }
-
-    /// Ends it at once; its policy may start it again.
-    async fn kill_unhealthy(&self, container: &Arc<Container>) -> Result<()> {
-        let _gate = container.gate.lock().await;
-        self.end_held(container, Some(SIGKILL), None)
-            .await
-            .map(drop)
     }
 }
 

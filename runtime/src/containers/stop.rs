@@ -38,10 +38,7 @@ impl Containers {
     ) -> Result<()> {
         let signal = optional_signal(signal)?;
         let _gate = container.gate.lock().await;
-        if self.stop_held(container, signal, timeout).await? {
-            self.tell(&container.record(), "stop", &[]);
-        }
-        Ok(())
+        self.stop_held(container, signal, timeout).await
     }
 
     /// Stops, if it runs, and starts.
@@ -53,23 +50,26 @@ impl Containers {
     ) -> Result<()> {
         let signal = optional_signal(signal)?;
         let _gate = container.gate.lock().await;
-        if self.stop_held(container, signal, timeout).await? {
-            self.tell(&container.record(), "stop", &[]);
-        }
+        self.stop_held(container, signal, timeout).await?;
         self.start_held(container, None, 0).await?;
         self.tell(&container.record(), "restart", &[]);
         Ok(())
     }
 
-    /// True when it ran.
-    async fn stop_held(
+    /// The same for a caller that has the container's gate.
+    pub(super) async fn stop_held(
         &self,
         container: &Arc<Container>,
         signal: Option<i32>,
         timeout: Option<i32>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         self.mark_stopped(container).await?;
-        self.end_held(container, signal, timeout).await
+        let ran = container.record().is_running();
+        self.end_held(container, signal, timeout).await?;
+        if ran {
+            self.tell(&container.record(), "stop", &[]);
+        }
+        Ok(())
     }
 
     /// The same, and a policy may start it again.
@@ -78,10 +78,10 @@ impl Containers {
         container: &Arc<Container>,
         signal: Option<i32>,
         timeout: Option<i32>,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let record = container.record();
         if !record.is_running() {
-            return Ok(false);
+            return Ok(());
         }
         let exits = record.state.exits;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
@@ -90,19 +90,14 @@ impl Containers {
         send(container, signal, false).await?;
         self.thaw(container).await?;
         let own = i32::try_from(record.stop_timeout).unwrap_or(i32::MAX);
-        let seconds = timeout.unwrap_or(own);
-        let Ok(seconds) = u64::try_from(seconds) else {
-            ended.await;
-            return Ok(true);
+        let ended = match u64::try_from(timeout.unwrap_or(own)) {
+            Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), ended).await,
+            Err(_) => Ok(ended.await),
         };
-        if tokio::time::timeout(Duration::from_secs(seconds), ended)
-            .await
-            .is_ok()
-        {
-            return Ok(true);
+        if ended.is_err() {
+            self.kill_and_wait(container, exits).await?;
         }
-        self.kill_and_wait(container, exits).await?;
-        Ok(true)
+        Ok(())
     }
 
     /// Kills everything in the container and waits until that is known. The caller has the gate.

@@ -290,20 +290,21 @@ fn warnings(plan: &Plan) -> Vec<String> {
             "published ports are discarded with --network {network}"
         ));
     }
-    let host = Host::this();
-    warnings.extend(ulimits::warnings(&plan.request.ulimits, host));
-    if plan
-        .request
-        .oom_score_adj
-        .is_some_and(|score| score < host.oom_score_adj)
-        && !host.may_raise_limits()
-    {
-        let least = host.oom_score_adj;
-        warnings.push(format!(
+    warnings.extend(unmet(&plan.request, Host::this()));
+    warnings
+}
+
+/// What this host cannot give in full.
+fn unmet(request: &wire::CreateRequest, host: &Host) -> Vec<String> {
+    let mut unmet = ulimits::warnings(&request.ulimits, host);
+    let least = host.oom_score_adj;
+    let low = request.oom_score_adj.is_some_and(|score| score < least);
+    if low && !host.may_raise_limits() {
+        unmet.push(format!(
             "the OOM score cannot be less than {least} on this host: that is what it will be"
         ));
     }
-    warnings
+    unmet
 }
 
 fn publish_exposed(request: &mut wire::CreateRequest, exposed: &[String]) {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use oci_spec::runtime::Spec;
+use orlop_proto::runtime as wire;
 use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
 use orlop_shim::health::HealthCheck;
 use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
@@ -20,8 +21,8 @@ use crate::files::{self, Durability};
 use crate::host::Host;
 use crate::network::{Attachment, NetworkMode, NetworkRequest, PortBinding};
 use crate::shim::{self, Connection, unexpected};
-use crate::spec::{self, Surroundings, health, namespaces::Joined};
-use orlop_proto::runtime as wire;
+use crate::spec::namespaces::Joined;
+use crate::spec::{self, Surroundings, health};
 
 /// Which of a container's streams somebody wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

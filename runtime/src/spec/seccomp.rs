@@ -16,7 +16,7 @@ use crate::host::kernel_version;
 
 /// The largest profile: Docker's own has 13 kB.
 const PROFILE_BYTES_MAX: usize = 1024 * 1024;
-/// Names, rules and conditions, so that the compiled program stays within the kernel's limit.
+/// Names times comparisons, so that the compiled program stays within the kernel's limit.
 const RULES_MAX: usize = 4096;
 /// The kernel's largest error number.
 const ERRNO_MAX: u32 = 4095;
@@ -97,17 +97,18 @@ pub(super) fn profile(
     let profile: Profile = serde_json::from_str(json).map_err(|error| bad(error.to_string()))?;
     errno(profile.default_errno_ret)?;
     answerable(profile.default_action)?;
-    let mut rules = Vec::new();
+    let (mut rules, mut weight) = (Vec::new(), 0);
     for syscalls in &profile.syscalls {
+        weight += syscalls.weight();
+        if weight > RULES_MAX {
+            return Err(bad(format!("it has more than {RULES_MAX} rules")));
+        }
         let applies = syscalls.includes.all_hold(bounding, kernel)?
             & !syscalls.excludes.any_holds(bounding, kernel)?;
         let translated = syscalls.rules()?;
         if applies {
             rules.extend(translated);
         }
-    }
-    if rules.iter().map(|rule| rule.names().len()).sum::<usize>() > RULES_MAX {
-        return Err(bad(format!("more than {RULES_MAX} rules")));
     }
     let mut made = LinuxSeccompBuilder::default()
         .default_action(profile.default_action)
@@ -153,6 +154,12 @@ impl Profile {
 }
 
 impl Syscalls {
+    /// How much it can become: a rule for each name and comparison.
+    fn weight(&self) -> usize {
+        let args = self.args.as_ref().map_or(0, Vec::len);
+        self.names.len().max(1).saturating_mul(args.max(1))
+    }
+
     fn names(&self) -> Result<Vec<String>> {
         match (self.name.is_empty(), self.names.is_empty()) {
             (true, false) => Ok(self.names.clone()),
@@ -282,6 +289,18 @@ mod tests {
         };
         assert_eq!(count(&[compare(0, 1), compare(1, 2)]), 1);
         assert_eq!(count(&[compare(0, 1), compare(0, 2)]), 2);
+    }
+
+    #[test]
+    fn a_small_profile_cannot_become_a_large_one() {
+        let names = vec![r#""read""#; 1000].join(",");
+        let args = vec![r#"{"index":0,"value":1,"op":"SCMP_CMP_EQ"}"#; 1000].join(",");
+        let json = format!(
+            r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[
+            {{"names":[{names}],"action":"SCMP_ACT_ERRNO","args":[{args}]}}]}}"#
+        );
+        let error = profile(&json, &Capabilities::new(), (6, 1)).unwrap_err();
+        assert!(error.to_string().contains("rules"), "{error}");
     }
 
     #[test]

@@ -15,13 +15,14 @@
 //!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
 //! - [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
-//! - [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
+//! - [`dns`]: names of containers. [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
 //! - [`netlink`], [`route`], [`nft`]: what the kernel understands.
 
 mod address;
 mod bridge;
 mod connect;
 mod definition;
+mod dns;
 pub mod error;
 mod firewall;
 mod founding;
@@ -61,6 +62,7 @@ pub use request::{
 use self::address::{Lease, mac_of};
 use self::bridge::Bridge;
 use self::definition::{DEFAULT, Definition};
+use self::dns::NameServer;
 use self::error::Result;
 use self::firewall::{Behind, Firewall, Published};
 use self::instance::Instance;
@@ -216,7 +218,9 @@ impl Network {
 
     /// A container's `/etc/resolv.conf`. `dns` replaces the host's name servers, if there are any.
     pub fn resolv_conf(&self, attachment: &Attachment, dns: &[String]) -> Result<String> {
-        resolver::resolv_conf(attachment.kind, dns)
+        let mut endpoints = attachment.endpoints.iter();
+        let own = endpoints.find(|endpoint| endpoint.network != DEFAULT);
+        resolver::resolv_conf(attachment.kind, own.map(|endpoint| endpoint.gateway), dns)
     }
 
     /// A container's `/etc/hosts`. An extra host is `name:address` (or `name:host-gateway`).
@@ -415,7 +419,7 @@ impl Network {
     }
 
     /// A network's bridge with its firewall, made if it is not there.
-    async fn bridge(&self, segment: &Segment) -> Result<Bridge> {
+    async fn bridge(&self, segment: &Arc<Segment>) -> Result<Bridge> {
         let mut known = segment.bridge.lock().await;
         if let Some(bridge) = known.as_ref() {
             return Ok(bridge.clone());
@@ -425,9 +429,23 @@ impl Network {
         let definition = segment.definition.clone();
         let bridge = blocking(move || bridge::ensure(&instance, &definition, fixed)).await?;
         let mut filter = self.inner.filter.lock().await;
-        filter.cover(behind(segment, &bridge));
+        filter.cover(behind(segment, &bridge), &self.doors(segment, &bridge)?);
         self.install(&filter).await?;
         Ok(known.insert(bridge).clone())
+    }
+
+    /// Where questions for names on this bridge go; in the network of everyone there are none.
+    fn doors(&self, segment: &Arc<Segment>, bridge: &Bridge) -> Result<Vec<Published>> {
+        if segment.definition.number == 0 {
+            return Ok(Vec::new());
+        }
+        if let Some(doors) = segment.doors_of(bridge.index) {
+            return Ok(doors.into());
+        }
+        let server = NameServer::start(self, segment, bridge)?;
+        let doors = server.doors.into();
+        segment.answer_by(Some(server));
+        Ok(doors)
     }
 
     async fn install(&self, filter: &Filter) -> Result<()> {
@@ -491,14 +509,14 @@ impl Network {
         *segment.bridge.lock().await = None;
         let name = self.inner.instance.bridge_of(segment.definition.number);
         let mut filter = self.inner.filter.lock().await;
-        let before = filter.networks.len();
-        filter.networks.retain(|network| network.bridge != name);
+        let was_there = filter.uncover(&name);
+        segment.answer_by(None);
         blocking(move || bridge::remove(&name)).await?;
         if filter.networks.is_empty() {
             let firewall = self.inner.firewall.clone();
             return blocking(move || firewall.remove()).await;
         }
-        match filter.networks.len() < before {
+        match was_there {
             true => self.install(&filter).await,
             false => Ok(()),
         }
@@ -554,10 +572,25 @@ impl Held {
 }
 
 impl Filter {
-    /// One more network, or another state of it.
-    fn cover(&mut self, network: Behind) {
-        self.networks.retain(|known| known.bridge != network.bridge);
+    /// One more network, or another state of it, with the doors of its name server.
+    fn cover(&mut self, network: Behind, doors: &[Published]) {
+        self.uncover(&network.bridge);
         self.networks.push(network);
+        self.published.extend(doors);
+    }
+
+    /// One network less; whether it was there.
+    fn uncover(&mut self, bridge: &str) -> bool {
+        let known = self
+            .networks
+            .iter()
+            .position(|known| known.bridge == bridge);
+        let Some(index) = known else {
+            return false;
+        };
+        let gateway = self.networks.remove(index).gateway;
+        self.published.retain(|port| port.container != gateway);
+        true
     }
 }
 
@@ -612,6 +645,7 @@ fn behind(segment: &Segment, bridge: &Bridge) -> Behind {
     Behind {
         bridge: bridge.name.clone(),
         subnet: bridge.addresses.subnet(),
+        gateway: bridge.addresses.gateway(),
         internal: segment.definition.internal,
         masquerade: segment.options.masquerade,
     }

@@ -75,6 +75,8 @@ pub(crate) struct Published {
 pub(crate) struct Behind {
     pub(crate) bridge: String,
     pub(crate) subnet: Subnet,
+    /// The bridge's address.
+    pub(crate) gateway: Ipv4Addr,
     /// No way out.
     pub(crate) internal: bool,
     /// What leaves has the host's address.

@@ -72,11 +72,10 @@ impl Network {
         let veths = self.veths_in(segment, live);
         let (instance, to) = (self.inner.instance.clone(), bridge.clone());
         blocking(move || plug_in(&instance, &to, &veths)).await?;
-        self.inner
-            .filter
-            .lock()
-            .await
-            .cover(behind(segment, &bridge));
+        let doors = self.doors(segment, &bridge)?;
+        let mut filter = self.inner.filter.lock().await;
+        filter.cover(behind(segment, &bridge), &doors);
+        drop(filter);
         *known = Some(bridge);
         Ok(())
     }

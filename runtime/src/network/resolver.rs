@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 use super::error::{NetworkError, Result};
@@ -29,7 +29,12 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
 
 /// A container's `/etc/resolv.conf`: the host's, with `dns` in place of its name servers if there are
 /// any, and without those that only the host itself can reach unless the container shares its network.
-pub(crate) fn resolv_conf(kind: NetworkKind, dns: &[String]) -> Result<String> {
+/// `embedded`: the name server of a network of a user's, which asks the others itself.
+pub(crate) fn resolv_conf(
+    kind: NetworkKind,
+    embedded: Option<Ipv4Addr>,
+    dns: &[String],
+) -> Result<String> {
     if dns.len() > SERVERS_MAX {
         return Err(NetworkError::TooMany {
             what: "name servers",
@@ -44,8 +49,33 @@ pub(crate) fn resolv_conf(kind: NetworkKind, dns: &[String]) -> Result<String> {
         })
         .collect();
     let host = read(Path::new(HOST_FILE)).map_err(NetworkError::file(HOST_FILE))?;
+    if let Some(server) = embedded {
+        return Ok(in_own_network(server, &host));
+    }
     let upstream = || read(Path::new(UPSTREAM_FILE)).unwrap_or_default();
     Ok(merge(kind, &parsed?, &host, upstream))
+}
+
+/// The host's search domains and options. As with Docker, a name without a dot is a container's first.
+fn in_own_network(server: Ipv4Addr, host: &str) -> String {
+    let lines: Vec<_> = host.lines().filter(|line| is_other_option(line)).collect();
+    let mut text = lines
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect::<String>();
+    if !lines.iter().any(|line| line.contains("ndots:")) {
+        text.push_str("options ndots:0\n");
+    }
+    writeln!(text, "nameserver {server}").ok();
+    text
+}
+
+/// Those that the host itself asks, one on a loopback address included.
+pub(crate) fn servers_of_the_host() -> Vec<IpAddr> {
+    read(Path::new(HOST_FILE))
+        .inspect_err(|error| tracing::warn!(%error, "cannot read {HOST_FILE}"))
+        .map(|text| name_servers(&text))
+        .unwrap_or_default()
 }
 
 /// A missing file is an empty one.
@@ -141,10 +171,7 @@ fn extra_host<'a>(entry: &'a str, endpoints: &[EndpointInfo]) -> Result<(&'a str
     if address == HOST_GATEWAY {
         let routed = endpoints.iter().find(|endpoint| endpoint.routed);
         let gateway = routed.map(|endpoint| IpAddr::V4(endpoint.gateway));
-        return Ok((
-            name,
-            gateway.unwrap_or(std::net::Ipv4Addr::LOCALHOST.into()),
-        ));
+        return Ok((name, gateway.unwrap_or(Ipv4Addr::LOCALHOST.into())));
     }
     let address = address.trim_start_matches('[').trim_end_matches(']');
     Ok((name, address.parse().map_err(|_| invalid())?))
@@ -170,8 +197,6 @@ fn check_hostname(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
-
     const STUB: &str = "# systemd\nnameserver 127.0.0.53\noptions edns0\nsearch example.org\n";
 
     fn endpoint() -> EndpointInfo {
@@ -207,6 +232,15 @@ mod tests {
     }
 
     #[test]
+    fn in_a_users_network_its_name_server_is_the_only_one() {
+        let text = in_own_network(Ipv4Addr::new(172, 20, 0, 1), STUB);
+        assert_eq!(
+            text,
+            "options edns0\nsearch example.org\noptions ndots:0\nnameserver 172.20.0.1\n"
+        );
+    }
+
+    #[test]
     fn servers_of_the_request_replace_the_hosts() {
         let dns = [IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))];
         let text = merge(
@@ -221,9 +255,9 @@ mod tests {
     #[test]
     fn c9_a_newline_in_a_name_server_is_refused() {
         let dns = ["9.9.9.9\nnameserver 6.6.6.6".to_owned()];
-        assert!(resolv_conf(NetworkKind::Bridge, &dns).is_err());
+        assert!(resolv_conf(NetworkKind::Bridge, None, &dns).is_err());
         let many = vec!["9.9.9.9".to_owned(); 17];
-        assert!(resolv_conf(NetworkKind::Bridge, &many).is_err());
+        assert!(resolv_conf(NetworkKind::Bridge, None, &many).is_err());
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! One bridge network: its definition, its bridge once a container needs it, and who is in it.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bridge::Bridge;
 use super::definition::{Definition, Options};
+use super::dns::NameServer;
 use super::error::{NetworkError, Result};
+use super::firewall::Published;
 use super::request::EndpointInfo;
 
 /// A bridge network.
@@ -17,6 +20,9 @@ pub(crate) struct Segment {
     /// Absent until the first container needs it, and after it was found gone.
     pub(crate) bridge: tokio::sync::Mutex<Option<Bridge>>,
     members: Mutex<Members>,
+    names: Mutex<Option<NameServer>>,
+    /// Whose turn it is to be the first of those who share a name.
+    turn: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +58,8 @@ impl Segment {
             definition,
             bridge: tokio::sync::Mutex::default(),
             members: Mutex::default(),
+            names: Mutex::default(),
+            turn: AtomicUsize::default(),
         })
     }
 
@@ -107,8 +115,77 @@ impl Segment {
             .collect()
     }
 
+    /// Whether a container is in.
+    pub(crate) fn has(&self, container: &str) -> bool {
+        self.lock().by_container.contains_key(container)
+    }
+
+    /// Who has an address.
+    pub(crate) fn member_at(&self, address: Ipv4Addr) -> Option<(String, Member)> {
+        let members = self.lock();
+        let (id, member) = members
+            .by_container
+            .iter()
+            .find(|(_, member)| member.is_at(address))?;
+        Some((id.clone(), member.clone()))
+    }
+
+    /// The addresses of a name in lower case, alone or with the network's after a dot. Who has a name
+    /// together with others is found as often as they are.
+    pub(crate) fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+        let network = self.definition.name.to_ascii_lowercase();
+        let alone = name
+            .strip_suffix(&network)
+            .and_then(|name| name.strip_suffix('.'));
+        let members = self.lock();
+        let endpoints = members
+            .by_container
+            .values()
+            .filter_map(|m| m.endpoint.as_ref());
+        let is_named = |endpoint: &&EndpointInfo| {
+            let mut names = endpoint.names.iter();
+            names.any(|own| {
+                [Some(name), alone]
+                    .iter()
+                    .flatten()
+                    .any(|n| own.eq_ignore_ascii_case(n))
+            })
+        };
+        let mut found: Vec<_> = endpoints.filter(is_named).map(|e| e.address).collect();
+        drop(members);
+        let first = self.turn.fetch_add(1, Ordering::Relaxed);
+        let count = found.len().max(1);
+        found.rotate_left(first % count);
+        found
+    }
+
+    /// The name, with the network's, of who has an address.
+    pub(crate) fn name_at(&self, address: Ipv4Addr) -> Option<String> {
+        let (_, member) = self.member_at(address)?;
+        Some(format!("{}.{}", member.title, self.definition.name))
+    }
+
+    /// The name server of this bridge, if it is already there.
+    pub(crate) fn doors_of(&self, bridge: u32) -> Option<[Published; 2]> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = names.as_ref().filter(|server| server.bridge == bridge)?;
+        Some(server.doors)
+    }
+
+    /// Another name server in place of the one that there was, if any.
+    pub(crate) fn answer_by(&self, server: Option<NameServer>) {
+        *self.names.lock().unwrap_or_else(PoisonError::into_inner) = server;
+    }
+
     fn lock(&self) -> MutexGuard<'_, Members> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Member {
+    fn is_at(&self, address: Ipv4Addr) -> bool {
+        let endpoint = self.endpoint.as_ref();
+        endpoint.is_some_and(|endpoint| endpoint.address == address)
     }
 }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -19,6 +19,8 @@ use crate::network::subnet::Subnet;
 use crate::network::{Attachment, Network, PortBinding, Protocol};
 
 const PATIENCE: Duration = Duration::from_millis(400);
+/// Longer than three name servers that are silent.
+const NAME_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Runs a test in a host of its own, where `lo` is up.
 pub(super) fn on_a_host<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
@@ -140,6 +142,73 @@ impl Place {
                 false => Ok(text),
             }
         })
+    }
+
+    /// One message there and one back by UDP.
+    pub(super) fn exchange_udp(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        message: &[u8],
+    ) -> io::Result<Vec<u8>> {
+        self.run(|| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect((address, port))?;
+            socket.set_read_timeout(Some(NAME_PATIENCE))?;
+            socket.send(message)?;
+            let mut buffer = [0; 4096];
+            let length = socket.recv(&mut buffer)?;
+            Ok(buffer[..length].to_vec())
+        })
+    }
+
+    /// The same by TCP, with lengths as in DNS.
+    pub(super) fn exchange_tcp(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        message: &[u8],
+    ) -> io::Result<Vec<u8>> {
+        self.run(|| {
+            let mut stream = TcpStream::connect((address, port))?;
+            stream.set_read_timeout(Some(NAME_PATIENCE))?;
+            let length = u16::try_from(message.len()).unwrap();
+            stream.write_all(&length.to_be_bytes())?;
+            stream.write_all(message)?;
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut answer = vec![0; u16::from_be_bytes(length).into()];
+            stream.read_exact(&mut answer)?;
+            Ok(answer)
+        })
+    }
+
+    /// A name server in it that has an empty answer for everything; how many questions it heard.
+    pub(super) fn answer_names(&self) -> Arc<AtomicUsize> {
+        let heard = Arc::new(AtomicUsize::new(0));
+        let socket = self.run(|| UdpSocket::bind("0.0.0.0:53").unwrap());
+        let listener = self.run(|| TcpListener::bind("0.0.0.0:53").unwrap());
+        let count = heard.clone();
+        let empty = |message: &mut [u8]| message[2] |= 0x80;
+        std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+                count.fetch_add(1, Ordering::SeqCst);
+                empty(&mut buffer);
+                socket.send_to(&buffer[..length], peer).ok();
+            }
+        });
+        let count = heard.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                count.fetch_add(1, Ordering::SeqCst);
+                let mut buffer = [0; 512];
+                let length = stream.read(&mut buffer).unwrap_or(0);
+                empty(&mut buffer[2..]);
+                stream.write_all(&buffer[..length]).ok();
+            }
+        });
+        heard
     }
 
     /// What a UDP server says to a client in it.

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RecordType};
 use orlop_proto::runtime as wire;
 
 use super::support::{
@@ -324,5 +326,136 @@ fn networks_and_their_containers_are_taken_up_after_a_death() {
         .await;
         drop((place, lost));
         wait_for_kernel_state(&before).await;
+    });
+}
+
+/// What the name server of a network says to a container in it: a code, then records.
+async fn lookup(from: &Attachment, network: &str, name: &str, kind: RecordType) -> Vec<String> {
+    let mut question = Message::new(7, MessageType::Query, OpCode::Query);
+    question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    let question = question.to_vec().unwrap();
+    let (place, server) = (Place::of(from), in_network(from, network).gateway);
+    let asked = tokio::task::spawn_blocking(move || {
+        let by_stream = place.exchange_tcp(server, 53, &question).unwrap();
+        let by_datagram = place.exchange_udp(server, 53, &question).unwrap();
+        (by_stream, by_datagram)
+    });
+    let (by_stream, by_datagram) = asked.await.unwrap();
+    let answer = Message::from_vec(&by_datagram).unwrap();
+    let other = Message::from_vec(&by_stream).unwrap();
+    assert_eq!(answer.answers.len(), other.answers.len());
+    let mut said = vec![answer.metadata.response_code.to_string()];
+    said.extend(answer.answers.iter().map(|record| record.data.to_string()));
+    said[1..].sort();
+    said
+}
+
+fn yes(records: &[String]) -> Vec<String> {
+    let mut said = vec![ResponseCode::NoError.to_string()];
+    said.extend_from_slice(records);
+    said
+}
+
+#[test]
+fn names_are_those_of_the_networks_that_the_asker_is_in() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        network.create(named("front")).await.unwrap();
+        network.create(named("back")).await.unwrap();
+        let known = |id: &str, networks: &[&str]| NetworkRequest {
+            names: vec![id.to_owned(), format!("{id}-short")],
+            ..member_of(networks)
+        };
+        let web = network
+            .attach("web", &known("web", &["front"]))
+            .await
+            .unwrap();
+        let proxy = network
+            .attach("proxy", &known("proxy", &["front", "back"]))
+            .await
+            .unwrap();
+        let mut request = known("db", &["back"]);
+        request.memberships[0].aliases.push("Data".to_owned());
+        let db = network.attach("db", &request).await.unwrap();
+        let mut request = known("db2", &["back"]);
+        request.memberships[0].aliases.push("data".to_owned());
+        let db2 = network.attach("db2", &request).await.unwrap();
+        let at = |attachment: &Attachment, name| in_network(attachment, name).address.to_string();
+
+        let a = RecordType::A;
+        let of_proxy = |name: &'static str| lookup(&proxy, "front", name, a);
+        assert_eq!(of_proxy("db.").await, yes(&[at(&db, "back")]));
+        assert_eq!(of_proxy("DB.back.").await, yes(&[at(&db, "back")]));
+        assert_eq!(of_proxy("web-short.").await, yes(&[at(&web, "front")]));
+        assert_eq!(
+            of_proxy("data.").await,
+            yes(&[at(&db, "back"), at(&db2, "back")])
+        );
+        assert_eq!(
+            lookup(&db, "back", "proxy.", a).await,
+            yes(&[at(&proxy, "back")])
+        );
+        assert_eq!(
+            lookup(&db, "back", "proxy.", RecordType::AAAA).await,
+            yes(&[])
+        );
+        // The host of this test has no way to a name server.
+        assert_eq!(
+            lookup(&web, "front", "db.", a).await,
+            [ResponseCode::ServFail.to_string()]
+        );
+        let octets = in_network(&web, "front").address.octets();
+        let [x, y, z, w] = octets;
+        let reverse = format!("{w}.{z}.{y}.{x}.in-addr.arpa.");
+        let back = lookup(&proxy, "front", &reverse, RecordType::PTR).await;
+        assert_eq!(back, yes(&["web.front.".to_owned()]));
+        network.rename("db", "db", "data3");
+        assert_eq!(of_proxy("data3.").await, yes(&[at(&db, "back")]));
+        network.detach("db2", &db2).await.unwrap();
+        assert_eq!(of_proxy("data.").await, yes(&[at(&db, "back")]));
+        let all = [("web", &web), ("proxy", &proxy), ("db", &db)];
+        leave_all(&network, &all, &["front", "back"]).await;
+    });
+}
+
+#[test]
+fn k7_in_an_internal_network_no_question_leaves() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let internal = wire::CreateNetworkRequest {
+            internal: true,
+            ..named("closed")
+        };
+        network.create(internal).await.unwrap();
+        network.create(named("open")).await.unwrap();
+        let asking = |networks: &[&str]| NetworkRequest {
+            servers: vec![OUTSIDE.into()],
+            names: vec!["me".to_owned()],
+            ..member_of(networks)
+        };
+        let inside = network.attach("in", &asking(&["closed"])).await.unwrap();
+        let both = network
+            .attach("both", &asking(&["closed", "open"]))
+            .await
+            .unwrap();
+        let heard = outside.answer_names();
+        let ask = |from, name| lookup(from, "closed", name, RecordType::A);
+        assert_eq!(
+            ask(&inside, "secret.example.org.").await,
+            [ResponseCode::Refused.to_string()]
+        );
+        assert_eq!(heard.load(std::sync::atomic::Ordering::SeqCst), 0);
+        let answered = ask(&both, "example.org.").await;
+        assert_eq!(
+            answered,
+            yes(&[]),
+            "the way out of the other network is taken"
+        );
+        assert!(heard.load(std::sync::atomic::Ordering::SeqCst) > 0);
+        let all = [("in", &inside), ("both", &both)];
+        leave_all(&network, &all, &["closed", "open"]).await;
     });
 }

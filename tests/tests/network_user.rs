@@ -1,0 +1,311 @@
+//! Networks of users, by command.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use orlop_tests::{Instance, eventually};
+
+const SERVE: &str = "echo served > /index.html; exec httpd -f -p 80 -h /";
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+/// Starts a web server with these options.
+fn serve(orlop: &Instance, name: &str, options: &[&str]) {
+    let mut args = vec!["run", "-d", "--name", name];
+    args.extend(options);
+    args.extend(["busybox", "sh", "-c", SERVE]);
+    orlop.run(&args).success();
+}
+
+fn address(orlop: &Instance, container: &str, network: &str) -> String {
+    let form = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
+    orlop.inspect(container, &form)
+}
+
+/// Whether a container gets an answer of the web server at `host`.
+fn reaches(orlop: &Instance, container: &str, host: &str) -> bool {
+    let url = format!("http://{host}/");
+    let wget = ["exec", container, "timeout", "2", "wget", "-qO-", &url];
+    orlop.run(&wget).stdout() == "served\n"
+}
+
+#[test]
+fn a_network_is_made_told_used_and_removed() {
+    let orlop = orlop();
+    let create = [
+        "network",
+        "create",
+        "--subnet",
+        "10.213.0.0/24",
+        "--gateway",
+        "10.213.0.7",
+        "--ip-range",
+        "10.213.0.128/25",
+        "--label",
+        "tier=web",
+        "front",
+    ];
+    let id = orlop.run(&create).success().line();
+    assert_eq!(id.len(), 64, "{id}");
+    orlop
+        .run(&create)
+        .exits(1)
+        .stderr_has("front exists already");
+    orlop
+        .run(&["network", "create", "--subnet", "10.213.0.128/25", "back"])
+        .exits(1)
+        .stderr_has("10.213.0.128/25 overlaps");
+    orlop
+        .run(&["network", "create", "-o", "encrypted=true", "back"])
+        .exits(1)
+        .stderr_has("encrypted");
+    orlop
+        .run(&["network", "ls", "--filter", "label=tier=web"])
+        .success()
+        .stdout_has(&id[..12])
+        .stdout_lacks("bridge0");
+    serve(
+        &orlop,
+        "web",
+        &[
+            "--network",
+            "front",
+            "--ip",
+            "10.213.0.20",
+            "-p",
+            "127.0.0.1:0:80",
+        ],
+    );
+    serve(&orlop, "second", &["--network", &id[..12]]);
+    assert_eq!(address(&orlop, "web", "front"), "10.213.0.20");
+    assert_eq!(address(&orlop, "second", "front"), "10.213.0.128");
+    orlop
+        .run(&[
+            "run",
+            "--network",
+            "front",
+            "--ip",
+            "10.213.0.20",
+            "busybox",
+            "true",
+        ])
+        .exits(125)
+        .stderr_has("10.213.0.20");
+    orlop
+        .run(&["network", "inspect", "front"])
+        .success()
+        .stdout_has("\"IPv4Address\": \"10.213.0.20/24\"")
+        .stdout_has("\"Gateway\": \"10.213.0.7\"")
+        .stdout_has("\"Name\": \"second\"");
+    orlop
+        .run(&[
+            "ps",
+            "--filter",
+            "network=front",
+            "--format",
+            "{{.Names}} {{.Networks}}",
+        ])
+        .success()
+        .stdout_is("second front\nweb front\n");
+    eventually("one container reaches another", || {
+        reaches(&orlop, "second", "10.213.0.20")
+    });
+    orlop
+        .run(&["network", "rm", "front"])
+        .exits(1)
+        .stderr_has("in use by container");
+    orlop
+        .run(&["network", "prune", "-f"])
+        .success()
+        .stdout_is("");
+    orlop.run(&["rm", "-f", "web", "second"]).success();
+    orlop
+        .run(&["network", "rm", "front"])
+        .success()
+        .stdout_is("front\n");
+    orlop
+        .run(&["network", "rm", "front"])
+        .exits(1)
+        .stderr_has("no such network: front");
+    orlop
+        .run(&["run", "--network", "front", "busybox", "true"])
+        .exits(125)
+        .stderr_has("no such network: front");
+    for name in ["bridge", "host", "none"] {
+        orlop
+            .run(&["network", "rm", name])
+            .exits(1)
+            .stderr_has(name);
+    }
+}
+
+#[test]
+fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_next_start() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    orlop.run(&["network", "create", "back"]).success();
+    serve(&orlop, "db", &["--network", "back"]);
+    serve(&orlop, "web", &["--network", "front"]);
+    let db = address(&orlop, "db", "back");
+    assert!(!reaches(&orlop, "web", &db));
+    orlop.run(&["network", "connect", "back", "web"]).success();
+    eventually("a connected container reaches the network", || {
+        reaches(&orlop, "web", &db)
+    });
+    orlop
+        .run(&["network", "connect", "back", "web"])
+        .exits(1)
+        .stderr_has("web is in network back already");
+    orlop.run(&["restart", "-t", "0", "web"]).success();
+    eventually("it is in both networks after a restart", || {
+        reaches(&orlop, "web", &db)
+    });
+    orlop
+        .run(&["network", "disconnect", "back", "web"])
+        .success();
+    assert!(!reaches(&orlop, "web", &db));
+    orlop
+        .run(&["network", "disconnect", "back", "web"])
+        .exits(1)
+        .stderr_has("back");
+    orlop
+        .run(&["network", "disconnect", "-f", "back", "nobody"])
+        .success();
+    orlop.run(&["stop", "-t", "0", "web"]).success();
+    orlop.run(&["network", "connect", "back", "web"]).success();
+    orlop.run(&["start", "web"]).success();
+    eventually("it has joined at its start", || reaches(&orlop, "web", &db));
+    orlop
+        .run(&[
+            "run",
+            "-d",
+            "--name",
+            "hosted",
+            "--network",
+            "host",
+            "busybox",
+            "sleep",
+            "60",
+        ])
+        .success();
+    orlop
+        .run(&["network", "connect", "back", "hosted"])
+        .exits(1)
+        .stderr_has("host");
+    orlop
+        .run(&["network", "connect", "host", "web"])
+        .exits(1)
+        .stderr_has("host");
+}
+
+#[test]
+fn networks_and_who_is_in_them_survive_the_death_of_the_service() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    orlop.run(&["network", "create", "back"]).success();
+    serve(
+        &orlop,
+        "web",
+        &["--network", "front", "-p", "127.0.0.1:0:80"],
+    );
+    serve(&orlop, "other", &["--network", "front"]);
+    let at = address(&orlop, "web", "front");
+    orlop.kill_service("runtime");
+    orlop
+        .run(&["up", "--registry-http", orlop.registry()])
+        .success();
+    assert!(reaches(&orlop, "other", &at));
+    orlop
+        .run(&["network", "connect", "back", "other"])
+        .success();
+    orlop
+        .run(&["network", "rm", "front"])
+        .exits(1)
+        .stderr_has("in use");
+    orlop.run(&["rm", "-f", "web", "other"]).success();
+    orlop
+        .run(&["network", "prune", "-f"])
+        .success()
+        .stdout_has("front")
+        .stdout_has("back");
+}
+
+#[test]
+fn a_container_in_the_namespace_of_another_is_at_its_address() {
+    let orlop = orlop();
+    serve(&orlop, "web", &["--hostname", "shown"]);
+    let beside = ["run", "--rm", "--network", "container:web", "busybox"];
+    let ask = [&beside[..], &["wget", "-qO-", "http://127.0.0.1/"]].concat();
+    eventually("the neighbour answers on the loopback address", || {
+        orlop.run(&ask).stdout() == "served\n"
+    });
+    orlop
+        .run(&[&beside[..], &["hostname"]].concat())
+        .success()
+        .stdout_is("shown\n");
+    for (option, value) in [("-p", "80"), ("--dns", "9.9.9.9"), ("--hostname", "mine")] {
+        let mut args = beside.to_vec();
+        args.splice(2..2, [option, value]);
+        orlop.run(&args).exits(125);
+    }
+    orlop.run(&["stop", "-t", "0", "web"]).success();
+    orlop.run(&ask).exits(125).stderr_has("does not run");
+}
+
+#[test]
+fn an_internal_network_lets_nothing_out() {
+    let orlop = orlop();
+    orlop
+        .run(&["network", "create", "--internal", "closed"])
+        .success();
+    serve(&orlop, "first", &["--network", "closed"]);
+    serve(&orlop, "second", &["--network", "closed"]);
+    let first = address(&orlop, "first", "closed");
+    eventually("those inside meet", || reaches(&orlop, "second", &first));
+    let routes = orlop.run(&["exec", "second", "ip", "route"]).success();
+    assert!(!routes.stdout().contains("default"), "{}", routes.stdout());
+}
+
+#[test]
+fn containers_of_a_network_call_each_other_by_name() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    orlop.run(&["network", "create", "back"]).success();
+    let options = [
+        "--network",
+        "front",
+        "--network-alias",
+        "www",
+        "--hostname",
+        "shown",
+    ];
+    serve(&orlop, "web", &options);
+    serve(&orlop, "other", &["--network", "front"]);
+    let id = orlop.inspect("web", "{{.Id}}");
+    for name in ["web", "www", "shown", "web.front", &id[..12]] {
+        eventually(&format!("{name} answers"), || {
+            reaches(&orlop, "other", name)
+        });
+    }
+    serve(&orlop, "apart", &["--network", "back"]);
+    assert!(!reaches(&orlop, "apart", "web"));
+    let connect = ["network", "connect", "--alias", "site", "back", "web"];
+    orlop.run(&connect).success();
+    assert!(reaches(&orlop, "apart", "site"));
+    orlop
+        .run(&["network", "disconnect", "front", "web"])
+        .success();
+    assert!(!reaches(&orlop, "other", "www"));
+    assert!(
+        reaches(&orlop, "web", "apart"),
+        "its name server is the one of the other network"
+    );
+    orlop.kill_service("runtime");
+    orlop
+        .run(&["up", "--registry-http", orlop.registry()])
+        .success();
+    assert!(reaches(&orlop, "apart", "site"));
+    assert!(reaches(&orlop, "web", "apart"));
+}

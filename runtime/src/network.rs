@@ -14,7 +14,7 @@
 //! - [`definition`]: networks as users said them. [`segment`]: one network and who is in it.
 //!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
-//! - [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
+//! - [`watch`]: putting back what others took. [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
 //! - [`dns`]: names of containers. [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
 //! - [`netlink`], [`route`], [`nft`]: what the kernel understands.
 
@@ -42,13 +42,14 @@ mod subnet;
 mod teardown;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 pub(crate) use self::reconcile::Live;
@@ -72,6 +73,7 @@ use self::pool::Pool;
 use self::ports::Reservation;
 use self::segment::{Joined, Member, Segment};
 use self::teardown::Teardown;
+use self::watch::Watch;
 
 /// Namespaces that wait for a container, unless told otherwise.
 pub const POOL_SIZE: usize = 4;
@@ -100,6 +102,7 @@ struct Inner {
     pool: Pool,
     held: Mutex<HashMap<String, Held>>,
     teardown: Teardown,
+    watch: OnceLock<Watch>,
 }
 
 /// What is behind the firewall.
@@ -161,6 +164,7 @@ impl Network {
             filter: tokio::sync::Mutex::default(),
             pool: Pool::new(pool_size),
             held: Mutex::default(),
+            watch: OnceLock::new(),
         };
         Ok(Self {
             inner: Arc::new(inner),
@@ -506,7 +510,8 @@ impl Network {
 
     /// Removes a network's bridge, and the firewall with the last one.
     async fn forget_bridge(&self, segment: &Segment) -> Result<()> {
-        *segment.bridge.lock().await = None;
+        let mut known = segment.bridge.lock().await;
+        *known = None;
         let name = self.inner.instance.bridge_of(segment.definition.number);
         let mut filter = self.inner.filter.lock().await;
         let was_there = filter.uncover(&name);

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use orlop_tests::{Instance, eventually, http};
@@ -155,4 +156,28 @@ fn names_are_resolved_as_on_the_host() {
         .stdout_has("10.1.2.3")
         .stdout_has("127.0.0.1")
         .stdout_has("nameserver 9.9.9.9");
+}
+
+#[test]
+fn k4_a_flushed_firewall_is_restored_while_the_service_runs() {
+    let orlop = orlop();
+    let serve = "echo served > /index.html; exec httpd -f -p 80 -h /";
+    let options = ["run", "-d", "--name", "web", "-p", "127.0.0.1:0:80"];
+    let args = [&options[..], &["busybox", "sh", "-c", serve]].concat();
+    orlop.run(&args).success();
+    let address = orlop.run(&["port", "web", "80"]).success().line();
+    let answers = || http::get(address.as_str(), "/").is_some();
+    eventually("the web server answers", answers);
+    let table = format!("orlop-{}", orlop.name());
+    let nft = |verb: &str| {
+        let mut nft = Command::new("nft");
+        nft.args([verb, "table", "ip", &table]).output().unwrap()
+    };
+    let rules = || String::from_utf8(nft("list").stdout).unwrap();
+    let before = rules();
+    for verb in ["flush", "delete"] {
+        assert!(nft(verb).status.success(), "nft {verb} table");
+        eventually("the table is back", || rules() == before);
+        assert!(answers(), "the published port is back");
+    }
 }

@@ -41,7 +41,7 @@ use super::error::{NetworkError, Result};
 use super::nft::expression::{
     self as on, Expression, Field, Meta, Register, Verdict, concatenation,
 };
-use super::nft::{Batch, ChainType, Entry, FieldType, Hook, Map};
+use super::nft::{self, Batch, ChainType, Entry, FieldType, Hook, Map};
 use super::request::PortBinding;
 use super::subnet::Subnet;
 
@@ -137,6 +137,16 @@ impl Firewall {
             }
         }
         Ok(())
+    }
+
+    /// Whether the table still has all of its rules.
+    pub(crate) fn is_whole(&self, networks: &[Behind]) -> Result<bool> {
+        let there = nft::count_rules(&self.table);
+        let there = there.map_err(NetworkError::kernel(format!(
+            "read nftables table {}",
+            self.table
+        )))?;
+        Ok(there == rules(networks).len())
     }
 
     /// Removes the table, if there is one.

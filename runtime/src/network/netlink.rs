@@ -5,7 +5,7 @@
 //! that may block.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::net::netlink::SocketAddrNetlink;
@@ -42,6 +42,18 @@ pub(crate) struct Message {
 pub(crate) struct Answer {
     pub(crate) payload: Vec<u8>,
 }
+
+/// One message that nobody asked for.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) kind: u16,
+    pub(crate) body: Answer,
+}
+
+/// Sockets that hear of changes, in the network namespace of the thread that opened them. They do not
+/// block.
+#[derive(Debug)]
+pub(crate) enum Subscription {}
 
 /// A socket to one subsystem of the kernel, in the network namespace of the thread that opened it.
 #[derive(Debug)]
@@ -167,6 +179,31 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 // === impl Socket ===
+
+impl Subscription {
+    /// Opens a socket that hears these groups: a bit each, the first for group 1.
+    pub(crate) fn open(protocol: Option<Protocol>, groups: u32) -> io::Result<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd =
+            rustix::net::socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
+        rustix::net::bind(&fd, &SocketAddrNetlink::new(0, groups))?;
+        Ok(fd)
+    }
+
+    /// The notices of one datagram. WouldBlock without any; another error when some were lost.
+    pub(crate) fn read(fd: BorrowedFd<'_>) -> io::Result<Vec<Notice>> {
+        let mut buffer = vec![0; RECEIVE_BYTES];
+        let (length, _) = rustix::net::recv(fd, &mut buffer[..], RecvFlags::empty())?;
+        let messages = messages_in(buffer.get(..length).unwrap_or_default());
+        let notice = |(kind, _, payload): (u16, u32, &[u8])| Notice {
+            kind,
+            body: Answer {
+                payload: payload.to_vec(),
+            },
+        };
+        Ok(messages.map(notice).collect())
+    }
+}
 
 impl Socket {
     /// Opens a socket in the network namespace of this thread, to which it belongs for good. No

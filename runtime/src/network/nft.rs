@@ -8,7 +8,9 @@ use std::io;
 use rustix::net::netlink;
 
 use self::expression::Expression;
-use super::netlink::{Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, Socket};
+use super::netlink::{
+    Answer, Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Notice, Socket,
+};
 
 const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
@@ -20,6 +22,14 @@ const NEW_RULE: u16 = 6;
 const NEW_SET: u16 = 9;
 const NEW_ELEMENTS: u16 = 12;
 const DELETE_ELEMENTS: u16 = 14;
+const GET_RULE: u16 = 7;
+/// What takes from a table: tables, chains, rules, sets.
+const DELETIONS: [u16; 4] = [DELETE_TABLE, 5, 8, 11];
+/// `NFNLGRP_NFTABLES`, as a bit.
+pub(crate) const CHANGES: u32 = 1 << 6;
+/// `struct nfgenmsg`.
+const NFGENMSG_BYTES: usize = 4;
+const TABLE_NAME: u16 = 1;
 
 /// `NFPROTO_IPV4`: the table's family.
 const FAMILY: u8 = 2;
@@ -209,6 +219,28 @@ impl<'a> Batch<'a> {
         }
         Socket::open(Some(netlink::NETFILTER))?.request(self.finish())
     }
+}
+
+/// How many rules a table has; 0 for one that is not there.
+pub(crate) fn count_rules(table: &str) -> io::Result<usize> {
+    let message = Message::new(SUBSYSTEM << 8 | GET_RULE, NLM_F_DUMP)
+        .fixed(&[FAMILY, 0, 0, 0])
+        .text(TABLE_NAME, table);
+    match Socket::open(Some(netlink::NETFILTER))?.dump(message) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        rules => Ok(rules?.iter().filter(|rule| is_of(rule, table)).count()),
+    }
+}
+
+/// Whether the kernel says that something of this table is gone.
+pub(crate) fn removes_from(notice: &Notice, table: &str) -> bool {
+    let deletes = |kind: &u16| notice.kind == SUBSYSTEM << 8 | *kind;
+    DELETIONS.iter().any(deletes) && is_of(&notice.body, table)
+}
+
+fn is_of(answer: &Answer, table: &str) -> bool {
+    let name = answer.attribute(NFGENMSG_BYTES, TABLE_NAME);
+    name.and_then(|name| name.strip_suffix(&[0])) == Some(table.as_bytes())
 }
 
 fn concatenated(fields: &[FieldType]) -> u32 {

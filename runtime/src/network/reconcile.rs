@@ -15,6 +15,7 @@ use super::request::{Attachment, EndpointInfo};
 use super::route::Routes;
 use super::segment::{Joined, Member, Segment};
 use super::subnet::Subnet;
+use super::watch::Watch;
 use super::{Held, Network, behind, blocking, inhabited, ports_of};
 
 /// A container that runs.
@@ -47,11 +48,22 @@ impl Network {
         for live in live {
             self.adopt(live).await?;
         }
-        self.restore_ports().await
+        self.restore_ports().await?;
+        self.keep_watch()
+    }
+
+    /// From now on what somebody else takes is put back at once.
+    fn keep_watch(&self) -> Result<()> {
+        if self.inner.watch.get().is_none() {
+            let watch = Watch::start(self)?;
+            // Of two that start at once, one is dropped.
+            self.inner.watch.set(watch).ok();
+        }
+        Ok(())
     }
 
     /// The bridge of a network that a container or a waiting namespace is in; any other goes.
-    async fn restore_bridge(&self, segment: &Arc<Segment>, live: &[Live]) -> Result<()> {
+    pub(super) async fn restore_bridge(&self, segment: &Arc<Segment>, live: &[Live]) -> Result<()> {
         let mut endpoints = live.iter().flat_map(|live| &live.attachment.endpoints);
         let lived_in = endpoints
             .find(|endpoint| endpoint.network == segment.definition.name)

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::bridge::Bridge;
-use super::netlink::{Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Socket};
+use super::netlink::{
+    Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Notice, Socket,
+};
 use super::subnet::Subnet;
 
 // linux/rtnetlink.h
@@ -57,6 +59,9 @@ const IFF_UP: u32 = 1;
 const IF_OPER_UP: u8 = 6;
 const AF_UNSPEC: u8 = 0;
 const AF_INET: u8 = 2;
+
+/// `RTNLGRP_LINK`, as a bit.
+pub(crate) const LINK_CHANGES: u32 = 1;
 
 /// A hardware address.
 pub(crate) type Mac = [u8; 6];
@@ -285,6 +290,12 @@ impl Routes {
         let others = found.into_iter().filter(|(index, _)| *index != except);
         Ok(others.map(|(_, subnet)| subnet).collect())
     }
+}
+
+/// The name of the interface that the kernel says is gone.
+pub(crate) fn removed_link(notice: &Notice) -> Option<String> {
+    let link = link_of(&notice.body).filter(|_| notice.kind == RTM_DELLINK)?;
+    Some(link.name)
 }
 
 /// Whether the kernel says that there is no such interface.

@@ -134,3 +134,41 @@ fn a_deleted_bridge_is_made_anew_and_containers_are_connected_again() {
         network.release_pool().await.unwrap();
     });
 }
+
+/// Waits until a container answers at a published port, and lets the runtime work meanwhile.
+async fn answers(at: u16) -> bool {
+    for _ in 0..20 {
+        let place = Place::here();
+        let asked = tokio::task::spawn_blocking(move || place.ask(LOCALHOST, at));
+        if asked.await.unwrap().is_ok() {
+            return true;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    false
+}
+
+#[test]
+fn k4_a_flushed_firewall_and_a_deleted_bridge_come_back_by_themselves() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        network.reconcile(Vec::new()).await.unwrap();
+        let a = web(&network, "a").await;
+        let _server = Place::of(&a).serve(80, "a");
+        let at = a.ports[0].host_port;
+        let bridge = interface(&network);
+        let firewall = Firewall {
+            table: bridge.replace("orl-", "orlop-"),
+        };
+        assert!(answers(at).await);
+        firewall.remove().unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        assert!(answers(at).await, "the firewall is not restored");
+        Routes::open().unwrap().delete(&bridge).unwrap();
+        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        assert!(answers(at).await, "the bridge is not restored");
+        network.detach("a", &a).await.unwrap();
+        network.release_pool().await.unwrap();
+    });
+}

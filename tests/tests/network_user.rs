@@ -244,6 +244,10 @@ fn an_internal_network_lets_nothing_out() {
         .run(&["network", "create", "--internal", "closed"])
         .success();
     serve(&orlop, "first", &["--network", "closed"]);
+    orlop
+        .run(&["create", "--network", "closed", "-p", "80", "busybox"])
+        .success()
+        .stderr_has("published ports are discarded with --network closed");
     serve(&orlop, "second", &["--network", "closed"]);
     let first = address(&orlop, "first", "closed");
     eventually("those inside meet", || reaches(&orlop, "second", &first));

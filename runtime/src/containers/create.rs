@@ -67,7 +67,7 @@ impl Containers {
         } else {
             self.reserve_name(&plan.request.name, &id)?
         };
-        let warnings = warnings(&plan);
+        let warnings = self.warnings(&plan);
         match self.make(&id, name, hidden, plan).await {
             Ok(container) => {
                 self.tell(&container.record(), "create", &[]);
@@ -81,6 +81,18 @@ impl Containers {
                 Err(error)
             }
         }
+    }
+
+    fn warnings(&self, plan: &Plan) -> Vec<String> {
+        let mut warnings = plan.merged.warnings.clone();
+        if !plan.request.ports.is_empty() && !self.leads_out(&plan.memberships) {
+            warnings.push(format!(
+                "published ports are discarded with --network {}",
+                plan.request.network
+            ));
+        }
+        warnings.extend(unmet(&plan.request, Host::this()));
+        warnings
     }
 
     #[tracing::instrument(name = "resolve", skip_all)]
@@ -280,18 +292,6 @@ impl Plan {
             cgroups: Vec::new(),
         }
     }
-}
-
-fn warnings(plan: &Plan) -> Vec<String> {
-    let mut warnings = plan.merged.warnings.clone();
-    let network = plan.request.network.as_str();
-    if matches!(network, "host" | "none") && !plan.request.ports.is_empty() {
-        warnings.push(format!(
-            "published ports are discarded with --network {network}"
-        ));
-    }
-    warnings.extend(unmet(&plan.request, Host::this()));
-    warnings
 }
 
 /// What this host cannot give in full.

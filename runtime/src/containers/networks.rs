@@ -50,6 +50,13 @@ impl Containers {
         Ok(memberships)
     }
 
+    /// Whether a port can be published through one of the networks.
+    pub(super) fn leads_out(&self, memberships: &[Membership]) -> bool {
+        let network = &self.parts().network;
+        let mut networks = memberships.iter().map(|m| network.inspect(&m.network));
+        networks.any(|network| network.is_ok_and(|network| !network.internal))
+    }
+
     /// What is asked of one network; without a name, of `main`.
     fn membership(&self, asked: &wire::NetworkMembership, main: &str) -> Result<Membership> {
         let mut membership = Membership::try_from(asked)?;

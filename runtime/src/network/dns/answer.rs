@@ -189,6 +189,25 @@ mod tests {
         assert_eq!(to(&two, &Web), Verdict::Nothing);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_are_a_panic(
+            noise in proptest::collection::vec(proptest::num::u8::ANY, 0..64),
+            at in 0..29_usize,
+        ) {
+            let mut message = question("web.front.example.", RecordType::A);
+            for (offset, byte) in noise.iter().enumerate().take(4) {
+                if let Some(place) = message.get_mut(at + offset) {
+                    *place = *byte;
+                }
+            }
+            for message in [&message, &noise] {
+                to(message, &Web);
+                refusal(message);
+            }
+        }
+    }
+
     #[test]
     fn a_refusal_repeats_the_question_and_its_number() {
         let refused = refusal(&question("example.org.", RecordType::A)).unwrap();

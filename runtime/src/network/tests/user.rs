@@ -85,7 +85,7 @@ fn containers_of_one_network_meet_and_those_of_two_do_not() {
 }
 
 #[test]
-fn a_published_port_is_reached_from_another_network_through_the_host() {
+fn k3_k5_a_published_port_is_reached_from_another_network_through_the_host_and_no_other_is() {
     on_a_host(|| async {
         let root = tempfile::tempdir().unwrap();
         let outside = Place::neighbour(100);
@@ -457,5 +457,46 @@ fn k7_in_an_internal_network_no_question_leaves() {
         assert!(heard.load(std::sync::atomic::Ordering::SeqCst) > 0);
         let all = [("in", &inside), ("both", &both)];
         leave_all(&network, &all, &["closed", "open"]).await;
+    });
+}
+
+#[test]
+fn k1_k2_k8_networks_of_users_are_guarded_as_the_one_of_everyone_is() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let made = network.create(named("front")).await.unwrap();
+        let web = attach(&network, "web", &["front"]).await;
+        let setting = |interface: &str, name: &str| {
+            let path = format!("/proc/sys/net/ipv6/conf/{interface}/{name}");
+            std::fs::read_to_string(path).map(|text| text.trim().to_owned())
+        };
+        let place = Place::of(&web);
+        let inside = |name: &'static str| place.run(move || setting("eth0", name));
+        // A kernel without IPv6 has neither.
+        if let Ok(believes) = inside("accept_ra") {
+            assert_eq!(believes, "0");
+            assert_eq!(inside("disable_ipv6").unwrap(), "1");
+            assert_eq!(setting(&made.interface, "accept_ra").unwrap(), "0");
+            assert_eq!(setting(&made.interface, "disable_ipv6").unwrap(), "1");
+        }
+        let secret = std::net::UdpSocket::bind("127.0.0.1:4242").unwrap();
+        let patience = std::time::Duration::from_millis(300);
+        secret.set_read_timeout(Some(patience)).unwrap();
+        let from = in_network(&web, "front").address;
+        place.run(|| {
+            let mut routes = crate::network::route::Routes::open().unwrap();
+            let loopback = crate::network::subnet::Subnet::LOOPBACK;
+            routes
+                .delete_address(1, Ipv4Addr::LOCALHOST, loopback)
+                .unwrap();
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+            let socket = std::net::UdpSocket::bind((from, 0)).unwrap();
+            socket
+                .send_to(b"attack", (Ipv4Addr::LOCALHOST, 4242))
+                .unwrap();
+        });
+        assert!(secret.recv_from(&mut [0; 16]).is_err());
+        leave_all(&network, &[("web", &web)], &["front"]).await;
     });
 }

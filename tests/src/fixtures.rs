@@ -8,11 +8,12 @@ use std::process::{Command, Stdio};
 use tar::{Builder, EntryType, Header};
 
 /// The applets that tests use.
-const APPLETS: [&str; 46] = [
+const APPLETS: [&str; 47] = [
     "sh", "ash", "cat", "cp", "echo", "env", "expr", "false", "grep", "head", "hostname", "httpd",
-    "id", "ifconfig", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount", "mv", "nc",
-    "nslookup", "printf", "ps", "pwd", "readlink", "rm", "sed", "seq", "sleep", "sort", "stat",
-    "stty", "tail", "tee", "test", "top", "touch", "true", "umount", "unshare", "wc", "wget",
+    "timeout", "id", "ifconfig", "ip", "kill", "ln", "ls", "md5sum", "mkdir", "mknod", "mount",
+    "mv", "nc", "nslookup", "printf", "ps", "pwd", "readlink", "rm", "sed", "seq", "sleep", "sort",
+    "stat", "stty", "tail", "tee", "test", "top", "touch", "true", "umount", "unshare", "wc",
+    "wget",
 ];
 
 /// A root file system of Debian's `busybox-static`, as a tar.

@@ -15,6 +15,8 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// The most open files that the hard limit of this process allows.
     pub open_files_max: u64,
+    /// The largest dump of memory that the hard limit of this process allows.
+    pub core_max: u64,
     /// How readily the kernel kills this process for want of memory: a container's score can be lower
     /// only with `CAP_SYS_RESOURCE`.
     pub oom_score_adj: i32,
@@ -38,6 +40,7 @@ impl Host {
             capabilities: capabilities(),
             kernel: kernel.unwrap_or_default(),
             open_files_max: hard_limit(Resource::Nofile),
+            core_max: hard_limit(Resource::Core),
             oom_score_adj: score
                 .ok()
                 .and_then(|text| text.trim().parse().ok())

@@ -134,7 +134,7 @@ fn process(
         .env(environment(record, process))
         .cwd(&process.cwd)
         .capabilities(defaults::capabilities(security, &host.capabilities)?)
-        .rlimits(ulimits::all(&record.config.ulimits, host.open_files_max)?)
+        .rlimits(ulimits::all(&record.config.ulimits, host)?)
         .no_new_privileges(security.no_new_privileges || no_new_privileges)
         .build()?;
     made.set_oom_score_adj(record.config.oom_score_adj);

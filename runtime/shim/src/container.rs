@@ -47,6 +47,7 @@ pub(crate) struct Plan<'a> {
     namespaces: Namespaces,
     root: OwnedFd,
     trees: Vec<Option<OwnedFd>>,
+    groups: mounts::Groups<'a>,
     steps: Steps<'a>,
 }
 
@@ -95,6 +96,7 @@ impl<'a> Plan<'a> {
                 *tree = Some(shared::clone_shm(other)?);
             }
         }
+        let groups = mounts::Groups::open(&config.cgroups, namespaces.cgroup)?;
         Ok(Self {
             directory,
             spec,
@@ -103,6 +105,7 @@ impl<'a> Plan<'a> {
             namespaces,
             root,
             trees,
+            groups,
             steps,
         })
     }
@@ -182,7 +185,7 @@ impl<'a> Plan<'a> {
     fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
         let mounts = self.spec.mounts().as_deref().unwrap_or_default();
         for (mount, tree) in mounts.iter().zip(&self.trees) {
-            mounts::attach(root, mount, tree.as_ref(), &self.config.cgroups)?;
+            mounts::attach(root, mount, tree.as_ref(), &self.groups)?;
         }
         if mounts.iter().any(is_procfs) {
             mounts::open_checked(root, "/proc", PROC_MAGIC, "the proc file system")?;

@@ -144,7 +144,7 @@ pub(crate) fn attach(
     root: BorrowedFd<'_>,
     mount: &Mount,
     tree: Option<&OwnedFd>,
-    cgroups: &[Cgroup],
+    groups: &Groups<'_>,
 ) -> Result<()> {
     let destination = mount.destination().as_path();
     let kind = match tree {
@@ -168,7 +168,7 @@ pub(crate) fn attach(
         .ok_or(Error::Missing("the type of a mount"))?;
     let options = Options::parse(mount.options().as_deref().unwrap_or_default());
     match kind {
-        "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, cgroups),
+        "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, groups),
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().unwrap_or(Path::new(kind));
             let bits = MountAttrFlags::from_bits_retain(bits(options.set));
@@ -185,13 +185,56 @@ fn bits(set: u64) -> u32 {
     u32::try_from(set).unwrap_or_default()
 }
 
+/// What a container sees of its cgroups.
+pub(crate) struct Groups<'a> {
+    cgroups: &'a [Cgroup],
+    /// In the host's cgroup namespace a v1 hierarchy would begin at the host's root: then these are
+    /// shown, the container's own directories, opened on the host.
+    own: Vec<OwnedFd>,
+}
+
+impl<'a> Groups<'a> {
+    /// For a container with or without a cgroup namespace of its own.
+    pub(crate) fn open(cgroups: &'a [Cgroup], namespaced: bool) -> Result<Self> {
+        let v1 = cgroups
+            .iter()
+            .filter(|group| group.controllers.is_some() && !namespaced);
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let open = |group: &Cgroup| {
+            open_tree(CWD, &group.path, flags).map_err(|errno| Error::Cgroup {
+                path: group.path.clone(),
+                source: errno.into(),
+            })
+        };
+        let own = v1.map(open).collect::<Result<_>>()?;
+        Ok(Self { cgroups, own })
+    }
+
+    /// One v1 hierarchy, attached nowhere.
+    fn hierarchy(&self, at: usize, controllers: &str, set: u64) -> std::io::Result<OwnedFd> {
+        if let Some(own) = self.own.get(at) {
+            mount::set(own.as_fd(), set, 0, None, false)?;
+            return own.try_clone();
+        }
+        let words: Vec<String> = controllers.split(',').map(str::to_owned).collect();
+        let words = Options::parse(&words).data;
+        let bits = MountAttrFlags::from_bits_retain(bits(set));
+        Ok(rootfs::new_filesystem(
+            "cgroup",
+            Path::new("cgroup"),
+            &words,
+            bits,
+        )?)
+    }
+}
+
 /// The container's own cgroup: the unified hierarchy as such, v1 as a directory of hierarchies.
 fn attach_cgroups(
     root: BorrowedFd<'_>,
     destination: &Path,
     target: &OwnedFd,
     options: &Options,
-    cgroups: &[Cgroup],
+    groups: &Groups<'_>,
 ) -> Result<()> {
     let fail = |step| {
         move |errno: Errno| Error::Mount {
@@ -200,6 +243,7 @@ fn attach_cgroups(
             source: errno.into(),
         }
     };
+    let cgroups = groups.cgroups;
     let bits = MountAttrFlags::from_bits_retain(bits(options.set));
     if cgroups.iter().all(|cgroup| cgroup.controllers.is_none()) {
         let tree = rootfs::new_filesystem("cgroup2", Path::new("cgroup"), &[], bits)
@@ -211,16 +255,18 @@ fn attach_cgroups(
     let base = rootfs::new_filesystem("tmpfs", Path::new("tmpfs"), &mode, writable)
         .map_err(fail("make the directory of cgroups"))?;
     rootfs::attach(base.as_fd(), target.as_fd()).map_err(fail("attach"))?;
-    for controllers in cgroups
+    let v1 = cgroups
         .iter()
-        .filter_map(|cgroup| cgroup.controllers.as_deref())
-    {
+        .filter_map(|cgroup| cgroup.controllers.as_deref());
+    for (at, controllers) in v1.enumerate() {
         let name = controllers.strip_prefix("name=").unwrap_or(controllers);
         let target = rootfs::ensure(root, &destination.join(name), Kind::Directory)?;
-        let words: Vec<String> = controllers.split(',').map(str::to_owned).collect();
-        let words = Options::parse(&words).data;
-        let tree = rootfs::new_filesystem("cgroup", Path::new("cgroup"), &words, bits)
-            .map_err(fail("make the cgroup file system"))?;
+        let tree = groups.hierarchy(at, controllers, options.set);
+        let tree = tree.map_err(|source| Error::Mount {
+            destination: destination.into(),
+            step: "make the cgroup file system",
+            source,
+        })?;
         rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"))?;
     }
     mount::set(base.as_fd(), options.set, 0, None, false).map_err(|source| Error::Mount {

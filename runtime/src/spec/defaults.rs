@@ -9,6 +9,7 @@ use oci_spec::runtime::{
 use orlop_proto::runtime::Security;
 
 use crate::error::{Error, Result};
+use crate::host::Host;
 
 /// Podman's eleven: Docker's fourteen without MKNOD, NET_RAW and AUDIT_WRITE.
 const CAPABILITIES: [Capability; 11] = [
@@ -115,15 +116,21 @@ pub(super) fn capability(name: &str) -> Result<Capability> {
     Capability::from_str(short).map_err(|_| unknown())
 }
 
-/// Limits of the process itself.
-pub fn rlimits(open_files_max: u64) -> Result<Vec<PosixRlimit>> {
-    let hard = OPEN_FILES_HARD.min(open_files_max);
-    let limit = PosixRlimitBuilder::default()
-        .typ(PosixRlimitType::RlimitNofile)
-        .soft(OPEN_FILES_SOFT.min(hard))
-        .hard(hard)
-        .build()?;
-    Ok(vec![limit])
+/// Limits of each process. A crash leaves no dump of the memory unless somebody asks for it, which
+/// everybody may: `ulimit -c unlimited`.
+pub fn rlimits(host: &Host) -> Result<Vec<PosixRlimit>> {
+    let limit = |kind, soft: u64, hard: u64| {
+        PosixRlimitBuilder::default()
+            .typ(kind)
+            .soft(soft.min(hard))
+            .hard(hard)
+            .build()
+    };
+    let open_files = OPEN_FILES_HARD.min(host.open_files_max);
+    Ok(vec![
+        limit(PosixRlimitType::RlimitNofile, OPEN_FILES_SOFT, open_files)?,
+        limit(PosixRlimitType::RlimitCore, 0, host.core_max)?,
+    ])
 }
 
 /// What is covered; the thermal counters of every possible CPU are a side channel (row B23).

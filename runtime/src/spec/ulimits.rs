@@ -37,8 +37,8 @@ const NAMES: [(&str, PosixRlimitType, Resource); 16] = [
 ];
 
 /// All limits of a process: what was asked for, and the floor's where nothing was.
-pub(super) fn all(asked: &[Ulimit], open_files_max: u64) -> Result<Vec<PosixRlimit>> {
-    let mut limits = Vec::new();
+pub(super) fn all(asked: &[Ulimit], host: &Host) -> Result<Vec<PosixRlimit>> {
+    let mut limits = defaults::rlimits(host)?;
     for ulimit in asked {
         let (kind, _) = known(&ulimit.name)?;
         let limit = PosixRlimitBuilder::default()
@@ -46,12 +46,8 @@ pub(super) fn all(asked: &[Ulimit], open_files_max: u64) -> Result<Vec<PosixRlim
             .soft(value(ulimit.soft))
             .hard(value(ulimit.hard))
             .build()?;
-        limits.retain(|other: &PosixRlimit| other.typ() != kind);
+        limits.retain(|other| other.typ() != kind);
         limits.push(limit);
-    }
-    let nofile = |limit: &PosixRlimit| limit.typ() == PosixRlimitType::RlimitNofile;
-    if !limits.iter().any(nofile) {
-        limits.extend(defaults::rlimits(open_files_max)?);
     }
     Ok(limits)
 }
@@ -118,21 +114,34 @@ mod tests {
         }
     }
 
+    fn made(asked: &[Ulimit]) -> Vec<(PosixRlimitType, u64, u64)> {
+        let host = Host {
+            open_files_max: 4096,
+            core_max: 9,
+            ..Host::this().clone()
+        };
+        let limits = all(asked, &host).unwrap();
+        limits
+            .iter()
+            .map(|l| (l.typ(), l.soft(), l.hard()))
+            .collect()
+    }
+
     #[test]
     fn what_was_asked_for_takes_the_place_of_the_floor() {
+        use PosixRlimitType::{RlimitCore, RlimitNofile};
+        let floor = [(RlimitNofile, 1024, 4096), (RlimitCore, 0, 9)];
+        assert_eq!(made(&[]), floor);
         let asked = [ulimit("core", 0, -1), ulimit("nofile", 10, 20)];
-        let limits = all(&asked, 4096).unwrap();
-        let short: Vec<_> = limits.iter().map(|l| (l.soft(), l.hard())).collect();
-        assert_eq!(short, [(0, u64::MAX), (10, 20)]);
-        let floor = all(&[ulimit("core", 0, 0)], 4096).unwrap();
-        assert_eq!((floor[1].soft(), floor[1].hard()), (1024, 4096));
+        let expected = [(RlimitCore, 0, u64::MAX), (RlimitNofile, 10, 20)];
+        assert_eq!(made(&asked), expected);
     }
 
     #[test]
     fn the_last_of_two_equal_names_counts() {
         let asked = [ulimit("nofile", 1, 2), ulimit("nofile", 3, 4)];
-        let limits = all(&asked, 4096).unwrap();
-        assert_eq!((limits.len(), limits[0].soft()), (1, 3));
+        let nofile = (PosixRlimitType::RlimitNofile, 3, 4);
+        assert_eq!(made(&asked).last(), Some(&nofile));
     }
 
     #[test]

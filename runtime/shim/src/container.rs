@@ -3,13 +3,13 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 use orlop_shim::config::ShimConfig;
 use orlop_sys::mount::{self, attributes};
-use orlop_sys::process::{self as sys, namespaces};
+use orlop_sys::process::{self as sys, Fork, namespaces};
 use rustix::fs::{Mode, OFlags};
 
 use crate::capabilities::Sets;
@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
-use crate::stdio::{Ends, Streams};
+use crate::stdio::{self, Ends, Streams};
 use crate::{copy_up, devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
@@ -33,7 +33,7 @@ struct Join {
 struct Namespaces {
     new: u64,
     join: Vec<Join>,
-    /// Joined by the shim for the child that it makes there.
+    /// Joined by a process that has let go of the host.
     pid: Option<Join>,
     cgroup: bool,
 }
@@ -120,12 +120,9 @@ impl<'a> Plan<'a> {
         };
         let oom_score = self.steps.process.oom_score_adj();
         let flags = self.namespaces.new;
-        let spawn = || {
-            Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
-                self.live(channel, ends.as_ref())
-            })
-        };
-        let mut child = self.namespaces.among_processes(spawn)?;
+        let mut child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
+            self.live(channel, ends.as_ref())
+        })?;
         drop(ends);
         let streams = match child.ready()? {
             Some(master) => Streams::terminal(master)?,
@@ -142,10 +139,19 @@ impl<'a> Plan<'a> {
                 source: errno.into(),
             }
         };
+        if self.namespaces.pid.is_some() {
+            stdio::silence().map_err(|source| Error::Setup {
+                step: "streams",
+                source,
+            })?;
+        }
         self.namespaces.enter()?;
+        rootfs::enter(self.root.as_fd(), self.directory)?;
+        if let Some(join) = &self.namespaces.pid {
+            self.move_in(join, channel, ends)?;
+        }
         rustix::process::setsid().map_err(setup("session"))?;
         rustix::process::umask(Mode::empty());
-        rootfs::enter(self.root.as_fd(), self.directory)?;
         let root = rootfs::root_handle()?;
         self.mount(root.as_fd())?;
         devices::populate(
@@ -180,6 +186,33 @@ impl<'a> Plan<'a> {
             adopt_terminal(&terminal.slave)?;
         }
         self.steps.run(cwd.as_fd(), &identity)
+    }
+
+    /// Goes on as a sibling among the processes of another container, which may look at it: it has its
+    /// own root by now, and closes all but what the container is going to have anyway.
+    fn move_in(&self, join: &Join, channel: &Channel, ends: Option<&Ends>) -> Result<()> {
+        let setup = |step| move |source| Error::Setup { step, source };
+        let mut keep = vec![channel.as_fd().as_raw_fd(), join.file.as_raw_fd()];
+        keep.extend(self.trees.iter().flatten().map(AsRawFd::as_raw_fd));
+        keep.extend(self.groups.handles().map(AsRawFd::as_raw_fd));
+        if let Some(ends) = ends {
+            keep.extend([&ends.stdin, &ends.stdout, &ends.stderr].map(AsRawFd::as_raw_fd));
+        }
+        sys::close_others(&mut keep).map_err(setup("descriptors"))?;
+        sys::join_namespaces(join.file.as_fd(), namespaces::PID).map_err(|source| Error::Join {
+            path: join.path.clone(),
+            source,
+        })?;
+        let fork = sys::fork_sibling().map_err(Error::Namespaces)?;
+        if let Fork::Parent { pid, pidfd } = fork {
+            let replaced = channel.report(&Report::Replaced { pid }, Some(&pidfd));
+            replaced.map_err(Error::Silent)?;
+            sys::exit_now(0)
+        }
+        if !channel.wait_go() {
+            sys::exit_now(1);
+        }
+        Ok(())
     }
 
     fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
@@ -297,23 +330,6 @@ impl Namespaces {
             return Err(Error::Missing("a mount namespace"));
         }
         Ok(all)
-    }
-
-    /// Runs `spawn` so that its child is in the pid namespace that is to be joined. The shim itself
-    /// goes nowhere, and later children are in its own again: those hold what is the host's.
-    fn among_processes<T>(&self, spawn: impl FnOnce() -> Result<T>) -> Result<T> {
-        let Some(join) = &self.pid else {
-            return spawn();
-        };
-        let fail = |source| Error::Join {
-            path: join.path.clone(),
-            source,
-        };
-        let own = File::open("/proc/self/ns/pid").map_err(fail)?;
-        sys::join_namespaces(join.file.as_fd(), namespaces::PID).map_err(fail)?;
-        let spawned = spawn();
-        sys::join_namespaces(own.as_fd(), namespaces::PID).map_err(fail)?;
-        spawned
     }
 
     fn enter(&self) -> Result<()> {

@@ -210,6 +210,11 @@ impl<'a> Groups<'a> {
         Ok(Self { cgroups, own })
     }
 
+    /// What is open.
+    pub(crate) fn handles(&self) -> impl Iterator<Item = &OwnedFd> {
+        self.own.iter()
+    }
+
     /// One v1 hierarchy, attached nowhere.
     fn hierarchy(&self, at: usize, controllers: &str, set: u64) -> std::io::Result<OwnedFd> {
         if let Some(own) = self.own.get(at) {

@@ -186,3 +186,21 @@ fn an_archive_is_not_written_to_a_terminal() {
         assert_eq!(command.ends(), 1);
     }
 }
+
+/// On a terminal each answer takes the place of the one before.
+#[test]
+fn stats_are_drawn_anew() {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
+        .success();
+    let mut stats = Terminal::run(&orlop, &["stats", "box"]);
+    for _ in 0..2 {
+        stats.shows("\u{1b}[H\u{1b}[J");
+        stats.shows("CONTAINER ID");
+        stats.shows("box");
+    }
+    orlop.run(&["rm", "-f", "box"]).success();
+    assert_eq!(stats.ends(), 0);
+}

@@ -71,7 +71,7 @@ async fn facts(context: &Context) -> Result<Value, CliError> {
     );
     let host = rustix::system::uname();
     let (running, paused) = (
-        count(ContainerStatus::Running),
+        count(ContainerStatus::Running) + count(ContainerStatus::Restarting),
         count(ContainerStatus::Paused),
     );
     Ok(json!({

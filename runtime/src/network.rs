@@ -297,18 +297,9 @@ impl Network {
         })
     }
 
-    /// The networks that are asked for; without any, the one that always exists.
     fn joining(&self, request: &NetworkRequest) -> Result<Vec<Joining>> {
-        let default = [Membership {
-            network: DEFAULT.to_owned(),
-            ..Membership::default()
-        }];
-        let memberships = match request.memberships.as_slice() {
-            [] => &default,
-            asked => asked,
-        };
+        let memberships = request.memberships.iter();
         memberships
-            .iter()
             .map(|membership| self.joining_one(membership, &request.names))
             .collect()
     }

@@ -184,6 +184,39 @@ fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_n
 }
 
 #[test]
+fn a_container_that_was_taken_out_of_all_networks_stays_out() {
+    let orlop = orlop();
+    serve(&orlop, "web", &["-p", "127.0.0.1:0:80"]);
+    let links = || {
+        orlop
+            .run(&["exec", "web", "ip", "-o", "link"])
+            .success()
+            .stdout()
+    };
+    assert!(links().contains("eth0"));
+    let change = |verb: &str| orlop.run(&["network", verb, "bridge", "web"]).success();
+    change("disconnect");
+    assert!(!links().contains("eth0"));
+    orlop.run(&["restart", "-t", "0", "web"]).success();
+    assert!(!links().contains("eth0"), "{}", links());
+    // One that does not run may be connected twice: the last word counts.
+    orlop.run(&["stop", "-t", "0", "web"]).success();
+    change("connect");
+    change("connect");
+    orlop.run(&["start", "web"]).success();
+    assert!(links().contains("eth0"));
+    orlop
+        .run(&["network", "disconnect", "bridge", "web"])
+        .success();
+    orlop
+        .run(&["network", "disconnect", "bridge", "web"])
+        .exits(1);
+    orlop
+        .run(&["network", "disconnect", "-f", "bridge", "web"])
+        .success();
+}
+
+#[test]
 fn networks_and_who_is_in_them_survive_the_death_of_the_service() {
     let orlop = orlop();
     orlop.run(&["network", "create", "front"]).success();
@@ -235,6 +268,18 @@ fn a_container_in_the_namespace_of_another_is_at_its_address() {
     }
     orlop.run(&["stop", "-t", "0", "web"]).success();
     orlop.run(&ask).exits(125).stderr_has("does not run");
+}
+
+#[test]
+fn the_mtu_of_a_network_is_that_of_its_interfaces() {
+    let orlop = orlop();
+    let mtu = "com.docker.network.driver.mtu=1400";
+    orlop
+        .run(&["network", "create", "-o", mtu, "small"])
+        .success();
+    let run = ["run", "--rm", "--network", "small", "busybox"];
+    let show = [&run[..], &["ip", "link", "show", "eth0"]].concat();
+    orlop.run(&show).success().stdout_has("mtu 1400");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::builder::PruneCacheRequest;
-use orlop_proto::runtime::{PruneContainersRequest, PruneVolumesRequest};
+use orlop_proto::runtime::{PruneContainersRequest, PruneNetworksRequest, PruneVolumesRequest};
 use orlop_proto::store::CollectRequest;
 
 use super::image_prune;
@@ -46,6 +46,11 @@ pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode
         .await?;
     for id in &containers.get_ref().ids {
         ui::line(format!("deleted container {id}"))?;
+    }
+    let mut networks = context.clients.networks()?;
+    let request = PruneNetworksRequest::default();
+    for name in &networks.prune(request).await?.get_ref().names {
+        ui::line(format!("deleted network {}", ui::text::escape(name)))?;
     }
     let mut bytes = containers.get_ref().bytes;
     if args.volumes {
@@ -89,7 +94,7 @@ pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode
 
 fn confirmed(args: &PruneArgs) -> Result<bool, CliError> {
     let mut what = String::from(
-        "This removes all stopped containers and everything in the store that nothing uses",
+        "This removes all stopped containers, all networks that no container is in, and everything in the store that nothing uses",
     );
     if args.all {
         what.push_str(", all images that no container uses, and the build cache");

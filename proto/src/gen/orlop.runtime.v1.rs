@@ -1036,7 +1036,7 @@ pub struct DisconnectContainerRequest {
     pub network: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub container: ::prost::alloc::string::String,
-    /// A container that does not exist is no error, as long as the network does not have it either.
+    /// A container that is not in the network, or does not exist, is no error.
     #[prost(bool, tag = "3")]
     pub force: bool,
 }
@@ -3749,7 +3749,8 @@ pub mod networks_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Networks", "Remove"));
             self.inner.unary(req, path, codec).await
         }
-        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it is in it;
+        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it runs in it
+        /// (what one that does not run asked of it before is replaced);
         /// FAILED_PRECONDITION when the container has the host's network, none or another container's, or
         /// the address is taken.
         pub async fn connect_container(
@@ -3872,7 +3873,8 @@ pub mod networks_server {
             tonic::Response<super::RemoveNetworkResponse>,
             tonic::Status,
         >;
-        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it is in it;
+        /// Puts a container into a network, at once if it runs. NOT_FOUND; ALREADY_EXISTS when it runs in it
+        /// (what one that does not run asked of it before is replaced);
         /// FAILED_PRECONDITION when the container has the host's network, none or another container's, or
         /// the address is taken.
         async fn connect_container(

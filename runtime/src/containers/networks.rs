@@ -99,7 +99,7 @@ impl Containers {
         let record = container.record();
         changeable(&record)?;
         let is_same = |m: &Membership| m.network == membership.network;
-        if record.memberships.iter().any(is_same) {
+        if record.is_running() && record.memberships.iter().any(is_same) {
             return Err(NetworkError::AlreadyConnected {
                 container: record.title().to_owned(),
                 network: membership.network,
@@ -115,7 +115,13 @@ impl Containers {
         };
         let name = membership.network.clone();
         let joins = attachment.is_some();
-        let keep = |memberships: &mut Vec<_>| memberships.push(membership);
+        let keep = |memberships: &mut Vec<Membership>| {
+            let mut known = memberships.iter_mut();
+            match known.find(|m| m.network == membership.network) {
+                Some(before) => *before = membership,
+                None => memberships.push(membership),
+            }
+        };
         self.keep_networks(container, attachment, keep).await?;
         if joins {
             self.tell_member(&record, "connect", &name);

@@ -9,6 +9,7 @@ use super::convert::network;
 use super::status;
 use crate::containers::Containers;
 use crate::error::Error;
+use crate::network::{NetworkError, NetworkInfo};
 
 /// The networks of this instance.
 #[derive(Debug)]
@@ -70,10 +71,13 @@ impl Networks for Service {
         let request = request.into_inner();
         let left = match self.0.find(&request.container) {
             Ok(container) => self.0.disconnect(&container, &request.network).await,
-            Err(Error::NoContainer(_)) if request.force => Ok(()),
             Err(error) => Err(error),
         };
-        left.map_err(status)?;
+        match left {
+            Err(Error::NoContainer(_) | Error::Network(NetworkError::NotConnected { .. }))
+                if request.force => {}
+            left => left.map_err(status)?,
+        }
         Ok(Response::new(wire::DisconnectContainerResponse {}))
     }
 
@@ -82,7 +86,7 @@ impl Networks for Service {
         request: Request<wire::PruneNetworksRequest>,
     ) -> Result<Response<wire::PruneNetworksResponse>, Status> {
         let labels = super::convert::labels(request.into_inner().filters).map_err(status)?;
-        let fits = |network: &crate::network::NetworkInfo| {
+        let fits = |network: &NetworkInfo| {
             labels.iter().all(|(key, value)| {
                 let own = network.labels.get(key);
                 own.is_some_and(|own| value.as_ref().is_none_or(|value| own == value))

@@ -9,6 +9,7 @@ use std::str::FromStr;
 use orlop_proto::runtime as wire;
 use serde::{Deserialize, Serialize};
 
+use super::definition::DEFAULT;
 use super::error::NetworkError;
 use super::resolver::check_name;
 
@@ -79,14 +80,14 @@ pub struct PortBinding {
 }
 
 /// What a container asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkRequest {
     /// How it is connected.
     pub kind: NetworkKind,
     /// Ports to publish. They mean something on a bridge only: elsewhere none is published (as with
     /// Docker, which warns of it when the container is created).
     pub ports: Vec<PortBinding>,
-    /// The bridge networks to be in.
+    /// The bridge networks to be in; none is possible.
     pub memberships: Vec<Membership>,
     /// What others in these networks call it; the first is also for people.
     pub names: Vec<String>,
@@ -171,13 +172,32 @@ impl From<&str> for NetworkMode {
     /// An empty name, and Docker's `default`, is the bridge.
     fn from(text: &str) -> Self {
         match text {
-            "" | "default" => Self::Bridge("bridge".to_owned()),
+            "" | "default" => Self::Bridge(DEFAULT.to_owned()),
             "none" => Self::None,
             "host" => Self::Host,
             other => match other.strip_prefix("container:") {
                 Some(container) => Self::Container(container.to_owned()),
                 None => Self::Bridge(other.to_owned()),
             },
+        }
+    }
+}
+
+// === impl NetworkRequest ===
+
+impl Default for NetworkRequest {
+    /// The network of everyone.
+    fn default() -> Self {
+        Self {
+            kind: NetworkKind::Bridge,
+            ports: Vec::new(),
+            memberships: vec![Membership {
+                network: DEFAULT.to_owned(),
+                ..Membership::default()
+            }],
+            names: Vec::new(),
+            servers: Vec::new(),
+            neighbour: String::new(),
         }
     }
 }

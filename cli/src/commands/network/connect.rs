@@ -33,7 +33,7 @@ pub(crate) struct ConnectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  orlop network disconnect backend postgres")]
 pub(crate) struct DisconnectArgs {
-    /// A container that does not exist is no error
+    /// A container that is not in the network, or does not exist, is no error
     #[arg(short, long)]
     force: bool,
 

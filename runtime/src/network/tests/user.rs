@@ -65,7 +65,7 @@ fn containers_of_one_network_meet_and_those_of_two_do_not() {
         let web = attach(&network, "web", &["front"]).await;
         let proxy = attach(&network, "proxy", &["front", "back"]).await;
         let db = attach(&network, "db", &["back"]).await;
-        let everyone = attach(&network, "everyone", &[]).await;
+        let everyone = attach(&network, "everyone", &["bridge"]).await;
         let _server = Place::of(&db).serve(80, "db");
         let at = in_network(&db, "back").address;
         let from = in_network(&proxy, "back").address;
@@ -96,7 +96,7 @@ fn k3_k5_a_published_port_is_reached_from_another_network_through_the_host_and_n
             ..member_of(&["front"])
         };
         let web = network.attach("web", &request).await.unwrap();
-        let other = attach(&network, "other", &[]).await;
+        let other = attach(&network, "other", &["bridge"]).await;
         let _server = Place::of(&web).serve(80, "web");
         let at = web.ports[0].host_port;
         assert_eq!(outside.ask(HOST, at).unwrap(), "198.51.100.2 web");
@@ -177,6 +177,55 @@ fn without_icc_containers_of_one_network_reach_the_outside_and_not_each_other() 
             "198.51.100.1 outside"
         );
         leave_all(&network, &[("a", &a), ("b", &b)], &["apart"]).await;
+    });
+}
+
+#[test]
+fn without_masquerade_the_outside_sees_the_container() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let option = "com.docker.network.bridge.enable_ip_masquerade".to_owned();
+        let plain = wire::CreateNetworkRequest {
+            options: [(option, "false".to_owned())].into(),
+            ..named("plain")
+        };
+        network.create(plain).await.unwrap();
+        let a = attach(&network, "a", &["plain"]).await;
+        let _outside = outside.serve(80, "outside");
+        let said = Place::of(&a).ask(OUTSIDE, 80).unwrap();
+        assert_eq!(said, format!("{} outside", in_network(&a, "plain").address));
+        leave_all(&network, &[("a", &a)], &["plain"]).await;
+    });
+}
+
+#[test]
+fn of_a_removal_and_a_container_that_come_at_once_one_wins() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        for round in 0..20 {
+            network.create(named("front")).await.unwrap();
+            let request = member_of(&["front"]);
+            let (attached, removed) = match round % 2 {
+                0 => tokio::join!(network.attach("a", &request), network.remove("front")),
+                _ => {
+                    let (removed, attached) =
+                        tokio::join!(network.remove("front"), network.attach("a", &request));
+                    (attached, removed)
+                }
+            };
+            match (attached, removed) {
+                (Ok(attached), Err(error)) => {
+                    assert!(error.to_string().contains("in use"), "{error}");
+                    leave_all(&network, &[("a", &attached)], &["front"]).await;
+                }
+                (Err(error), Ok(())) => assert!(error.to_string().contains("no such network")),
+                both => unreachable!("{both:?}"),
+            }
+        }
+        network.release_pool().await.unwrap();
     });
 }
 
@@ -269,7 +318,7 @@ fn a_namespace_is_shared_while_its_owner_has_it() {
     on_a_host(|| async {
         let root = tempfile::tempdir().unwrap();
         let network = instance(root.path());
-        let web = attach(&network, "web", &[]).await;
+        let web = attach(&network, "web", &["bridge"]).await;
         let beside = |neighbour: &str| NetworkRequest {
             kind: NetworkKind::Container,
             neighbour: neighbour.to_owned(),

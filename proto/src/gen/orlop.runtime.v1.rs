@@ -1086,7 +1086,7 @@ pub struct Network {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
-    /// Running containers that are in it.
+    /// Running containers that are in it; only Inspect tells.
     #[prost(message, repeated, tag = "12")]
     pub members: ::prost::alloc::vec::Vec<NetworkMember>,
 }

@@ -15,7 +15,7 @@ impl Containers {
     pub(super) fn memberships(&self, request: &mut wire::CreateRequest) -> Result<Vec<Membership>> {
         let mode = NetworkMode::from(request.network.as_str());
         let main = match &mode {
-            NetworkMode::Bridge(name) => self.parts().network.inspect(name)?.name,
+            NetworkMode::Bridge(name) => self.parts().network.find(name)?.name,
             NetworkMode::Container(text) => {
                 request.network = format!("container:{}", self.find(text)?.id);
                 String::new()
@@ -53,7 +53,7 @@ impl Containers {
     /// Whether a port can be published through one of the networks.
     pub(super) fn leads_out(&self, memberships: &[Membership]) -> bool {
         let network = &self.parts().network;
-        let mut networks = memberships.iter().map(|m| network.inspect(&m.network));
+        let mut networks = memberships.iter().map(|m| network.find(&m.network));
         networks.any(|network| network.is_ok_and(|network| !network.internal))
     }
 
@@ -64,7 +64,7 @@ impl Containers {
             "" => main,
             name => name,
         };
-        let network = self.parts().network.inspect(name)?;
+        let network = self.parts().network.find(name)?;
         check(&membership, &network)?;
         membership.network = network.name;
         Ok(membership)
@@ -131,7 +131,7 @@ impl Containers {
 
     /// Takes a container out of a network.
     pub(crate) async fn disconnect(&self, container: &Arc<Container>, name: &str) -> Result<()> {
-        let network = self.parts().network.inspect(name)?.name;
+        let network = self.parts().network.find(name)?.name;
         let _gate = container.gate.lock().await;
         let record = container.record();
         changeable(&record)?;

@@ -43,8 +43,9 @@ impl Network {
         let endpoint = endpoint(&joining, &port);
         joined.settle(endpoint.clone());
         let attachment = self.add(container, endpoint, port, joined)?;
-        if routed {
-            self.publish(&attachment).await?;
+        if routed && let Err(error) = self.publish(&attachment).await {
+            self.disconnect(container, &membership.network).await?;
+            return Err(error);
         }
         Ok(attachment)
     }

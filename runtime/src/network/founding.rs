@@ -42,7 +42,7 @@ pub struct NetworkInfo {
     pub labels: BTreeMap<String, String>,
     /// As given.
     pub options: BTreeMap<String, String>,
-    /// Running containers in it: id, title, place.
+    /// Running containers in it: id, title, place. Only [`Network::inspect`] tells.
     pub members: Vec<(String, String, EndpointInfo)>,
 }
 
@@ -87,7 +87,7 @@ impl Network {
         self.forget_bridge(&segment).await
     }
 
-    /// All networks, by name.
+    /// All networks, by name, without who is in them.
     pub fn list(&self) -> Vec<NetworkInfo> {
         let plain = self.inner.plain_ids.iter();
         let mut all: Vec<_> = plain.map(|(kind, id)| plain_network(*kind, id)).collect();
@@ -97,8 +97,20 @@ impl Network {
         all
     }
 
-    /// One network, by name, id, or the unique beginning of an id.
+    /// One network, and who is in it.
     pub fn inspect(&self, text: &str) -> Result<NetworkInfo> {
+        let mut network = self.find(text)?;
+        if let Ok(segment) = self.segment(&network.name) {
+            let members = segment.members().into_iter();
+            network.members = members
+                .filter_map(|(id, member)| Some((id, member.title, member.endpoint?)))
+                .collect();
+        }
+        Ok(network)
+    }
+
+    /// One network, by name, id, or the unique beginning of an id.
+    pub(crate) fn find(&self, text: &str) -> Result<NetworkInfo> {
         let unknown = || NetworkError::UnknownNetwork(text.chars().take(128).collect());
         let mut all = self.list();
         if let Some(named) = all.iter().position(|network| network.name == text) {
@@ -115,7 +127,7 @@ impl Network {
     }
 
     fn user_segment(&self, text: &str) -> Result<Arc<Segment>> {
-        let name = self.inspect(text)?.name;
+        let name = self.find(text)?.name;
         let found = self.segments().get(&name).cloned();
         found.ok_or(NetworkError::ReservedName(name))
     }
@@ -142,7 +154,6 @@ impl Network {
         let recorded = || bridge::recorded(&self.inner.instance);
         let subnet = definition.subnet.or_else(recorded);
         let text = |subnet: Option<Subnet>| subnet.map(|s| s.to_string()).unwrap_or_default();
-        let members = segment.members().into_iter();
         NetworkInfo {
             name: definition.name.clone(),
             id: definition.id.clone(),
@@ -157,9 +168,7 @@ impl Network {
             internal: definition.internal,
             labels: definition.labels.clone(),
             options: definition.options.clone(),
-            members: members
-                .filter_map(|(id, member)| Some((id, member.title, member.endpoint?)))
-                .collect(),
+            members: Vec::new(),
         }
     }
 }

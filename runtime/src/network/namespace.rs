@@ -75,8 +75,14 @@ pub(crate) async fn plug_into(handle: OwnedFd, place: Place) -> Result<BridgePor
     in_thread(move || {
         let mut host = netlink()?;
         let mut inside = enter(&handle)?;
-        plug(&mut host, &mut inside, &place, &handle)?;
-        Ok(place.port)
+        let plugged = plug(&mut host, &mut inside, &place, &handle);
+        if plugged.is_err() {
+            // The namespace goes on, and would keep what was made.
+            let veth = &place.port.veth;
+            host.delete(veth)
+                .map_err(NetworkError::kernel(format!("remove interface {veth}")))?;
+        }
+        plugged.map(|()| place.port)
     })
     .await
 }

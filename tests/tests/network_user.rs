@@ -341,3 +341,20 @@ fn containers_of_a_network_call_each_other_by_name() {
     assert!(reaches(&orlop, "apart", "site"));
     assert!(reaches(&orlop, "web", "apart"));
 }
+
+#[test]
+fn a_container_that_is_renamed_is_called_by_its_new_name_only_and_stays_so() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    serve(&orlop, "web", &["--network", "front"]);
+    serve(&orlop, "other", &["--network", "front"]);
+    orlop.run(&["rename", "web", "site"]).success();
+    eventually("it answers", || reaches(&orlop, "other", "site"));
+    assert!(!reaches(&orlop, "other", "web"));
+    orlop.kill_service("runtime");
+    orlop
+        .run(&["up", "--registry-http", orlop.registry()])
+        .success();
+    assert!(reaches(&orlop, "other", "site"));
+    assert!(!reaches(&orlop, "other", "web"));
+}

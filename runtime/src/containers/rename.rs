@@ -17,11 +17,17 @@ impl Containers {
             return Err(Error::invalid("container name", problem));
         }
         self.claim(&name, container)?;
-        let renamed = container.update(|record| record.name.clone_from(&name));
+        let renamed = container.update(|record| {
+            record.name.clone_from(&name);
+            if let Some(attachment) = &mut record.attachment {
+                attachment.rename(&old, &name);
+            }
+        });
         let renamed = renamed.await;
         let unused = if renamed.is_ok() { &old } else { &name };
         self.release_name(unused, &container.id);
         self.parts().index.put(&*renamed?);
+        self.network().rename(&container.id, &old, &name);
         if container.is_removed() {
             return Err(Error::NoContainer(container.id.clone()));
         }

@@ -146,12 +146,7 @@ impl Network {
         let Some(held) = all.get_mut(container) else {
             return;
         };
-        for endpoint in &mut held.attachment.endpoints {
-            let names = endpoint.names.iter_mut();
-            names
-                .filter(|name| *name == before)
-                .for_each(|name| *name = after.to_owned());
-        }
+        held.attachment.rename(before, after);
         for joined in &held.joined {
             let network = &joined.segment.definition.name;
             let mut endpoints = held.attachment.endpoints.iter();

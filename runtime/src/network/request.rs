@@ -142,6 +142,18 @@ pub struct EndpointInfo {
     pub aliases: Vec<String>,
 }
 
+// === impl Attachment ===
+
+impl Attachment {
+    /// The container is called otherwise from now on.
+    pub fn rename(&mut self, before: &str, after: &str) {
+        let names = self.endpoints.iter_mut().flat_map(|e| &mut e.names);
+        names
+            .filter(|name| *name == before)
+            .for_each(|name| after.clone_into(name));
+    }
+}
+
 // === impl NetworkKind ===
 
 impl NetworkKind {

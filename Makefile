@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim
 
-.PHONY: help build demo test check crash bench soak install clean
+.PHONY: help build demo test check crash bench soak churn install clean
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: build ## Measure ours against Docker's, side by side
 
 soak: build ## Ten minutes of everything at once on two instances, verified (as root)
 	./target/release/orlop-soak --seconds 600
+
+churn: build ## 1,000 containers one after another and 1,000 at once: nothing of them stays (as root)
+	./target/release/orlop-churn
 
 install: build ## Install the binaries below PREFIX (default /usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin && install -m 0755 $(BINARIES:%=target/release/%) $(DESTDIR)$(PREFIX)/bin

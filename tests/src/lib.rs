@@ -20,6 +20,7 @@
 #![allow(clippy::disallowed_methods, reason = "a harness reads its environment")]
 
 mod binaries;
+pub mod churn;
 pub mod crash;
 pub mod fixtures;
 pub mod http;

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Instance;
-use report::{Report, resident, shims};
+use report::{Report, resident};
 use trace::Trace;
 
 /// What a churn is to be.
@@ -89,7 +89,8 @@ fn crowd(orlop: &Instance, plan: Plan, report: &mut Report) {
     let last = format!("crowd{}", count - 1);
     report.time("exec", 1, || orlop.run(&["exec", &last, "true"]).success());
     report.memory("service, with the crowd", &[resident(service)]);
-    report.memory("shim", &shims(orlop.root()));
+    let shims: Vec<_> = orlop.shims().into_iter().map(resident).collect();
+    report.memory("shim", &shims);
     let ids: Vec<_> = ids.lines().collect();
     report.time("remove", count, || {
         for some in ids.chunks(REMOVED_AT_ONCE) {
@@ -117,8 +118,8 @@ fn each(workers: u64, count: u64, work: impl Fn(u64) + Sync) {
     });
 }
 
-/// What is there beyond what was, once nothing changes for the better any more.
-fn left(orlop: &Instance, before: &Trace) -> Vec<String> {
+/// What is there beyond what was, once removals that go on had their time.
+pub fn left(orlop: &Instance, before: &Trace) -> Vec<String> {
     let deadline = Instant::now() + SETTLING;
     loop {
         let left = Trace::of(orlop).beyond(before);

@@ -148,6 +148,25 @@ impl Instance {
         });
     }
 
+    /// Sends a signal to a service.
+    pub fn signal_service(&self, service: &str, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.service_pid(service)).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// The process ids of all shims.
+    pub fn shims(&self) -> Vec<i32> {
+        let root = self.root().to_string_lossy();
+        let pids = std::fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter(|pid: &i32| {
+            let line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = line.split('\0').next().unwrap_or_default();
+            program.ends_with("orlop-shim") && line.contains(&*root)
+        })
+        .collect()
+    }
+
     /// The path of a service's socket.
     pub fn socket(&self, service: &str) -> PathBuf {
         self.run_dir().join(format!("{service}.sock"))

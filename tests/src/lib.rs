@@ -28,11 +28,13 @@ mod instance;
 mod leaks;
 mod outcome;
 pub mod soak;
+mod terminal;
 
 pub use binaries::{binary, have};
 pub use instance::{Instance, InstanceBuilder};
 pub use leaks::HostState;
 pub use outcome::Outcome;
+pub use terminal::Terminal;
 
 use std::time::{Duration, Instant};
 

@@ -1,86 +1,9 @@
 //! Containers with a terminal, driven through a real pseudo-terminal.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::pty::{Winsize, openpty};
-use orlop_tests::Instance;
-
-/// A command on a pseudo-terminal of 33 rows and 111 columns.
-struct Terminal {
-    child: Child,
-    keyboard: File,
-    screen: Receiver<Vec<u8>>,
-    seen: String,
-}
-
-impl Terminal {
-    fn run(orlop: &Instance, args: &[&str]) -> Self {
-        let size = Winsize {
-            ws_row: 33,
-            ws_col: 111,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(&size, None).unwrap();
-        let end = |fd: &OwnedFd| Stdio::from(fd.try_clone().unwrap());
-        let mut command = orlop.command(args);
-        command
-            .stdin(end(&pty.slave))
-            .stdout(end(&pty.slave))
-            .stderr(end(&pty.slave));
-        let child = command.env("TERM", "xterm").spawn().unwrap();
-        drop((command, pty.slave));
-        let keyboard = File::from(pty.master);
-        let mut reader = keyboard.try_clone().unwrap();
-        let (sender, screen) = channel();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut buffer) {
-                if sender.send(buffer[..n].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        Self {
-            child,
-            keyboard,
-            screen,
-            seen: String::new(),
-        }
-    }
-
-    fn types(&mut self, keys: &[u8]) {
-        self.keyboard.write_all(keys).unwrap();
-    }
-
-    /// Waits until the text appears on the screen, and forgets what came before.
-    #[track_caller]
-    fn shows(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !self.seen.contains(text) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let more = self.screen.recv_timeout(left);
-            assert!(
-                more.is_ok(),
-                "{text:?} never appeared; the screen has {:?}",
-                self.seen
-            );
-            self.seen.push_str(&String::from_utf8_lossy(&more.unwrap()));
-        }
-        let end = self.seen.find(text).unwrap() + text.len();
-        self.seen.drain(..end);
-    }
-
-    fn ends(mut self) -> i32 {
-        self.child.wait().unwrap().code().unwrap()
-    }
-}
+use orlop_tests::{Instance, Terminal};
 
 #[test]
 fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
@@ -154,25 +77,6 @@ fn exec_with_a_terminal() {
     shell.types(b"stty size; exit 6\n");
     shell.shows("33 111");
     assert_eq!(shell.ends(), 6);
-}
-
-#[test]
-fn what_was_changed_by_hand_is_in_the_image_that_is_made_of_it() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    let mut shell = Terminal::run(&orlop, &["run", "-it", "--name", "sh", "busybox", "sh"]);
-    shell.shows("# ");
-    shell.types(b"echo by'-'hand > /mine; echo do'-'ne\n");
-    shell.shows("do-ne");
-    shell.types(b"\x10\x11");
-    assert_eq!(shell.ends(), 0);
-    orlop.run(&["commit", "sh", "mine"]).success();
-    let mut made = Terminal::run(&orlop, &["run", "-it", "--rm", "mine"]);
-    made.shows("# ");
-    made.types(b"cat /mine; exit 5\n");
-    made.shows("by-hand");
-    assert_eq!(made.ends(), 5);
-    assert_eq!(orlop.inspect("sh", "{{.State.Running}}"), "true");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 const KIB_PER_MIB: f64 = 1024.0;
@@ -86,18 +85,4 @@ pub(super) fn resident(pid: i32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.map_or(0, |number| number.parse().unwrap())
-}
-
-/// What each shim of an instance has resident, in KiB.
-pub(super) fn shims(root: &Path) -> Vec<u64> {
-    let root = root.to_string_lossy().into_owned();
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &i32| {
-        let line = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let program = line.split('\0').next().unwrap_or_default();
-        program.ends_with("orlop-shim") && line.contains(&root)
-    })
-    .map(resident)
-    .collect()
 }

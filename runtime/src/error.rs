@@ -184,6 +184,34 @@ pub enum Error {
     Serve(#[from] orlop_wire::ServeError),
 }
 
+impl From<orlop_shim::cgroups::Error> for Error {
+    fn from(error: orlop_shim::cgroups::Error) -> Self {
+        use orlop_shim::cgroups::Error as Cgroups;
+        match error {
+            Cgroups::File {
+                action,
+                path,
+                source,
+            } => Self::File {
+                action,
+                path,
+                source,
+            },
+            Cgroups::Limit {
+                path,
+                value,
+                source,
+            } => Self::Limit {
+                path,
+                value,
+                source,
+            },
+            Cgroups::NotFrozen(path) => Self::NotFrozen(path),
+            Cgroups::NoController(name) => Self::NoController(name),
+        }
+    }
+}
+
 impl Error {
     /// An invalid part of a request.
     pub(crate) fn invalid(what: &'static str, problem: impl Into<String>) -> Self {

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxDeviceCgroup;
-use orlop_shim::config::Cgroup;
+use crate::config::Cgroup;
 use rustix::process::{Pid, Signal};
 
 use crate::device_program;

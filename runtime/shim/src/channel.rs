@@ -1,15 +1,18 @@
 //! What the shim and a child of its say to each other between fork and exec: the child that it is
 //! ready or why not, with its terminal; the shim when to go on. The `exec` closes the child's end.
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::Duration;
 
-use orlop_shim::protocol::Failure;
+use crate::protocol::Failure;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, recvmsg,
+    sendmsg, socketpair, sockopt::Timeout,
 };
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +32,55 @@ pub(crate) enum Report {
     Failed { failure: Failure, message: String },
 }
 
+/// Where a container waits for whoever lets it begin: a socket with a path.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    listener: OwnedFd,
+}
+
+impl Gate {
+    /// A new one at `path`.
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+        let listener = seqpacket()?;
+        with_short_path(path, |address| rustix::net::bind(&listener, &address))?;
+        rustix::net::listen(&listener, 1)?;
+        Ok(Self { listener })
+    }
+
+    /// The descriptor, to be kept while others are closed.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Waits for whoever comes; one who goes away again without a word does not count.
+    pub(crate) fn wait(&self) -> io::Result<Channel> {
+        loop {
+            let accept = || accept_with(&self.listener, SocketFlags::CLOEXEC);
+            let socket = rustix::io::retry_on_intr(accept)?;
+            let channel = Channel { socket };
+            if channel.wait_go() {
+                return Ok(channel);
+            }
+        }
+    }
+}
+
+fn seqpacket() -> rustix::io::Result<OwnedFd> {
+    let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
+    rustix::net::socket_with(family, kind, SocketFlags::CLOEXEC, None)
+}
+
+/// Does something with the address of `path`, however long that is: by a handle of its directory.
+fn with_short_path<T>(
+    path: &Path,
+    act: impl FnOnce(SocketAddrUnix) -> rustix::io::Result<T>,
+) -> io::Result<T> {
+    let parent = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    let name = Path::new(path.file_name().unwrap_or_default());
+    let short = Path::new(&format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name);
+    Ok(act(SocketAddrUnix::new(short)?)?)
+}
+
 /// One end.
 #[derive(Debug)]
 pub(crate) struct Channel {
@@ -46,6 +98,14 @@ impl Channel {
             Some(PATIENCE),
         )?;
         Ok((Self { socket: ours }, Self { socket: theirs }))
+    }
+
+    /// As the one who lets a container begin, at the gate with this path.
+    pub(crate) fn at_gate(path: &Path) -> io::Result<Self> {
+        let socket = seqpacket()?;
+        with_short_path(path, |address| rustix::net::connect(&socket, &address))?;
+        rustix::net::sockopt::set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        Ok(Self { socket })
     }
 
     /// The descriptor, to be kept while others are closed.

@@ -4,15 +4,16 @@ use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use orlop_shim::config::Cgroup;
+use crate::config::Cgroup;
 use orlop_sys::process::{self as sys, Fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::cgroup;
-use crate::channel::{Channel, Report};
+use crate::channel::{Channel, Gate, Report};
 use crate::error::{ChildFailure, Error, Result, note};
 
 /// How long a killed process may take to be gone.
@@ -139,13 +140,40 @@ fn live(
 ) -> ! {
     if channel.wait_go() {
         let Err(error) = doors.enter().and_then(|()| steps(channel));
-        let report = Report::Failed {
-            failure: error.failure(),
-            message: error.message(),
-        };
-        drop(channel.report(&report, None));
+        fail(channel, &error);
     }
     sys::exit_now(1)
+}
+
+/// Waits at the gate and begins; who opened it hears of a failure.
+pub(crate) fn begin_at(
+    gate: &Gate,
+    begin: impl FnOnce() -> Result<Infallible>,
+) -> Result<Infallible> {
+    let opened = gate.wait().map_err(Error::Silent)?;
+    let Err(error) = begin();
+    fail(&opened, &error);
+    sys::exit_now(1)
+}
+
+fn fail(channel: &Channel, error: &Error) {
+    let report = Report::Failed {
+        failure: error.failure(),
+        message: error.message(),
+    };
+    drop(channel.report(&report, None));
+}
+
+/// Lets the container that waits at the gate with this path begin; returns when its command runs.
+pub(crate) fn open_gate(path: &Path) -> Result<()> {
+    let channel = Channel::at_gate(path).map_err(Error::Silent)?;
+    channel.go().map_err(Error::Silent)?;
+    match channel.wait().map_err(Error::Silent)? {
+        Some((Report::Failed { failure, message }, _)) => {
+            Err(Error::Child(ChildFailure { failure, message }))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Clock ticks since boot at which a process began.

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 
-use orlop_shim::protocol::{
+use crate::protocol::{
     BACKLOG_BYTES_MAX, HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, Reply, Request, decode, encode,
     header, parse_header,
 };

@@ -7,20 +7,20 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
-use orlop_shim::config::ShimConfig;
+use crate::config::Cgroup;
 use orlop_sys::mount::{self, attributes};
 use orlop_sys::process::{self as sys, Fork, namespaces};
 use rustix::fs::{Mode, OFlags};
 
 use crate::capabilities::Sets;
-use crate::channel::{Channel, Report};
-use crate::child::Child;
+use crate::channel::{Channel, Gate, Report};
+use crate::child::{self, Child};
 use crate::error::{Error, Result};
 use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
 use crate::stdio::{self, Ends, Streams};
-use crate::{copy_up, devices, mounts, rootfs, shared};
+use crate::{devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
 struct Join {
@@ -38,14 +38,33 @@ struct Namespaces {
     cgroup: bool,
 }
 
+/// What a container gets from its host that its specification does not say.
+pub(crate) struct Host<'a> {
+    /// A directory of the host that its root covers, in its own mount namespace, while it is entered.
+    pub(crate) place: &'a Path,
+    /// Its root file system, attached nowhere.
+    pub(crate) root: OwnedFd,
+    pub(crate) cgroups: &'a [Cgroup],
+    /// Another mount namespace, whose `/dev/shm` it has.
+    pub(crate) shm_from: Option<&'a Path>,
+    pub(crate) window: Option<(u16, u16)>,
+    pub(crate) given: Given<'a>,
+}
+
+/// Who has a container's streams, and who says when it begins.
+pub(crate) enum Given<'a> {
+    /// A shim, which stays.
+    Shim { open_stdin: bool },
+    /// The streams are the caller's own; what comes next waits at the gate for whoever that is.
+    Caller(&'a Gate),
+}
+
 /// What a container is made of, opened on the host.
 pub(crate) struct Plan<'a> {
-    directory: &'a Path,
+    host: Host<'a>,
     spec: &'a Spec,
-    config: &'a ShimConfig,
     linux: &'a Linux,
     namespaces: Namespaces,
-    root: OwnedFd,
     trees: Vec<Option<OwnedFd>>,
     groups: mounts::Groups<'a>,
     steps: Steps<'a>,
@@ -74,9 +93,8 @@ pub(crate) fn confinement(
 impl<'a> Plan<'a> {
     /// Opens everything that a path of the host leads to.
     pub(crate) fn open(
-        directory: &'a Path,
+        host: Host<'a>,
         spec: &'a Spec,
-        config: &'a ShimConfig,
         steps: Steps<'a>,
     ) -> Result<Self> {
         let linux = spec
@@ -84,26 +102,20 @@ impl<'a> Plan<'a> {
             .as_ref()
             .ok_or(Error::Missing("a section for linux"))?;
         let namespaces = Namespaces::open(linux)?;
-        let root = rootfs::assemble(&config.root)?;
-        for (volume, target) in &config.copy_up {
-            copy_up::fill(volume, root.as_fd(), target)?;
-        }
         let sources = spec.mounts().iter().flatten().map(mounts::open_source);
         let mut trees = sources.collect::<Result<Vec<_>>>()?;
-        if let Some(other) = &config.shm_from {
+        if let Some(other) = host.shm_from {
             let shared = spec.mounts().iter().flatten().zip(&mut trees);
             for (_, tree) in shared.filter(|(mount, _)| is_shm(mount)) {
                 *tree = Some(shared::clone_shm(other)?);
             }
         }
-        let groups = mounts::Groups::open(&config.cgroups, namespaces.cgroup)?;
+        let groups = mounts::Groups::open(host.cgroups, namespaces.cgroup)?;
         Ok(Self {
-            directory,
+            host,
             spec,
-            config,
             linux,
             namespaces,
-            root,
             trees,
             groups,
             steps,
@@ -113,14 +125,15 @@ impl<'a> Plan<'a> {
     /// Makes the container, up to the step before its command.
     pub(crate) fn create(&self) -> Result<Created> {
         let tty = self.steps.process.terminal().unwrap_or(false);
-        let (streams, ends) = match tty {
-            true => (Streams::default(), None),
-            false => Streams::pipes(self.config.open_stdin, true)
+        let (streams, ends) = match &self.host.given {
+            _ if tty => (Streams::default(), None),
+            Given::Shim { open_stdin } => Streams::pipes(*open_stdin, true)
                 .map(|(streams, ends)| (streams, Some(ends)))?,
+            Given::Caller(_) => (Streams::default(), Some(Ends::own()?)),
         };
         let oom_score = self.steps.process.oom_score_adj();
         let flags = self.namespaces.new;
-        let mut child = Child::spawn(flags, &self.config.cgroups, oom_score, |channel| {
+        let mut child = Child::spawn(flags, self.host.cgroups, oom_score, |channel| {
             self.live(channel, ends.as_ref())
         })?;
         drop(ends);
@@ -146,7 +159,7 @@ impl<'a> Plan<'a> {
             })?;
         }
         self.namespaces.enter()?;
-        rootfs::enter(self.root.as_fd(), self.directory)?;
+        rootfs::enter(self.host.root.as_fd(), self.host.place)?;
         if let Some(join) = &self.namespaces.pid {
             self.move_in(join, channel, ends)?;
         }
@@ -167,25 +180,28 @@ impl<'a> Plan<'a> {
             Some(_) => None,
             None => {
                 let uid = identity.uid;
-                let terminal = devices::open_terminal(root.as_fd(), uid, self.config.window)?;
+                let terminal = devices::open_terminal(root.as_fd(), uid, self.host.window)?;
                 devices::bind_console(root.as_fd(), terminal.slave.as_fd())?;
                 Some(terminal)
             }
         };
         self.hide(root.as_fd())?;
-        let master = terminal.as_ref().map(|terminal| &terminal.master);
-        channel
-            .report(&Report::Ready, master)
-            .map_err(Error::Silent)?;
-        if !channel.wait_go() {
-            sys::exit_now(1);
-        }
         if let Some(ends) = ends {
             adopt_streams([ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()])?;
         } else if let Some(terminal) = &terminal {
             adopt_terminal(&terminal.slave)?;
         }
-        self.steps.run(cwd.as_fd(), &identity)
+        let master = terminal.map(|terminal| terminal.master);
+        channel
+            .report(&Report::Ready, master.as_ref())
+            .map_err(Error::Silent)?;
+        drop(master);
+        let begin = || self.steps.run(cwd.as_fd(), &identity);
+        match &self.host.given {
+            Given::Shim { .. } if channel.wait_go() => begin(),
+            Given::Shim { .. } => sys::exit_now(1),
+            Given::Caller(gate) => child::begin_at(gate, begin),
+        }
     }
 
     /// Goes on as a sibling among the processes of another container, which may look at it: it has its
@@ -195,6 +211,9 @@ impl<'a> Plan<'a> {
         let mut keep = vec![channel.as_fd().as_raw_fd(), join.file.as_raw_fd()];
         keep.extend(self.trees.iter().flatten().map(AsRawFd::as_raw_fd));
         keep.extend(self.groups.handles().map(AsRawFd::as_raw_fd));
+        if let Given::Caller(gate) = &self.host.given {
+            keep.push(gate.as_fd().as_raw_fd());
+        }
         if let Some(ends) = ends {
             keep.extend([&ends.stdin, &ends.stdout, &ends.stderr].map(AsRawFd::as_raw_fd));
         }

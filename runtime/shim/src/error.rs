@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
-use orlop_shim::protocol::Failure;
+use crate::protocol::Failure;
 
 pub(crate) type Result<T> = std::result::Result<T, Error>;
 

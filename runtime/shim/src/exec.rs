@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use orlop_shim::config::Cgroup;
+use crate::config::Cgroup;
 use orlop_sys::process::{self as sys, Fork, namespaces};
 use rustix::fs::Mode;
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-use orlop_shim::config::{EXIT_FILE, ExitStatus};
+use crate::config::{EXIT_FILE, ExitStatus};
 
 /// Writes `exit.json`: complete or not at all; if it is to be `durable`, so that it survives a power cut.
 pub(crate) fn record(directory: &Path, status: &ExitStatus, durable: bool) -> io::Result<()> {

@@ -1,10 +1,63 @@
 //! The shim: the small, single-threaded process that starts one container and stays with it.
 //!
-//! The library is what the runtime service and the shim must agree on: the [`protocol`] between them
-//! and the [`config`] files in the container's directory, and how a root is put together ([`overlay`]).
-//! The rest is the binary's.
+//! What the runtime service and the shim must agree on is the [`protocol`] between them, the [`config`]
+//! files in the container's directory, how a root is put together ([`overlay`]) and how processes are
+//! limited ([`cgroups`]). [`oci`] starts
+//! containers that somebody else stays with.
+//!
+//! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
+//! documents, `container` is what happens in the container before its command (with `rootfs`, `mounts`,
+//! `shared`, `devices`, `user`, `capabilities`, `seccomp` and, last, `process` or `init`), `supervise` is
+//! the loop beside it (with `connection`, `stdio`, `log` and `exit`), and `exec` adds processes.
 
+mod capabilities;
+mod cgroup;
+pub mod cgroups;
+mod channel;
+mod child;
 pub mod config;
+mod connection;
+mod container;
+mod copy_up;
+mod device_program;
+mod devices;
+mod error;
+mod exec;
+mod exit;
 pub mod health;
+mod init;
+mod log;
+mod mounts;
+pub mod oci;
 pub mod overlay;
+mod process;
+mod program;
 pub mod protocol;
+mod rootfs;
+mod seccomp;
+mod shared;
+mod shim;
+mod stdio;
+mod supervise;
+mod user;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// The shim's program: `orlop-shim CONTAINER_DIR`.
+pub fn main() -> ExitCode {
+    let mut args = std::env::args_os().skip(1);
+    let (Some(directory), None) = (args.next(), args.next()) else {
+        error::note("usage: orlop-shim CONTAINER_DIR (the runtime service starts it)");
+        return ExitCode::from(2);
+    };
+    let directory = PathBuf::from(directory);
+    let result = program::protect().and_then(|()| shim::run(&directory));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error::note(&error.message());
+            ExitCode::FAILURE
+        }
+    }
+}

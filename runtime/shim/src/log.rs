@@ -14,7 +14,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use orlop_shim::protocol::Kind;
+use crate::protocol::Kind;
 
 use crate::error::note;
 

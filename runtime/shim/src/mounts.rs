@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use oci_spec::runtime::Mount;
-use orlop_shim::config::Cgroup;
+use crate::config::Cgroup;
 use orlop_sys::mount::{self, Propagation, attributes};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;

@@ -35,6 +35,8 @@ pub(crate) struct Steps<'a> {
     pub(crate) create_cwd: bool,
     /// Leave a first process of ours behind, and run the command below it.
     pub(crate) init: bool,
+    /// It dies with the process that started it.
+    pub(crate) tied: bool,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
 }
@@ -112,7 +114,8 @@ impl Steps<'_> {
         self.assume(identity)?;
         // Without its shim it has no streams and nobody records its exit; a change of the user undoes
         // this, so it comes after. A program with set-user-id bits undoes it as well.
-        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        let signal = self.tied.then_some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(signal)
             .map_err(|errno| setup("death signal")(errno.into()))?;
         if locked {
             rustix::thread::set_no_new_privs(true)

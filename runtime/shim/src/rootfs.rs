@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use orlop_shim::config::RootMount;
-use orlop_shim::overlay::{self, OverlayError};
+use crate::config::RootMount;
+use crate::overlay::{self, OverlayError};
 use orlop_sys::mount::{self, Propagation};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;

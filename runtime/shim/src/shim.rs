@@ -9,15 +9,15 @@ use std::path::Path;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::Spec;
-use orlop_shim::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
-use orlop_shim::protocol::{Kind, Reply, VERSION, encode, write_frame};
+use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
+use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::container::{Plan, confinement, process};
+use crate::container::{self, Host, Plan, confinement, process};
 use crate::error::{Error, Result, note};
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
-use crate::{cgroup, stdio};
+use crate::{cgroup, copy_up, rootfs, stdio};
 
 /// Name of the shim's own log.
 const OWN_LOG: &str = "shim.log";
@@ -92,10 +92,11 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
         groups: &given.config.groups,
         create_cwd: given.config.create_cwd,
         init: given.config.init,
+        tied: true,
         sets: given.sets,
         filter: given.filter,
     };
-    let plan = Plan::open(given.directory, given.spec, given.config, steps)?;
+    let plan = Plan::open(host(&given)?, given.spec, steps)?;
     let created = plan.create()?;
     drop(plan);
     let resources = given
@@ -116,6 +117,25 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
     })?;
     Supervisor::new(given, created, start)?.run();
     Ok(())
+}
+
+/// The root file system, with what volumes are filled from it, and the rest of what is ours to give.
+fn host<'a>(given: &Given<'a>) -> Result<Host<'a>> {
+    let config = given.config;
+    let root = rootfs::assemble(&config.root)?;
+    for (volume, target) in &config.copy_up {
+        copy_up::fill(volume, root.as_fd(), target)?;
+    }
+    Ok(Host {
+        place: given.directory,
+        root,
+        cgroups: &config.cgroups,
+        shm_from: config.shm_from.as_deref(),
+        window: config.window,
+        given: container::Given::Shim {
+            open_stdin: config.open_stdin,
+        },
+    })
 }
 
 /// Ends of children come as readable bytes; a request to end is not the host's to make here.

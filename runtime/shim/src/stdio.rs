@@ -9,7 +9,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use orlop_shim::protocol::Kind;
+use crate::protocol::Kind;
 
 use crate::error::{Error, Result};
 
@@ -24,6 +24,23 @@ pub(crate) struct Ends {
     pub(crate) stdin: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+}
+
+impl Ends {
+    /// The streams of this process itself.
+    pub(crate) fn own() -> Result<Self> {
+        let own = |fd: BorrowedFd<'_>| {
+            fd.try_clone_to_owned().map_err(|source| Error::Streams {
+                step: "the caller's",
+                source,
+            })
+        };
+        Ok(Self {
+            stdin: own(rustix::stdio::stdin())?,
+            stdout: own(rustix::stdio::stdout())?,
+            stderr: own(rustix::stdio::stderr())?,
+        })
+    }
 }
 
 /// The shim's ends.

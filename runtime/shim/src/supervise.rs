@@ -14,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::Spec;
-use orlop_shim::config::{ExitStatus, LOG_FILE, ShimConfig};
-use orlop_shim::protocol::{Failure, Kind, Reply};
+use crate::config::{ExitStatus, LOG_FILE, ShimConfig};
+use crate::protocol::{Failure, Kind, Reply};
 use orlop_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use oci_spec::runtime::Process;
-use orlop_shim::protocol::{Failure, Reply, Request};
+use crate::protocol::{Failure, Reply, Request};
 use orlop_sys::process as sys;
 
 use super::health::Monitor;
@@ -239,6 +239,7 @@ impl Supervisor<'_> {
             groups: &self.given.config.groups,
             create_cwd: false,
             init: false,
+            tied: true,
             sets,
             filter: filter
                 .as_ref()

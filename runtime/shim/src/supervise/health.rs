@@ -6,9 +6,9 @@ use std::io;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use orlop_shim::config::HEALTH_FILE;
-use orlop_shim::health::{self, Health, HealthCheck, HealthResult, NOT_RUN, OUTPUT_BYTES_MAX};
-use orlop_shim::protocol::Reply;
+use crate::config::HEALTH_FILE;
+use crate::health::{self, Health, HealthCheck, HealthResult, NOT_RUN, OUTPUT_BYTES_MAX};
+use crate::protocol::Reply;
 use rustix::process::{Pid, Signal};
 
 use super::{End, Supervisor, now};

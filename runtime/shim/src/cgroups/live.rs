@@ -5,18 +5,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
-use orlop_shim::config::Cgroup;
-
-use super::{Write, v1, v2};
-use crate::error::{Error, Result};
+use super::{Error, Result, Write, v1, v2};
+use crate::config::Cgroup;
 
 /// What the changed files held before.
 #[derive(Debug, Default)]
-pub(crate) struct Undo(Vec<(PathBuf, String)>);
+pub struct Undo(Vec<(PathBuf, String)>);
 
 /// Sets the limits of a container's groups; without groups there is nothing to do. Answers how to take it
 /// back, and which limits this kernel cannot set. On error everything is as it was.
-pub(crate) fn change(groups: &[Cgroup], limits: &LinuxResources) -> Result<(Undo, Vec<String>)> {
+pub fn change(groups: &[Cgroup], limits: &LinuxResources) -> Result<(Undo, Vec<String>)> {
     let mut undo = Undo::default();
     let mut warnings = Vec::new();
     for (group, write) in plan(groups, limits)? {
@@ -88,21 +86,17 @@ impl Undo {
     }
 
     /// Writes back what was there, last change first.
-    pub(crate) fn undo(self) {
+    pub fn undo(self) {
         for (path, before) in self.0.into_iter().rev() {
-            if let Err(error) = fs::write(&path, &before) {
-                tracing::warn!(path = %path.display(), %error, "cannot take back a limit");
-            }
+            // What had it a moment ago takes it again, unless the container has ended.
+            fs::write(&path, &before).ok();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use orlop_proto::runtime::Resources;
-
     use super::*;
-    use crate::spec::resources::limits;
 
     /// A directory with control files in it.
     fn group(files: &[(&str, &str)], controllers: Option<&str>) -> (tempfile::TempDir, Cgroup) {
@@ -122,12 +116,8 @@ mod tests {
     }
 
     fn asked() -> LinuxResources {
-        limits(&Resources {
-            memory: 64 << 20,
-            pids: Some(9),
-            ..Resources::default()
-        })
-        .unwrap()
+        let asked = r#"{"memory": {"limit": 67108864, "swap": 134217728}, "pids": {"limit": 9}}"#;
+        serde_json::from_str(asked).unwrap()
     }
 
     #[test]

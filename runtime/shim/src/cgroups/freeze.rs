@@ -5,9 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use orlop_shim::config::Cgroup;
-
-use crate::error::{Error, Result};
+use super::{Error, Result};
+use crate::config::Cgroup;
 
 /// How long processes may take to freeze: one that waits for a disk freezes after that.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,7 +21,7 @@ enum Freezer {
 
 /// Freezes or thaws all processes of a container, and waits until that is done; blocks. Idempotent. What
 /// cannot be frozen in time is thawed again, and is an error.
-pub(crate) fn set_frozen(cgroups: &[Cgroup], frozen: bool) -> Result<()> {
+pub fn set_frozen(cgroups: &[Cgroup], frozen: bool) -> Result<()> {
     let freezer = Freezer::of(cgroups).ok_or(Error::NoController("freezer"))?;
     freezer.write(frozen)?;
     let began = Instant::now();
@@ -38,7 +37,7 @@ pub(crate) fn set_frozen(cgroups: &[Cgroup], frozen: bool) -> Result<()> {
 
 /// Whether somebody asked for a container's processes to be frozen: what the kernel says, which a crash of
 /// this service cannot make untrue.
-pub(crate) fn is_frozen(cgroups: &[Cgroup]) -> bool {
+pub fn is_frozen(cgroups: &[Cgroup]) -> bool {
     let Some(freezer) = Freezer::of(cgroups) else {
         return false;
     };
@@ -48,14 +47,13 @@ pub(crate) fn is_frozen(cgroups: &[Cgroup]) -> bool {
 
 /// Thaws what is frozen in groups that are to be removed, of whatever version: killed processes leave them
 /// only then.
-pub(crate) fn release(groups: &[Cgroup]) {
+pub fn release(groups: &[Cgroup]) {
     for group in groups {
         for (file, thawed) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
             let path = group.path.join(file);
-            if path.exists()
-                && let Err(error) = fs::write(&path, thawed)
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot thaw a cgroup");
+            if path.exists() {
+                // A group that cannot be thawed cannot be removed either, which is said then.
+                fs::write(&path, thawed).ok();
             }
         }
     }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
-use super::Write;
-use crate::error::{Error, Result};
+use super::{Error, Result, Write};
 
 /// The controllers that a container is put under; the others' groups would only cost time.
 const USED: [&str; 8] = [
@@ -161,18 +160,12 @@ pub fn inherit_cpuset(mount: &Path, group: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::resources::limits;
-    use orlop_proto::runtime::Resources;
 
     #[test]
     fn memory_is_limited_before_memory_with_swap() {
-        let asked = Resources {
-            memory: 64 << 20,
-            nano_cpus: 1_500_000_000,
-            pids: Some(-1),
-            ..Resources::default()
-        };
-        let plan = plan(&limits(&asked).unwrap());
+        let asked = r#"{"memory": {"limit": 67108864, "swap": 134217728}, "pids": {"limit": -1},
+                        "cpu": {"quota": 150000, "period": 100000}}"#;
+        let plan = plan(&serde_json::from_str(asked).unwrap());
         let files: Vec<(&str, &str)> = plan.iter().map(|w| (w.file, w.value.as_str())).collect();
         assert_eq!(
             files,

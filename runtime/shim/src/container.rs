@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
-use crate::stdio::{self, Ends, Streams};
+use crate::stdio::{self, Ends, Streams, Wanted};
 use crate::{devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
@@ -48,15 +48,9 @@ pub(crate) struct Host<'a> {
     /// Another mount namespace, whose `/dev/shm` it has.
     pub(crate) shm_from: Option<&'a Path>,
     pub(crate) window: Option<(u16, u16)>,
-    pub(crate) given: Given<'a>,
-}
-
-/// Who has a container's streams, and who says when it begins.
-pub(crate) enum Given<'a> {
-    /// A shim, which stays.
-    Shim { open_stdin: bool },
-    /// The streams are the caller's own; what comes next waits at the gate for whoever that is.
-    Caller(&'a Gate),
+    pub(crate) streams: Wanted,
+    /// Where it waits for its beginning, if that is not up to the shim that made it.
+    pub(crate) gate: Option<&'a Gate>,
 }
 
 /// What a container is made of, opened on the host.
@@ -125,12 +119,7 @@ impl<'a> Plan<'a> {
     /// Makes the container, up to the step before its command.
     pub(crate) fn create(&self) -> Result<Created> {
         let tty = self.steps.process.terminal().unwrap_or(false);
-        let (streams, ends) = match &self.host.given {
-            _ if tty => (Streams::default(), None),
-            Given::Shim { open_stdin } => Streams::pipes(*open_stdin, true)
-                .map(|(streams, ends)| (streams, Some(ends)))?,
-            Given::Caller(_) => (Streams::default(), Some(Ends::own()?)),
-        };
+        let (streams, ends) = self.host.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();
         let flags = self.namespaces.new;
         let mut child = Child::spawn(flags, self.host.cgroups, oom_score, |channel| {
@@ -197,10 +186,10 @@ impl<'a> Plan<'a> {
             .map_err(Error::Silent)?;
         drop(master);
         let begin = || self.steps.run(cwd.as_fd(), &identity);
-        match &self.host.given {
-            Given::Shim { .. } if channel.wait_go() => begin(),
-            Given::Shim { .. } => sys::exit_now(1),
-            Given::Caller(gate) => child::begin_at(gate, begin),
+        match self.host.gate {
+            Some(gate) => child::begin_at(gate, begin),
+            None if channel.wait_go() => begin(),
+            None => sys::exit_now(1),
         }
     }
 
@@ -211,9 +200,7 @@ impl<'a> Plan<'a> {
         let mut keep = vec![channel.as_fd().as_raw_fd(), join.file.as_raw_fd()];
         keep.extend(self.trees.iter().flatten().map(AsRawFd::as_raw_fd));
         keep.extend(self.groups.handles().map(AsRawFd::as_raw_fd));
-        if let Given::Caller(gate) = &self.host.given {
-            keep.push(gate.as_fd().as_raw_fd());
-        }
+        keep.extend(self.host.gate.map(|gate| gate.as_fd().as_raw_fd()));
         if let Some(ends) = ends {
             keep.extend([&ends.stdin, &ends.stdout, &ends.stderr].map(AsRawFd::as_raw_fd));
         }

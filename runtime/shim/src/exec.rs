@@ -13,7 +13,7 @@ use crate::devices;
 use crate::error::{Error, Result};
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::rootfs;
-use crate::stdio::{self, Ends, Streams};
+use crate::stdio::{self, Ends, Streams, Wanted};
 
 /// What a process joins.
 const JOINED: u64 = namespaces::MOUNT
@@ -29,8 +29,7 @@ pub(crate) struct Exec<'a> {
     /// The container's first process.
     pub(crate) init: BorrowedFd<'a>,
     pub(crate) cgroups: &'a [Cgroup],
-    pub(crate) stdin: bool,
-    pub(crate) output: bool,
+    pub(crate) streams: Wanted,
     pub(crate) window: Option<(u16, u16)>,
 }
 
@@ -38,11 +37,7 @@ impl Exec<'_> {
     /// Starts it; when this returns its command runs.
     pub(crate) fn start(&self) -> Result<(Child, Streams)> {
         let tty = self.steps.process.terminal().unwrap_or(false);
-        let (streams, ends) = match tty {
-            true => (Streams::default(), None),
-            false => Streams::pipes(self.stdin, self.output)
-                .map(|(streams, ends)| (streams, Some(ends)))?,
-        };
+        let (streams, ends) = self.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();
         let mut child = Child::spawn(0, self.cgroups, oom_score, |channel| {
             self.live(channel, ends.as_ref())

@@ -67,8 +67,7 @@ fn stay(
 ) -> Result<Infallible> {
     sys::rename(NAME).map_err(setup("name"))?;
     confine()?;
-    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC);
-    let signals = signals.map_err(|e| setup("signals")(e.into()))?;
+    let signals = hold_signals().map_err(setup("signals"))?;
     let mut keep = [channel.as_fd().as_raw_fd(), signals.as_raw_fd()];
     sys::close_others(&mut keep).map_err(setup("descriptors"))?;
     if channel.go().is_err() {
@@ -78,8 +77,15 @@ fn stay(
     sys::exit_now(serve(command, &signals))
 }
 
+/// Signals come to be read from now on.
+pub(crate) fn hold_signals() -> io::Result<SignalFd> {
+    let all = SigSet::all();
+    all.thread_block()?;
+    Ok(SignalFd::with_flags(&all, SfdFlags::SFD_CLOEXEC)?)
+}
+
 /// Passes signals on until the command ends; its exit code.
-fn serve(command: i32, signals: &SignalFd) -> i32 {
+pub(crate) fn serve(command: i32, signals: &SignalFd) -> i32 {
     loop {
         match signals.read_signal() {
             Ok(Some(info)) if info.ssi_signo == Signal::SIGCHLD as u32 => {

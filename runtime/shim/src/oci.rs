@@ -1,0 +1,254 @@
+//! Containers as the command line of OCI runtimes has them: one process makes a container and goes,
+//! another one lets it begin, and who watches it is neither's business. Its streams are the maker's.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::sys::signalfd::SignalFd;
+use oci_spec::runtime::{Process, Spec};
+use orlop_sys::mount::{self, Propagation};
+use orlop_sys::process as sys;
+use orlop_sys::seccomp::Instruction;
+use rustix::fs::CWD;
+use rustix::mount::{OpenTreeFlags, open_tree};
+
+use crate::capabilities::Sets;
+use crate::cgroup;
+use crate::channel::Gate;
+use crate::child::{self, Child};
+use crate::config::Cgroup;
+use crate::container::{Host, Plan, process};
+use crate::error;
+use crate::exec::Exec;
+use crate::init;
+use crate::process::Steps;
+use crate::program;
+use crate::seccomp;
+use crate::stdio::{Streams, Wanted};
+
+/// What went wrong; its text is one line for people.
+#[derive(Debug)]
+pub struct Error(error::Error);
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<error::Error> for Error {
+    fn from(error: error::Error) -> Self {
+        Self(error)
+    }
+}
+
+/// A container, made or to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Container<'a> {
+    /// Its specification.
+    pub spec: &'a Spec,
+    /// The directory that is its root.
+    pub rootfs: &'a Path,
+    /// Its groups, which exist.
+    pub cgroups: &'a [Cgroup],
+    /// A directory of ours, in which it waits for its beginning.
+    pub directory: &'a Path,
+}
+
+/// A process of a container.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    /// The master of its terminal, if it has one.
+    pub terminal: Option<OwnedFd>,
+}
+
+impl Started {
+    fn new(child: Child, streams: Streams) -> Self {
+        Self {
+            child,
+            terminal: streams.into_master(),
+        }
+    }
+
+    /// Its number.
+    pub fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// Kills it.
+    pub fn abandon(&self) {
+        self.child.abandon();
+    }
+}
+
+/// Keeps the running program's file from containers. To be called first: it may start the program anew.
+pub fn protect() -> Result<(), Error> {
+    Ok(program::protect()?)
+}
+
+/// Clock ticks since boot at which a process began; an error if there is none with this number.
+pub fn start_time(pid: i32) -> std::io::Result<u64> {
+    child::start_time(pid)
+}
+
+/// Waiting for the end of a process, with signals passed on to it.
+#[derive(Debug)]
+pub struct Wait(SignalFd);
+
+impl Wait {
+    /// To be called before the process starts: from here on signals wait, that of its end as well.
+    pub fn prepare() -> Result<Self, Error> {
+        let signals = init::hold_signals().map_err(|source| error::Error::Setup {
+            step: "signals",
+            source,
+        })?;
+        Ok(Self(signals))
+    }
+
+    /// Its exit code, or 128 + the signal.
+    pub fn until_end(self, pid: i32) -> u8 {
+        u8::try_from(init::serve(pid, &self.0)).unwrap_or(u8::MAX)
+    }
+}
+
+/// Sends the process behind `pidfd` a signal.
+pub fn signal(pidfd: BorrowedFd<'_>, signal: i32) -> std::io::Result<()> {
+    sys::send_signal(pidfd, signal)
+}
+
+/// Sends every process in the groups a signal.
+pub fn signal_all(cgroups: &[Cgroup], signal: i32) {
+    for pid in cgroup::members(cgroups) {
+        // One that is gone by now needs no signal.
+        sys::kill(pid, signal).ok();
+    }
+}
+
+/// The processes in the groups.
+pub fn members(cgroups: &[Cgroup]) -> Vec<i32> {
+    cgroup::members(cgroups)
+}
+
+/// Kills what is in the groups, frozen or not, until they are empty.
+pub fn kill_all(cgroups: &[Cgroup]) {
+    cgroup::kill_all(cgroups);
+}
+
+/// The gate of the container whose directory this is: there from its creation until it begins.
+pub fn gate(directory: &Path) -> PathBuf {
+    directory.join("gate")
+}
+
+/// Lets the container of `directory` begin; returns when its command runs.
+pub fn begin(directory: &Path) -> Result<(), Error> {
+    Ok(child::open_gate(&gate(directory))?)
+}
+
+impl Container<'_> {
+    /// Makes it, up to the step before its command: there it waits for [`begin`].
+    pub fn create(&self) -> Result<Started, Error> {
+        let gate = Gate::open(&gate(self.directory)).map_err(|source| error::Error::Setup {
+            step: "gate",
+            source,
+        })?;
+        let process = process(self.spec)?;
+        let (sets, filter) = self.confinement(process)?;
+        let user = user(process);
+        let steps = steps(process, &user, sets, filter.as_deref());
+        let host = Host {
+            place: self.directory,
+            root: clone_root(self.rootfs)?,
+            cgroups: self.cgroups,
+            shm_from: None,
+            window: window(process),
+            streams: Wanted::Own,
+            gate: Some(&gate),
+        };
+        let created = Plan::open(host, self.spec, steps)?.create()?;
+        let started = Started::new(created.child, created.streams);
+        if let Err(error) = self.restrict_devices() {
+            started.abandon();
+            return Err(error.into());
+        }
+        Ok(started)
+    }
+
+    /// Adds a process to it; when this returns its command runs. `init` is the first one's handle.
+    pub fn exec(&self, init: BorrowedFd<'_>, process: &Process) -> Result<Started, Error> {
+        let (sets, filter) = self.confinement(process)?;
+        let user = user(process);
+        let exec = Exec {
+            steps: steps(process, &user, sets, filter.as_deref()),
+            init,
+            cgroups: self.cgroups,
+            streams: Wanted::Own,
+            window: window(process),
+        };
+        let (child, streams) = exec.start()?;
+        Ok(Started::new(child, streams))
+    }
+
+    /// Capabilities and filter: no filter if the specification has none.
+    fn confinement(&self, process: &Process) -> error::Result<(Sets, Option<Vec<Instruction>>)> {
+        let sets = Sets::from_spec(process.capabilities().as_ref());
+        let linux = self.spec.linux().as_ref();
+        let filter = match linux.and_then(|linux| linux.seccomp().as_ref()) {
+            Some(_) => seccomp::filter(self.spec, &sets)?,
+            None => None,
+        };
+        Ok((sets, filter))
+    }
+
+    fn restrict_devices(&self) -> error::Result<()> {
+        let resources = self.spec.linux().as_ref();
+        let resources = resources.and_then(|linux| linux.resources().as_ref());
+        let rules = resources.and_then(|resources| resources.devices().as_deref());
+        cgroup::restrict_devices(self.cgroups, rules.unwrap_or_default())
+    }
+}
+
+fn steps<'a>(
+    process: &'a Process,
+    user: &'a str,
+    sets: Sets,
+    filter: Option<&'a [Instruction]>,
+) -> Steps<'a> {
+    Steps {
+        process,
+        user,
+        groups: &[],
+        create_cwd: true,
+        init: false,
+        tied: false,
+        sets,
+        filter,
+    }
+}
+
+/// The numbers of the specification, in the form of an image's user.
+fn user(process: &Process) -> String {
+    format!("{}:{}", process.user().uid(), process.user().gid())
+}
+
+fn window(process: &Process) -> Option<(u16, u16)> {
+    let size = process.console_size()?;
+    let number = |value: u64| u16::try_from(value).ok();
+    Some((number(size.height())?, number(size.width())?))
+}
+
+/// The tree of mounts at `path`, attached nowhere and private.
+fn clone_root(path: &Path) -> error::Result<OwnedFd> {
+    let fail = |step| move |source| error::Error::Root { step, source };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE;
+    let open = open_tree(CWD, path, flags);
+    let root = open.map_err(|errno| fail("open the bundle's")(errno.into()))?;
+    let private = Some(Propagation::Private);
+    mount::set(root.as_fd(), 0, 0, private, true).map_err(fail("make it private"))?;
+    Ok(root)
+}

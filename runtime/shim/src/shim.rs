@@ -13,7 +13,7 @@ use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
 use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::container::{self, Host, Plan, confinement, process};
+use crate::container::{Host, Plan, confinement, process};
 use crate::error::{Error, Result, note};
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
@@ -132,9 +132,11 @@ fn host<'a>(given: &Given<'a>) -> Result<Host<'a>> {
         cgroups: &config.cgroups,
         shm_from: config.shm_from.as_deref(),
         window: config.window,
-        given: container::Given::Shim {
-            open_stdin: config.open_stdin,
+        streams: stdio::Wanted::Pipes {
+            stdin: config.open_stdin,
+            output: true,
         },
+        gate: None,
     })
 }
 

@@ -43,6 +43,29 @@ impl Ends {
     }
 }
 
+/// Which streams a process is to have, where it has no terminal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted {
+    /// Pipes from and to the shim, or the null device.
+    Pipes { stdin: bool, output: bool },
+    /// Those of the caller.
+    Own,
+}
+
+impl Wanted {
+    /// Opens them; a terminal comes later, from the process.
+    pub(crate) fn open(self, tty: bool) -> Result<(Streams, Option<Ends>)> {
+        match self {
+            _ if tty => Ok((Streams::default(), None)),
+            Self::Own => Ok((Streams::default(), Some(Ends::own()?))),
+            Self::Pipes { stdin, output } => {
+                let (streams, ends) = Streams::pipes(stdin, output)?;
+                Ok((streams, Some(ends)))
+            }
+        }
+    }
+}
+
 /// The shim's ends.
 #[derive(Debug, Default)]
 pub(crate) struct Streams {
@@ -121,6 +144,13 @@ impl Streams {
             rustix::io::ioctl_fionbio(fd, true)?;
         }
         Ok(())
+    }
+
+    /// The terminal's master for somebody else, who decides whether it blocks.
+    pub(crate) fn into_master(self) -> Option<OwnedFd> {
+        let master = self.stdout.filter(|_| self.tty)?;
+        rustix::io::ioctl_fionbio(&master, false).ok();
+        Some(master)
     }
 
     /// The terminal's master.

@@ -15,7 +15,7 @@ use crate::devices;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::process::Steps;
-use crate::stdio::Streams;
+use crate::stdio::{Streams, Wanted};
 
 impl Supervisor<'_> {
     /// Reads from a peer, and does what it says.
@@ -249,8 +249,7 @@ impl Supervisor<'_> {
             steps,
             init: self.main.child.pidfd.as_fd(),
             cgroups: &self.given.config.cgroups,
-            stdin,
-            output,
+            streams: Wanted::Pipes { stdin, output },
             window,
         };
         let (child, streams) = exec.start()?;

@@ -1,0 +1,21 @@
+//! `features`.
+
+use super::say;
+use crate::error::Result;
+
+/// Tells what this runtime can do, in the form of the specification's `features.md`.
+pub(super) fn features() -> Result<()> {
+    let features = serde_json::json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": "1.2.0",
+        "hooks": ["prestart", "createRuntime", "poststart", "poststop"],
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {"enabled": true},
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+        },
+    });
+    say(&format!("{features:#}"))
+}

@@ -1,0 +1,85 @@
+//! The control groups of a container: where its specification wants them, under its limits.
+
+use std::path::{Component, Path, PathBuf};
+
+use oci_spec::runtime::{LinuxResources, Spec};
+use orlop_shim::cgroups::{self, Layout};
+use orlop_shim::config::Cgroup;
+
+use crate::error::{Error, Result};
+
+/// Makes them.
+pub(crate) fn create(spec: &Spec, id: &str) -> Result<Vec<Cgroup>> {
+    let linux = spec.linux().as_ref();
+    let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let group = below_mount(wanted.unwrap_or(Path::new(id)))?;
+    let limits = linux.and_then(|linux| linux.resources().clone());
+    let limits = limits.map(limits_of).unwrap_or_default();
+    Ok(Layout::discover()?.create(&group, &limits)?)
+}
+
+/// The path relative to each mount.
+fn below_mount(path: &Path) -> Result<PathBuf> {
+    let plain = |part: &Component<'_>| matches!(part, Component::Normal(_) | Component::RootDir);
+    let group: PathBuf = path.strip_prefix("/").unwrap_or(path).into();
+    match path.components().all(|part| plain(&part)) && group.components().next().is_some() {
+        true => Ok(group),
+        false => Err(Error::CgroupsPath(path.into())),
+    }
+}
+
+/// Limits without those that are 0, by which callers say that there is none.
+pub(crate) fn limits_of(mut asked: LinuxResources) -> LinuxResources {
+    if let Some(memory) = asked.memory_mut() {
+        memory.set_limit(memory.limit().filter(|limit| *limit != 0));
+        memory.set_swap(memory.swap().filter(|limit| *limit != 0));
+        memory.set_reservation(memory.reservation().filter(|limit| *limit != 0));
+    }
+    if let Some(cpu) = asked.cpu_mut() {
+        cpu.set_shares(cpu.shares().filter(|shares| *shares != 0));
+        cpu.set_quota(cpu.quota().filter(|quota| *quota != 0));
+        // The kernel's own period goes with a quota alone.
+        let period = cpu.period().filter(|period| *period != 0);
+        cpu.set_period(period.or(Some(100_000)));
+        cpu.set_cpus(cpu.cpus().clone().filter(|cpus| !cpus.is_empty()));
+        cpu.set_mems(cpu.mems().clone().filter(|mems| !mems.is_empty()));
+    }
+    if let Some(io) = asked.block_io_mut() {
+        io.set_weight(io.weight().filter(|weight| *weight != 0));
+    }
+    if asked.pids().is_some_and(|pids| pids.limit() == 0) {
+        asked.set_pids(None);
+    }
+    asked
+}
+
+/// Removes them.
+pub(crate) fn remove(groups: &[Cgroup]) -> Result<()> {
+    for group in groups {
+        let removed = cgroups::remove(&group.path, groups);
+        removed.map_err(Error::file("remove", &group.path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_below_its_mount() {
+        let below = |path: &str| below_mount(Path::new(path)).ok();
+        assert_eq!(below("/docker/abc"), Some(PathBuf::from("docker/abc")));
+        assert_eq!(below("abc"), Some(PathBuf::from("abc")));
+        for wrong in ["/", "", "../x", "/a/../../b", "./a"] {
+            assert_eq!(below(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_none() {
+        let asked = r#"{"cpu": {"shares": 0}, "pids": {"limit": 0}, "blockIO": {"weight": 0}}"#;
+        let limits = limits_of(serde_json::from_str(asked).unwrap());
+        assert_eq!(cgroups::v1::plan(&limits), []);
+    }
+}

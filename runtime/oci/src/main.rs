@@ -1,0 +1,33 @@
+//! `orlop-oci`: the shim's container code behind the command line of OCI runtimes, for dockerd,
+//! containerd and podman.
+//!
+//! [`args`] is that command line and [`commands`] what it does, one file per command. A container is a
+//! [`bundle`] that was read, its [`groups`], and the [`state`] that is kept of it; [`hooks`] and
+//! [`console`] are how others take part.
+
+mod args;
+mod bundle;
+mod commands;
+mod console;
+mod error;
+mod groups;
+mod hooks;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Args;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let protected = orlop_shim::oci::protect().map_err(error::Error::from);
+    match protected.and_then(|()| commands::run(&args)) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            error.report(args.global.log.as_deref(), args.global.log_format);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
-pub(crate) use orlop_shim::cgroups::{freeze, live};
 use orlop_shim::cgroups::{self, Layout};
+pub(crate) use orlop_shim::cgroups::{freeze, live};
 use orlop_shim::config::Cgroup;
 
 use crate::error::Result;

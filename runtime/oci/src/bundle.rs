@@ -70,7 +70,10 @@ fn unsupported(spec: &Spec) -> Result<Option<String>> {
     };
     let own = first(&[
         ("domainname", named(spec.domainname().as_ref())),
-        ("hooks.createContainer", create.is_some_and(|h| !h.is_empty())),
+        (
+            "hooks.createContainer",
+            create.is_some_and(|h| !h.is_empty()),
+        ),
         ("hooks.startContainer", start.is_some_and(|h| !h.is_empty())),
         ("mounts.uidMappings", mounts.into_iter().any(mapped)),
     ]);
@@ -92,8 +95,9 @@ pub(crate) fn unsupported_of_process(process: &Process) -> Option<String> {
             named(process.selinux_label().as_ref()),
         ),
         (
+            // Root has them without.
             "process.capabilities.ambient",
-            ambient.is_some_and(|set| !set.is_empty()),
+            process.user().uid() != 0 && ambient.is_some_and(|set| !set.is_empty()),
         ),
         ("process.ioPriority", process.io_priority().is_some()),
         ("process.scheduler", process.scheduler().is_some()),

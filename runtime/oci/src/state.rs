@@ -201,7 +201,10 @@ mod tests {
     #[test]
     fn an_id_is_one_name() {
         let root = Path::new("/r");
-        assert_eq!(directory(root, "a.b-c_d+1").unwrap(), Path::new("/r/a.b-c_d+1"));
+        assert_eq!(
+            directory(root, "a.b-c_d+1").unwrap(),
+            Path::new("/r/a.b-c_d+1")
+        );
         for id in ["", ".", "..", "a/b", "a b", "ä", &"a".repeat(1025)] {
             assert!(matches!(directory(root, id), Err(Error::Id(_))), "{id}");
         }
@@ -212,6 +215,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         reserve(root.path(), "one").unwrap();
         assert!(matches!(reserve(root.path(), "one"), Err(Error::Exists)));
-        assert!(matches!(Container::open(root.path(), "one"), Err(Error::Missing)));
+        assert!(matches!(
+            Container::open(root.path(), "one"),
+            Err(Error::Missing)
+        ));
     }
 }

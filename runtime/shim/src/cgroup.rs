@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oci_spec::runtime::LinuxDeviceCgroup;
 use crate::config::Cgroup;
+use oci_spec::runtime::LinuxDeviceCgroup;
 use rustix::process::{Pid, Signal};
 
 use crate::device_program;

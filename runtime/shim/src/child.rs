@@ -6,9 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
+use crate::config::Cgroup;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
-use crate::config::Cgroup;
 use orlop_sys::process::{self as sys, Fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

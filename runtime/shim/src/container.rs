@@ -6,8 +6,8 @@ use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 use crate::config::Cgroup;
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Spec};
 use orlop_sys::mount::{self, attributes};
 use orlop_sys::process::{self as sys, Fork, namespaces};
 use rustix::fs::{Mode, OFlags};
@@ -86,11 +86,7 @@ pub(crate) fn confinement(
 
 impl<'a> Plan<'a> {
     /// Opens everything that a path of the host leads to.
-    pub(crate) fn open(
-        host: Host<'a>,
-        spec: &'a Spec,
-        steps: Steps<'a>,
-    ) -> Result<Self> {
+    pub(crate) fn open(host: Host<'a>, spec: &'a Spec, steps: Steps<'a>) -> Result<Self> {
         let linux = spec
             .linux()
             .as_ref()

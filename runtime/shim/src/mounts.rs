@@ -4,8 +4,8 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use oci_spec::runtime::Mount;
 use crate::config::Cgroup;
+use oci_spec::runtime::Mount;
 use orlop_sys::mount::{self, Propagation, attributes};
 use rustix::fs::{CWD, OFlags};
 use rustix::io::Errno;

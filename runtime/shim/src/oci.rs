@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sys::signalfd::SignalFd;
-use oci_spec::runtime::{Process, Spec};
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxDeviceType, Process, Spec};
 use orlop_sys::mount::{self, Propagation};
 use orlop_sys::process as sys;
 use orlop_sys::seccomp::Instruction;
@@ -26,6 +26,25 @@ use crate::process::Steps;
 use crate::program;
 use crate::seccomp;
 use crate::stdio::{Streams, Wanted};
+
+/// Type, numbers (`None`: any) and access.
+type DeviceRule = (LinuxDeviceType, Option<i64>, Option<i64>, &'static str);
+
+/// The devices that every container may use, whatever its specification says, as config-linux.md of the
+/// OCI runtime specification has it ("Default Devices"), and terminals; nodes of all may be made.
+const ALWAYS: [DeviceRule; 11] = [
+    (LinuxDeviceType::C, None, None, "m"),
+    (LinuxDeviceType::B, None, None, "m"),
+    (LinuxDeviceType::C, Some(1), Some(3), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(5), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(7), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(8), "rwm"),
+    (LinuxDeviceType::C, Some(1), Some(9), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(0), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(1), "rwm"),
+    (LinuxDeviceType::C, Some(5), Some(2), "rwm"),
+    (LinuxDeviceType::C, Some(136), None, "rwm"),
+];
 
 /// What went wrong; its text is one line for people.
 #[derive(Debug)]
@@ -206,9 +225,23 @@ impl Container<'_> {
     fn restrict_devices(&self) -> error::Result<()> {
         let resources = self.spec.linux().as_ref();
         let resources = resources.and_then(|linux| linux.resources().as_ref());
-        let rules = resources.and_then(|resources| resources.devices().as_deref());
-        cgroup::restrict_devices(self.cgroups, rules.unwrap_or_default())
+        let Some(rules) = resources.and_then(|resources| resources.devices().as_deref()) else {
+            return Ok(());
+        };
+        let mut rules = rules.to_vec();
+        if !rules.is_empty() {
+            rules.extend(ALWAYS.map(rule));
+        }
+        cgroup::restrict_devices(self.cgroups, &rules)
     }
+}
+
+fn rule((kind, major, minor, access): DeviceRule) -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(true).set_typ(Some(kind));
+    rule.set_major(major).set_minor(minor);
+    rule.set_access(Some(access.to_owned()));
+    rule
 }
 
 fn steps<'a>(

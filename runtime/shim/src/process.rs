@@ -274,7 +274,7 @@ impl Program {
             return Err(if self.name.contains('/') {
                 Error::NotFound {
                     command,
-                    source: io::ErrorKind::NotFound.into(),
+                    source: Errno::ENOENT.into(),
                 }
             } else {
                 Error::NotInPath { command }

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
+use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::Spec;
-use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
-use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::container::{Host, Plan, confinement, process};

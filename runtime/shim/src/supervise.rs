@@ -11,11 +11,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::config::{ExitStatus, LOG_FILE, ShimConfig};
+use crate::protocol::{Failure, Kind, Reply};
 use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use oci_spec::runtime::Spec;
-use crate::config::{ExitStatus, LOG_FILE, ShimConfig};
-use crate::protocol::{Failure, Kind, Reply};
 use orlop_sys::seccomp::Instruction;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

@@ -84,5 +84,5 @@ impl Container {
 /// Freezes or thaws the processes that are in it.
 pub(super) async fn set_frozen(container: &Container, frozen: bool) -> Result<()> {
     let record = container.record();
-    blocking(move || freeze::set_frozen(&record.cgroups, frozen)).await
+    blocking(move || Ok(freeze::set_frozen(&record.cgroups, frozen)?)).await
 }

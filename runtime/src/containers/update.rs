@@ -31,7 +31,7 @@ impl Containers {
         let merged = resources::merge(&now, &asked)?;
         let limits = resources::limits(&merged)?;
         let groups = record.cgroups.clone();
-        let changed = blocking(move || live::change(&groups, &limits)).await;
+        let changed = blocking(move || Ok(live::change(&groups, &limits)?)).await;
         let (undo, warnings) = match changed {
             // It ended meanwhile, and its groups with it.
             Err(_) if record.is_running() && !container.record().is_running() => Default::default(),

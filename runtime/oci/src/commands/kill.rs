@@ -27,12 +27,16 @@ pub(super) fn kill(container: &Container, all: bool, signal: &str) -> Result<()>
 fn number(signal: &str) -> Result<i32> {
     if let Ok(number) = signal.parse::<i32>() {
         let known = (1..=SIGNAL_MAX).contains(&number);
-        return known.then_some(number).ok_or_else(|| Error::Signal(signal.to_owned()));
+        return known
+            .then_some(number)
+            .ok_or_else(|| Error::Signal(signal.to_owned()));
     }
     let upper = signal.to_uppercase();
     let name = format!("SIG{}", upper.strip_prefix("SIG").unwrap_or(&upper));
     let found = Signal::from_str(&name);
-    found.map(|signal| signal as i32).map_err(|_| Error::Signal(signal.to_owned()))
+    found
+        .map(|signal| signal as i32)
+        .map_err(|_| Error::Signal(signal.to_owned()))
 }
 
 #[cfg(test)]

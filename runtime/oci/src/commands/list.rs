@@ -26,7 +26,10 @@ pub(super) fn list(root: &Path, format: Format) -> Result<()> {
     for container in all {
         let (record, status) = (&container.record, container.status().word());
         let bundle = record.bundle.display();
-        say(&format!("{:<20} {:<8} {status:<8} {bundle}", record.id, record.pid))?;
+        say(&format!(
+            "{:<20} {:<8} {status:<8} {bundle}",
+            record.id, record.pid
+        ))?;
     }
     Ok(())
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
 use super::{Error, Result, Write, v1, v2};
 use crate::config::Cgroup;
+use oci_spec::runtime::LinuxResources;
 
 /// What the changed files held before.
 #[derive(Debug, Default)]

@@ -25,8 +25,7 @@ pub fn delegate(group: &Path) {
     let path = group.join("cgroup.subtree_control");
     let enabled = fs::read_to_string(&path).unwrap_or_default();
     for controller in CONTROLLERS {
-        if !enabled.split_whitespace().any(|own| own == controller)
-        {
+        if !enabled.split_whitespace().any(|own| own == controller) {
             fs::write(&path, format!("+{controller}")).ok();
         }
     }

@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use oci_spec::runtime::Process;
 use crate::protocol::{Failure, Reply, Request};
+use oci_spec::runtime::Process;
 use orlop_sys::process as sys;
 
 use super::health::Monitor;

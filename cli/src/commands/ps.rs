@@ -1,5 +1,6 @@
 //! `orlop ps`.
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -115,19 +116,26 @@ fn id(container: &Container, full: bool) -> &str {
     }
 }
 
-/// The command in quotes, cut as Docker cuts it.
+/// The command in quotes, cut as Docker cuts it; arguments with blanks in quotes of their own.
 fn command(container: &Container, full: bool) -> String {
-    let args = container
-        .process
-        .as_ref()
-        .map(|process| process.args.join(" "))
-        .unwrap_or_default();
+    let process = container.process.as_ref();
+    let args = process.map_or(&[][..], |process| &process.args);
+    let quoted: Vec<_> = args.iter().map(|arg| quoted(arg)).collect();
+    let line = quoted.join(" ");
     let shown = if full {
-        args
+        line
     } else {
-        text::ellipsis(&args, COMMAND_WIDTH)
+        text::ellipsis(&line, COMMAND_WIDTH)
     };
     format!("\"{shown}\"")
+}
+
+fn quoted(arg: &str) -> Cow<'_, str> {
+    if arg.contains(' ') {
+        format!("'{arg}'").into()
+    } else {
+        arg.into()
+    }
 }
 
 /// `Up 5 minutes`, `Exited (0) 2 hours ago`, `Created`.
@@ -314,8 +322,8 @@ mod tests {
             }),
             ..Container::default()
         };
-        assert_eq!(command(&container, false), "\"sh -c sleep 1000000…\"");
-        assert_eq!(command(&container, true), "\"sh -c sleep 1000000000\"");
+        assert_eq!(command(&container, false), "\"sh -c 'sleep 100000…\"");
+        assert_eq!(command(&container, true), "\"sh -c 'sleep 1000000000'\"");
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub(crate) fn describe(image: &ResolvedImage, size: i64) -> Result<Value, CliErr
         "RepoDigests": digests,
         "Created": text("created"),
         "Author": text("author"),
+        "Comment": comment(&config),
         "Architecture": text("architecture"),
         "Variant": text("variant"),
         "Os": text("os"),
@@ -36,6 +37,13 @@ pub(crate) fn describe(image: &ResolvedImage, size: i64) -> Result<Value, CliErr
             "size": target.size,
         })),
     }))
+}
+
+/// What was said of the last layer, such as `commit -m` does.
+fn comment(config: &Value) -> Value {
+    let history = config.get("history").and_then(Value::as_array);
+    let last = history.and_then(|steps| steps.last()?.get("comment"));
+    last.cloned().unwrap_or_else(|| json!(""))
 }
 
 /// Names with tags, and the repositories with the target's digest.

@@ -7,10 +7,16 @@ use std::process::{Child, Command, Output, Stdio};
 use orlop_tests::{Instance, eventually, have, http};
 use tempfile::TempDir;
 
+use crate::machine;
+
 /// An engine that runs Docker's commands.
-pub(crate) trait Engine {
+pub(crate) trait Engine: Sync {
     /// For the table.
     fn name(&self) -> &'static str;
+    /// What its processes are told from others by: it is in their arguments.
+    fn directory(&self) -> &Path;
+    /// The processes that run with or without containers.
+    fn services(&self) -> Vec<i32>;
     /// `docker ARGS`, or its like.
     fn command(&self, args: &[&str]) -> Command;
 
@@ -27,6 +33,16 @@ pub(crate) trait Engine {
     }
 }
 
+/// Ours, and Docker's if it is installed.
+pub(crate) fn start_all() -> Vec<Box<dyn Engine>> {
+    let mut engines: Vec<Box<dyn Engine>> = vec![Box::new(Orlop::start())];
+    match Docker::start() {
+        Some(docker) => engines.push(Box::new(docker)),
+        None => println!("skipped: docker (dockerd is not installed)"),
+    }
+    engines
+}
+
 /// Ours.
 pub(crate) struct Orlop(Instance);
 
@@ -39,6 +55,15 @@ impl Orlop {
 impl Engine for Orlop {
     fn name(&self) -> &'static str {
         "orlop"
+    }
+
+    fn directory(&self) -> &Path {
+        self.0.root()
+    }
+
+    fn services(&self) -> Vec<i32> {
+        let names = ["store", "builder", "runtime", "registry"];
+        names.map(|name| self.0.service_pid(name)).into()
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -104,6 +129,16 @@ impl Engine for Docker {
         "docker"
     }
 
+    fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    fn services(&self) -> Vec<i32> {
+        let mut found = machine::processes_of(self.directory());
+        found.retain(|pid| !machine::program_name(*pid).starts_with("containerd-shim"));
+        found
+    }
+
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker");
         let socket = format!("unix://{}", self.directory.path().join("sock").display());
@@ -158,10 +193,10 @@ impl Registry {
 }
 
 /// A background process that ends with the benchmark.
-struct Daemon(Child);
+pub(crate) struct Daemon(Child);
 
 impl Daemon {
-    fn start(command: &mut Command, log: &Path) -> Self {
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
         let log = File::create(log).unwrap();
         Self(
             command

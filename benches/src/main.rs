@@ -2,8 +2,8 @@
 //!
 //! Everything runs in a network namespace of its own, so that neither engine's bridges and rules
 //! touch the host's. Peers that are not installed are skipped by name. `BENCH_ROUNDS` (default 10)
-//! is the number of counted rounds; JSON files hold every sample. `BENCH_ONLY=store` leaves the engines
-//! out, `BENCH_ONLY=engines` the store by itself.
+//! is the number of counted rounds; JSON files hold every sample. `BENCH_ONLY` is one group: `engines`,
+//! `runtime` or `store`; `BENCH_CONTAINERS` says how many containers are many.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,10 +15,11 @@
 mod engine;
 mod machine;
 mod report;
+mod runtime;
 mod store;
 mod work;
 
-use engine::{Docker, Engine, Orlop, Registry};
+use engine::{Engine, Registry};
 use report::Report;
 
 fn main() {
@@ -34,10 +35,14 @@ fn main() {
         .unwrap_or(10);
     println!("{}", machine::describe());
 
-    if only != "store" {
+    let wanted = |group| only.is_empty() || only == group;
+    if wanted("engines") {
         engines(rounds);
     }
-    if only != "engines" {
+    if wanted("runtime") {
+        runtime::measure(rounds);
+    }
+    if wanted("store") {
         store::measure(rounds);
     }
 }
@@ -48,13 +53,8 @@ fn engines(rounds: usize) {
     if registry.is_none() {
         println!("skipped: push and pull (docker-registry is not installed)");
     }
-    let ours = Orlop::start();
-    let docker = Docker::start();
-    let mut engines: Vec<&dyn Engine> = vec![&ours];
-    match &docker {
-        Some(docker) => engines.push(docker),
-        None => println!("skipped: docker (dockerd is not installed)"),
-    }
+    let started = engine::start_all();
+    let engines: Vec<&dyn Engine> = started.iter().map(|engine| &**engine).collect();
     let mut report = Report::new(engines.iter().map(|engine| engine.name()).collect());
     for work in work::all(registry.as_ref()) {
         work.measure(&engines, rounds, &mut report);

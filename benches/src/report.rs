@@ -35,7 +35,7 @@ impl Report {
         for engine in &self.engines {
             print!("{engine:>20}");
         }
-        println!("{:>14}", "ratio");
+        println!("   ratio");
         for (work, samples) in &self.rows {
             print!("{work:34}");
             for column in samples {
@@ -50,10 +50,7 @@ impl Report {
                 );
                 print!("{text:>20}");
             }
-            match ratio(samples) {
-                Some(ratio) => println!("{:>14}", format!("1 : {ratio:.1}")),
-                None => println!(),
-            }
+            println!("   {}", ratios(samples));
         }
     }
 
@@ -80,11 +77,21 @@ impl Report {
     }
 }
 
-/// How many times longer the last column took than the first: the median over the pairs of one round.
-fn ratio(samples: &[Vec<Duration>]) -> Option<f64> {
-    let [ours, .., theirs] = samples else {
-        return None;
+/// The first column to each of the others; nothing if one of a pair was not measured.
+fn ratios(samples: &[Vec<Duration>]) -> String {
+    let Some((ours, others)) = samples.split_first() else {
+        return String::new();
     };
+    let ratios = others.iter().map(|theirs| match ratio(ours, theirs) {
+        Some(ratio) => format!("{ratio:.1}"),
+        None => "-".to_owned(),
+    });
+    let ratios: Vec<_> = ratios.collect();
+    format!("1 : {}", ratios.join(" : "))
+}
+
+/// How many times longer theirs took than ours: the median over the pairs of one round.
+fn ratio(ours: &[Duration], theirs: &[Duration]) -> Option<f64> {
     let mut ratios: Vec<f64> = ours
         .iter()
         .zip(theirs)

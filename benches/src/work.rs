@@ -13,14 +13,14 @@ type Step = Box<dyn Fn(&dyn Engine, usize)>;
 
 /// One row of the table: `prepare` and `finish` are not counted, `run` is.
 pub(crate) struct Work {
-    name: &'static str,
+    pub(crate) name: &'static str,
     /// Once per engine, before the first round.
-    set_up: Step,
+    pub(crate) set_up: Step,
     /// Before each round.
-    prepare: Step,
-    run: Step,
+    pub(crate) prepare: Step,
+    pub(crate) run: Step,
     /// Expensive works are repeated less often: the number of rounds is divided by this.
-    divide: usize,
+    pub(crate) divide: usize,
 }
 
 impl Work {
@@ -188,7 +188,8 @@ fn transfers(address: &str) -> Vec<Work> {
     ]
 }
 
-fn quick(run: impl Fn(&dyn Engine, usize) + 'static) -> Work {
+/// A work that is as often done as there are rounds, with nothing around it.
+pub(crate) fn quick(run: impl Fn(&dyn Engine, usize) + 'static) -> Work {
     Work {
         name: "",
         set_up: Box::new(|_, _| {}),
@@ -198,13 +199,15 @@ fn quick(run: impl Fn(&dyn Engine, usize) + 'static) -> Work {
     }
 }
 
-fn import_busybox(engine: &dyn Engine, _: usize) {
+/// Makes the image `busybox`.
+pub(crate) fn import_busybox(engine: &dyn Engine, _: usize) {
     let archive = tempfile::NamedTempFile::new().unwrap();
     fs::write(archive.path(), fixtures::busybox_rootfs()).unwrap();
     engine.run(&["import", archive.path().to_str().unwrap(), "busybox"]);
 }
 
-fn remove_all(engine: &dyn Engine, _: usize) {
+/// Removes every container.
+pub(crate) fn remove_all(engine: &dyn Engine, _: usize) {
     let ids = engine.run(&["ps", "-aq"]).stdout;
     let ids = String::from_utf8_lossy(&ids).into_owned();
     let mut args = vec!["rm", "-f"];

@@ -55,6 +55,7 @@ impl Containers {
     }
 
     /// Keeps how a container ended and takes down what it had. `None`: nobody knows.
+    #[tracing::instrument(name = "end", skip_all)]
     pub(super) async fn ended(&self, container: &Arc<Container>, exit: Option<ExitStatus>) {
         let teardown = Arc::clone(&container.teardown).lock_owned().await;
         let before = container.record();

@@ -10,6 +10,7 @@ use orlop_proto::runtime as wire;
 use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
 use orlop_shim::health::HealthCheck;
 use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
+use tracing::{Instrument as _, info_span};
 
 use super::record::{MountKind, Record};
 use super::shared::Shared;
@@ -73,6 +74,7 @@ impl Containers {
         Err(error)
     }
 
+    #[tracing::instrument(name = "start", skip_all)]
     async fn launch(
         &self,
         container: &Arc<Container>,
@@ -330,24 +332,31 @@ impl Containers {
         let failed = container.shim_failed("starting");
         let _writing = container.writing.lock().await;
         let mut connection = {
-            let _span = tracing::info_span!("spawn").entered();
+            let _span = info_span!("spawn").entered();
             shim::spawn(&self.parts().shim, &container.directory).map_err(&failed)?
         };
         let mut record = running(&container.record(), launch, restart_count)?;
         let saving = Arc::new(record.clone());
-        let (saved, created) = tokio::join!(container.save(&saving), connection.reader.reply());
+        let (saved, created) = tokio::join!(
+            container.save(&saving).instrument(info_span!("save")),
+            connection.reader.reply().instrument(info_span!("build"))
+        );
         saved?;
         match created.map_err(&failed)? {
             Reply::Created { pid } => record.state.pid = pid,
             reply => return Err(start_failed(&record, reply)),
         }
         let attached = match streams {
-            Some(streams) => Some(self.join(container, streams).await?),
+            Some(streams) => {
+                let joined = self.join(container, streams);
+                Some(joined.instrument(info_span!("join")).await?)
+            }
             None => None,
         };
         let sent = connection.writer.request(&Request::Start).await;
         sent.map_err(&failed)?;
-        match connection.reader.reply().await.map_err(&failed)? {
+        let released = connection.reader.reply().instrument(info_span!("exec"));
+        match released.await.map_err(&failed)? {
             Reply::Started { pid } => record.state.pid = pid,
             reply => return Err(start_failed(&record, reply)),
         }

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use orlop_shim::protocol::{
@@ -12,12 +13,16 @@ use orlop_shim::protocol::{
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
 /// A Unix socket address holds 107 bytes; longer paths go through a handle of their directory.
 const SUN_PATH_MAX: usize = 107;
+
+/// How long a shim may take to answer. It waits for nothing but the kernel.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One connection: frames both ways.
 #[derive(Debug)]
@@ -93,11 +98,33 @@ pub(crate) fn connect(socket: &Path) -> io::Result<Connection> {
     )?))
 }
 
-/// Connects, asks one thing, and waits for the one answer.
+/// Connects, asks one thing, and waits for the one answer, but not for ever: a shim can be stuck.
 pub(crate) async fn ask(socket: &Path, request: &Request) -> io::Result<Reply> {
+    let asked = tokio::time::timeout(PATIENCE, ask_patiently(socket, request));
+    asked.await.unwrap_or_else(|_| {
+        let told = "it does not answer; `rm -f` ends it and its container";
+        Err(io::Error::new(io::ErrorKind::TimedOut, told))
+    })
+}
+
+/// The same, however long it takes.
+pub(crate) async fn ask_patiently(socket: &Path, request: &Request) -> io::Result<Reply> {
     let mut connection = connect(socket)?;
     connection.writer.request(request).await?;
     connection.reader.reply().await
+}
+
+/// Kills a shim, and thereby its container: the process that listens on the socket.
+pub(crate) fn kill(socket: &Path) -> io::Result<()> {
+    let connection = connect(socket)?;
+    let peer = connection.reader.0.as_ref().peer_cred()?.pid();
+    let pid = peer
+        .and_then(Pid::from_raw)
+        .ok_or(io::ErrorKind::NotFound)?;
+    let process = pidfd_open(pid, PidfdFlags::empty())?;
+    // It listens still, so that the number was its own when the handle was made.
+    drop(connect(socket)?);
+    Ok(pidfd_send_signal(process, Signal::KILL)?)
 }
 
 // === impl Connection ===

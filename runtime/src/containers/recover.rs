@@ -19,6 +19,9 @@ use crate::files;
 use crate::network::Live;
 use crate::shim;
 
+/// How long a start of the service waits for each shim.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 impl Containers {
     /// Reads every container's directory, finds the shims again and cleans up. Called once, before
     /// anything is served.
@@ -67,10 +70,32 @@ impl Containers {
     /// service died is saved as running before its command is let go, and its shim gives up when the
     /// service goes away before that.
     async fn adopt(&self, container: &Arc<Container>) -> bool {
-        let reply = shim::ask(&container.socket, &Request::State).await;
-        let Ok(Reply::State { pid, .. }) = reply else {
-            return false;
-        };
+        let asked = shim::ask_patiently(&container.socket, &Request::State);
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(Reply::State { pid, .. })) => self.adopt_as(container, pid).await,
+            Ok(_) => return false,
+            Err(_) => self.adopt_late(container),
+        }
+        true
+    }
+
+    /// Somebody listens and does not answer. That holds up this container, not the service.
+    fn adopt_late(&self, container: &Arc<Container>) {
+        tracing::warn!(id = container.id, "the shim does not answer yet");
+        let mut record = Record::clone(&container.record());
+        record.state.status = Status::Running;
+        container.publish(&Arc::new(record));
+        self.monitor(container);
+        let container = Arc::clone(container);
+        tokio::spawn(async move {
+            let asked = shim::ask_patiently(&container.socket, &Request::State).await;
+            if let Ok(Reply::State { pid, .. }) = asked {
+                container.change(|record| record.state.pid = pid).await;
+            }
+        });
+    }
+
+    async fn adopt_as(&self, container: &Arc<Container>, pid: i32) {
         let mut record = Record::clone(&container.record());
         let frozen = freeze::is_frozen(&record.cgroups);
         let paused = frozen && record.state.status == Status::Paused;
@@ -90,7 +115,6 @@ impl Containers {
         }
         container.publish(&Arc::new(record));
         self.monitor(container);
-        true
     }
 
     /// What must not outlive the service that made it, and what must run again.

@@ -87,7 +87,10 @@ impl Containers {
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
         let signal = signal.unwrap_or(record.stop_signal);
         self.tell_signal(&record, signal);
-        send(container, signal, false).await?;
+        match send(container, signal, false).await {
+            Err(Error::Shim { .. }) => return self.kill_and_wait(container, exits).await,
+            sent => sent?,
+        };
         self.thaw(container).await?;
         let own = i32::try_from(record.stop_timeout).unwrap_or(i32::MAX);
         let ended = match u64::try_from(timeout.unwrap_or(own)) {
@@ -116,7 +119,10 @@ impl Containers {
 
     async fn kill_and_wait(&self, container: &Arc<Container>, exits: u64) -> Result<()> {
         self.tell_signal(&container.record(), SIGKILL);
-        send(container, SIGKILL, true).await?;
+        if let Err(error) = send(container, SIGKILL, true).await {
+            tracing::warn!(%error, id = container.id, "killing a shim that does not answer");
+            shim::kill(&container.socket).map_err(container.shim_failed("killing it"))?;
+        }
         self.thaw(container).await?;
         let ended = container.until(|view| view.record.state.exits > exits || view.removed);
         let waited = tokio::time::timeout(KILL_PATIENCE, ended).await;
@@ -218,6 +224,7 @@ pub(super) async fn send(container: &Container, signal: i32, all: bool) -> Resul
         }) => Ok(false),
         Ok(Reply::Failed { message, .. }) => Err(Error::invalid("signal", message)),
         Ok(reply) => Err(failed(unexpected(&reply))),
+        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(failed(error)),
         // The shim is gone or on its way: the monitor finds out what became of the container.
         Err(error) => {
             tracing::debug!(id = container.id, %error, "no shim to send a signal to");

@@ -192,6 +192,8 @@ commands! {
     #[command(after_help = "Example:\n  orlop volume ls")]
     VolumeCommand {
         Create(volume::CreateArgs) => volume::create,
+        Export(volume::ExportArgs) => volume::export,
+        Import(volume::ImportArgs) => volume::import,
         Inspect(volume::InspectArgs) => volume::inspect,
         #[command(visible_alias = "list")]
         Ls(volume::ListArgs) => volume::list,

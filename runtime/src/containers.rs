@@ -27,7 +27,7 @@ pub(crate) mod top;
 pub(crate) mod tree;
 pub(crate) mod update;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLockReadGuard, RwLockWriteGuard};
@@ -255,11 +255,23 @@ impl Containers {
     pub(crate) fn user_of_volume(&self, name: &str) -> Option<String> {
         let map = self.map();
         let user = map.by_id.values().map(|c| c.record()).find(|record| {
-            record.mounts.iter().any(|mount| {
-                matches!(&mount.kind, record::MountKind::Volume { name: own, .. } if own == name)
-            })
+            let mut volumes = record.mounts.iter().filter_map(record::Mount::volume);
+            volumes.any(|own| own == name)
         });
         user.map(|record| record.title().to_owned())
+    }
+
+    /// How many containers use each volume that is used.
+    pub(crate) fn users_of_volumes(&self) -> HashMap<String, u32> {
+        let mut users: HashMap<String, u32> = HashMap::new();
+        for container in self.all() {
+            let record = container.record();
+            let names = record.mounts.iter().filter_map(record::Mount::volume);
+            for name in names.collect::<BTreeSet<_>>() {
+                *users.entry(name.to_owned()).or_default() += 1;
+            }
+        }
+        users
     }
 
     /// Removes a volume that no container uses.

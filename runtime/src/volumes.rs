@@ -1,10 +1,14 @@
 //! Volumes: directories that outlive containers, `ROOT/runtime/volumes/<name>/{volume.json,_data}`.
 //! The files are the truth; a directory without `volume.json` is half-made or half-removed.
 
+mod files;
+pub(crate) mod filter;
+mod usage;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::containers::names;
 use crate::error::{Error, Result};
 use crate::events::{Events, Kind};
-use crate::files::{self, Durability};
+use crate::files::{self as disk, Durability};
 
 const FILE: &str = "volume.json";
 const DATA: &str = "_data";
@@ -43,13 +47,13 @@ pub(crate) struct Volume {
 impl Volumes {
     /// Opens the directory and removes what a crash left half-made or half-removed.
     pub(crate) fn open(directory: PathBuf, events: Events) -> Result<Self> {
-        files::make_directory(&directory, DIRECTORY_MODE)
+        disk::make_directory(&directory, DIRECTORY_MODE)
             .map_err(Error::file("make", &directory))?;
         let volumes = Self { directory, events };
         for name in volumes.entries()? {
             let path = volumes.directory.join(&name);
             if !path.join(FILE).exists() {
-                files::remove_tree(&path).map_err(Error::file("remove", path))?;
+                disk::remove_tree(&path).map_err(Error::file("remove", path))?;
             }
         }
         Ok(volumes)
@@ -96,9 +100,9 @@ impl Volumes {
     fn write(&self, volume: &Volume) -> Result<()> {
         let directory = self.directory.join(&volume.name);
         let data = directory.join(DATA);
-        files::make_directory(&directory, DIRECTORY_MODE)
+        disk::make_directory(&directory, DIRECTORY_MODE)
             .map_err(Error::file("make", &directory))?;
-        files::make_directory(&data, DATA_MODE).map_err(Error::file("make", &data))?;
+        disk::make_directory(&data, DATA_MODE).map_err(Error::file("make", &data))?;
         let path = directory.join(FILE);
         let json = serde_json::to_vec(volume).map_err(|e| Error::Json(path.clone(), e))?;
         // A volume of one container is no more durable than that container's own record.
@@ -107,9 +111,9 @@ impl Volumes {
         } else {
             Durability::Power
         };
-        files::replace(&path, &json, durability).map_err(Error::file("write", path))?;
+        disk::replace(&path, &json, durability).map_err(Error::file("write", path))?;
         if durability == Durability::Power {
-            files::sync_directory(&self.directory).map_err(Error::file("sync", &self.directory))?;
+            disk::sync_directory(&self.directory).map_err(Error::file("sync", &self.directory))?;
         }
         Ok(())
     }
@@ -147,16 +151,16 @@ impl Volumes {
         self.get(name)?;
         let directory = self.directory.join(name);
         let record = directory.join(FILE);
-        files::remove_file(&record).map_err(Error::file("remove", record))?;
-        files::sync_directory(&directory).map_err(Error::file("sync", &directory))?;
-        files::remove_tree(&directory).map_err(Error::file("remove", directory))?;
+        disk::remove_file(&record).map_err(Error::file("remove", record))?;
+        disk::sync_directory(&directory).map_err(Error::file("sync", &directory))?;
+        disk::remove_tree(&directory).map_err(Error::file("remove", directory))?;
         self.tell("destroy", name);
         Ok(())
     }
 
-    /// Bytes of a volume's files.
+    /// Bytes of a volume's files. Blocks.
     pub(crate) fn bytes(&self, name: &str) -> u64 {
-        tree_bytes(&self.data(name))
+        usage::bytes(&self.data(name))
     }
 
     fn entries(&self) -> Result<Vec<String>> {
@@ -168,21 +172,6 @@ impl Volumes {
         }
         Ok(names)
     }
-}
-
-/// Symbolic links are not followed; what vanishes meanwhile counts nothing.
-fn tree_bytes(path: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(path) else {
-        return 0;
-    };
-    entries
-        .flatten()
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => tree_bytes(&entry.path()),
-            Ok(metadata) => metadata.len(),
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 #[cfg(test)]

@@ -85,6 +85,10 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "MOUNT")]
     mount: Vec<String>,
 
+    /// Mount what another container has of volumes and directories
+    #[arg(long, value_name = "CONTAINER[:ro|rw]")]
+    volumes_from: Vec<String>,
+
     /// Mount a tmpfs: TARGET[:size=…,mode=…]
     #[arg(long, value_name = "TARGET")]
     tmpfs: Vec<String>,

@@ -54,7 +54,10 @@ pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode
     }
     let mut bytes = containers.get_ref().bytes;
     if args.volumes {
-        let request = PruneVolumesRequest { all: false };
+        let request = PruneVolumesRequest {
+            all: false,
+            filters: Vec::new(),
+        };
         let volumes = context
             .clients
             .volumes()?

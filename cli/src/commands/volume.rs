@@ -1,23 +1,30 @@
 //! `orlop volume …`.
 
+mod archive;
+
 use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::error::Kind;
 use orlop_proto::runtime::{
-    CreateVolumeRequest, InspectVolumeRequest, ListVolumesRequest, PruneVolumesRequest,
+    CreateVolumeRequest, Filter, InspectVolumeRequest, ListVolumesRequest, PruneVolumesRequest,
     RemoveVolumeRequest, Volume,
 };
 use serde_json::{Map, Value, json};
 
+pub(super) use archive::{ExportArgs, ImportArgs, export, import};
+
 use super::each::each;
-use super::{inspect, system};
+use super::{filters, inspect, system};
 use crate::app::Context;
 use crate::error::CliError;
 use crate::format::listing;
 use crate::ui::table::Table;
 use crate::ui::{self, size, time};
 use crate::values::pair;
+
+/// What volumes can be filtered by.
+const FILTERS: [&str; 4] = ["name", "label", "dangling", "driver"];
 
 /// Make a volume
 #[derive(Debug, Args)]
@@ -38,6 +45,10 @@ pub(crate) struct ListArgs {
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
+
+    /// Only those that fit: name, label, dangling, driver
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 
     /// Template, `table TEMPLATE`, or json
     #[arg(long, value_name = "TEMPLATE")]
@@ -81,6 +92,10 @@ pub(crate) struct PruneArgs {
     /// Do not ask
     #[arg(short, long)]
     force: bool,
+
+    /// Only those that fit: label=KEY[=VALUE], label!=KEY[=VALUE], all=true
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
 }
 
 /// Makes a volume.
@@ -101,10 +116,14 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
 
 /// Shows volumes.
 pub(super) async fn list(args: ListArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let request = ListVolumesRequest {
+        filters: filters::parse(&args.filter, &FILTERS)?,
+        usage: false,
+    };
     let volumes = context
         .clients
         .volumes()?
-        .list(ListVolumesRequest {})
+        .list(request)
         .await?
         .into_inner()
         .volumes;
@@ -125,7 +144,8 @@ pub(super) async fn list(args: ListArgs, context: &Context) -> Result<ExitCode, 
     Ok(ExitCode::SUCCESS)
 }
 
-fn facts(volume: &Volume) -> Map<String, Value> {
+/// As templates see it.
+pub(super) fn facts(volume: &Volume) -> Map<String, Value> {
     let facts = json!({
         "Name": volume.name,
         "Driver": "local",
@@ -177,7 +197,11 @@ pub(super) async fn remove(args: RemoveArgs, context: &Context) -> Result<ExitCo
 
 /// Removes volumes that no container uses.
 pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode, CliError> {
-    let which = if args.all { "all" } else { "anonymous" };
+    let mut filters = filters::parse(&args.filter, &["label", "label!", "all"])?;
+    let all = |filter: &Filter| filter.key == "all" && matches!(&*filter.value, "1" | "true");
+    let all = args.all || filters.iter().any(all);
+    filters.retain(|filter| filter.key != "all");
+    let which = if all { "all" } else { "anonymous" };
     if !args.force
         && !system::confirm(&format!(
             "This removes {which} volumes that no container uses"
@@ -185,7 +209,7 @@ pub(super) async fn prune(args: PruneArgs, context: &Context) -> Result<ExitCode
     {
         return Ok(ExitCode::SUCCESS);
     }
-    let request = PruneVolumesRequest { all: args.all };
+    let request = PruneVolumesRequest { all, filters };
     let pruned = context
         .clients
         .volumes()?

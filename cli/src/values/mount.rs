@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use orlop_proto::runtime::{Mount, MountKind};
+use orlop_proto::runtime::{BelowBind, Mount, MountKind};
 
-use super::{invalid, quantity};
+use super::{invalid, pair, quantity};
 use crate::error::CliError;
 
 const PROPAGATIONS: [&str; 6] = [
@@ -48,8 +48,11 @@ pub(crate) fn volume(text: &str) -> Result<Mount, CliError> {
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option {
             "ro" | "readonly" => mount.read_only = true,
-            // SELinux labels and Docker Desktop's consistency hints change nothing on this host.
-            "rw" | "z" | "Z" | "cached" | "delegated" | "consistent" => {}
+            // Hints for Docker Desktop change nothing on Linux, there as here.
+            "rw" | "cached" | "delegated" | "consistent" => {}
+            "z" | "Z" if has_selinux() => return Err(fail("SELinux labels are not built")),
+            // As with Docker on a host without SELinux.
+            "z" | "Z" => {}
             "nocopy" if !bind => mount.no_copy = true,
             _ if bind && PROPAGATIONS.contains(&option) => {
                 option.clone_into(&mut mount.propagation)
@@ -67,12 +70,15 @@ pub(crate) fn mount(text: &str) -> Result<Mount, CliError> {
         kind: MountKind::Volume.into(),
         ..Mount::default()
     };
-    for field in text.split(',') {
-        let (key, value) = field
-            .split_once('=')
-            .map_or((field, None), |(k, v)| (k, Some(v)));
-        set(&mut mount, key.trim(), value).map_err(|reason| fail(&reason))?;
+    let fields: Vec<(&str, Option<&str>)> = text.split(',').map(field).collect();
+    for (key, value) in &fields {
+        set(&mut mount, key, *value).map_err(|reason| fail(&reason))?;
     }
+    // The order of the keys means nothing, so that the kind is known only now.
+    for (key, _) in &fields {
+        of_kind(key, mount.kind()).map_err(|reason| fail(&reason))?;
+    }
+    below(&mount, &fields).map_err(|reason| fail(&reason))?;
     if !mount.target.starts_with('/') {
         return Err(fail("it needs a target, an absolute path in the container"));
     }
@@ -86,6 +92,58 @@ pub(crate) fn mount(text: &str) -> Result<Mount, CliError> {
         )),
         _ => Ok(mount),
     }
+}
+
+fn field(text: &str) -> (&str, Option<&str>) {
+    match text.split_once('=') {
+        Some((key, value)) => (key.trim(), Some(value)),
+        None => (text.trim(), None),
+    }
+}
+
+/// A key of another kind of mount would change nothing.
+fn of_kind(key: &str, kind: MountKind) -> Result<(), String> {
+    let (word, own) = match key.split_once('-') {
+        Some(("bind", _)) => ("bind", MountKind::Bind),
+        Some(("volume", _)) => ("volume", MountKind::Volume),
+        Some(("tmpfs", _)) => ("tmpfs", MountKind::Tmpfs),
+        _ => return Ok(()),
+    };
+    match own == kind {
+        true => Ok(()),
+        false => Err(format!("{key} goes with type={word} only")),
+    }
+}
+
+/// Docker's conditions of `bind-recursive`.
+fn below(mount: &Mount, fields: &[(&str, Option<&str>)]) -> Result<(), String> {
+    let asked = fields.iter().find(|(key, _)| *key == "bind-recursive");
+    let value = asked.and_then(|(_, value)| *value).unwrap_or_default();
+    let private = mount.propagation == "rprivate";
+    match value {
+        "writable" | "readonly" if !mount.read_only => {
+            Err(format!("bind-recursive={value} goes with readonly"))
+        }
+        "readonly" if !private => {
+            Err("bind-recursive=readonly goes with bind-propagation=rprivate".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn recursive(value: &str) -> Result<BelowBind, String> {
+    match value {
+        "enabled" | "readonly" => Ok(BelowBind::Unspecified),
+        "disabled" => Ok(BelowBind::LeftOut),
+        "writable" => Ok(BelowBind::Writable),
+        other => Err(format!(
+            "bind-recursive is enabled, disabled, writable or readonly, not {other:?}"
+        )),
+    }
+}
+
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 fn set(mount: &mut Mount, key: &str, value: Option<&str>) -> Result<(), String> {
@@ -112,6 +170,16 @@ fn set(mount: &mut Mount, key: &str, value: Option<&str>) -> Result<(), String> 
         "target" | "dst" | "destination" => needed()?.clone_into(&mut mount.target),
         "readonly" | "ro" => mount.read_only = flag(key, value)?,
         "volume-nocopy" => mount.no_copy = flag(key, value)?,
+        "volume-subpath" => needed()?.clone_into(&mut mount.subpath),
+        "volume-label" => {
+            let (key, value) = pair(needed()?);
+            mount.labels.insert(key, value);
+        }
+        "volume-driver" if needed()? == "local" => {}
+        "volume-driver" => return Err("there is the volume driver local only".to_owned()),
+        "bind-nonrecursive" if flag(key, value)? => mount.set_below(BelowBind::LeftOut),
+        "bind-nonrecursive" => {}
+        "bind-recursive" => mount.set_below(recursive(needed()?)?),
         "bind-propagation" => {
             let value = needed()?;
             if !PROPAGATIONS.contains(&value) {
@@ -204,6 +272,38 @@ mod tests {
         let tmpfs = mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=700").unwrap();
         assert_eq!((tmpfs.size, tmpfs.mode), (1 << 20, 0o700));
         assert_eq!(mount("src=v,dst=/b").unwrap().kind(), MountKind::Volume);
+        let part =
+            mount("src=v,dst=/b,volume-subpath=a/b,volume-label=k=v,volume-driver=local").unwrap();
+        assert_eq!(part.subpath, "a/b");
+        assert_eq!(part.labels["k"], "v");
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_bind_has_a_key() {
+        let below =
+            |keys: &str| mount(&format!("type=bind,src=/a,dst=/b{keys}")).map(|m| m.below());
+        assert_eq!(below("").unwrap(), BelowBind::Unspecified);
+        assert_eq!(
+            below(",bind-recursive=enabled").unwrap(),
+            BelowBind::Unspecified
+        );
+        for keys in [",bind-nonrecursive", ",bind-recursive=disabled"] {
+            assert_eq!(below(keys).unwrap(), BelowBind::LeftOut, "{keys}");
+        }
+        assert_eq!(
+            below(",ro,bind-recursive=writable").unwrap(),
+            BelowBind::Writable
+        );
+        let strict = ",ro,bind-propagation=rprivate,bind-recursive=readonly";
+        assert_eq!(below(strict).unwrap(), BelowBind::Unspecified);
+        for bad in [
+            ",bind-recursive=writable",
+            ",ro,bind-recursive=readonly",
+            ",bind-recursive=some",
+            ",bind-nonrecursive=x",
+        ] {
+            assert!(below(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
@@ -227,6 +327,12 @@ mod tests {
             "src=/a,dst=/b",
             "dst=/x,foo=1",
             "dst=/x,ro=maybe",
+            "dst=/x,tmpfs-size=1m",
+            "dst=/x,bind-propagation=rslave",
+            "type=tmpfs,dst=/x,volume-nocopy",
+            "type=bind,src=/a,dst=/x,volume-subpath=b",
+            "dst=/x,volume-driver=nfs",
+            "dst=/x,volume-opt=type=tmpfs",
         ] {
             assert!(mount(bad).is_err(), "{bad}");
         }

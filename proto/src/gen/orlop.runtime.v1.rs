@@ -102,6 +102,10 @@ pub struct CreateRequest {
     /// More groups of the process, by name or number.
     #[prost(string, repeated, tag = "38")]
     pub groups: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The volumes and bind mounts of other containers too, at their places unless `mounts` has something
+    /// there: `CONTAINER\[:ro|:rw\]`.
+    #[prost(string, repeated, tag = "45")]
+    pub volumes_from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }
@@ -218,7 +222,7 @@ pub struct Resources {
     #[prost(uint32, tag = "12")]
     pub blkio_weight: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
     #[prost(enumeration = "MountKind", tag = "1")]
     pub kind: i32,
@@ -245,6 +249,18 @@ pub struct Mount {
     /// Tmpfs: permission bits; 0: 01777.
     #[prost(uint32, tag = "9")]
     pub mode: u32,
+    /// Bind: what is mounted below the source.
+    #[prost(enumeration = "BelowBind", tag = "10")]
+    pub below: i32,
+    /// Volume: a directory or file in it, which must exist when the container starts; links stay inside.
+    #[prost(string, tag = "11")]
+    pub subpath: ::prost::alloc::string::String,
+    /// Volume: of the volume, if it has to be made.
+    #[prost(map = "string, string", tag = "12")]
+    pub labels: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortBinding {
@@ -1114,8 +1130,15 @@ pub struct CreateVolumeRequest {
         ::prost::alloc::string::String,
     >,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListVolumesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListVolumesRequest {
+    /// Docker's: `name` (a part of it), `label`, `dangling`, `driver`.
+    #[prost(message, repeated, tag = "1")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
+    /// Count what is in them.
+    #[prost(bool, tag = "2")]
+    pub usage: bool,
+}
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListVolumesResponse {
     #[prost(message, repeated, tag = "1")]
@@ -1135,10 +1158,13 @@ pub struct RemoveVolumeRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveVolumeResponse {}
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct PruneVolumesRequest {
     #[prost(bool, tag = "1")]
     pub all: bool,
+    /// Docker's: `label`, and `label!` for those without.
+    #[prost(message, repeated, tag = "2")]
+    pub filters: ::prost::alloc::vec::Vec<Filter>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PruneVolumesResponse {
@@ -1163,6 +1189,37 @@ pub struct Volume {
     >,
     #[prost(bool, tag = "5")]
     pub anonymous: bool,
+    /// Bytes of its files; only with `usage`.
+    #[prost(uint64, optional, tag = "6")]
+    pub bytes: ::core::option::Option<u64>,
+    /// Containers that use it, whether they run or not.
+    #[prost(uint32, tag = "7")]
+    pub containers: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportVolumeRequest {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportVolumeResponse {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub data: ::prost::bytes::Bytes,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportVolumeRequest {
+    /// In the first message.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// At most 1 MiB of the tar.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub data: ::prost::bytes::Bytes,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImportVolumeResponse {
+    /// Of the files.
+    #[prost(uint64, tag = "1")]
+    pub bytes: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WatchEventsRequest {
@@ -1223,6 +1280,39 @@ impl MountKind {
             "MOUNT_KIND_BIND" => Some(Self::Bind),
             "MOUNT_KIND_VOLUME" => Some(Self::Volume),
             "MOUNT_KIND_TMPFS" => Some(Self::Tmpfs),
+            _ => None,
+        }
+    }
+}
+/// What a bind mount does with the mounts below its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BelowBind {
+    /// They are there, and read-only with the mount.
+    Unspecified = 0,
+    /// They are not there.
+    LeftOut = 1,
+    /// They are there, and as writable as they are on the host.
+    Writable = 2,
+}
+impl BelowBind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BELOW_BIND_UNSPECIFIED",
+            Self::LeftOut => "BELOW_BIND_LEFT_OUT",
+            Self::Writable => "BELOW_BIND_WRITABLE",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BELOW_BIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "BELOW_BIND_LEFT_OUT" => Some(Self::LeftOut),
+            "BELOW_BIND_WRITABLE" => Some(Self::Writable),
             _ => None,
         }
     }
@@ -4445,7 +4535,7 @@ pub mod volumes_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Volumes", "Create"));
             self.inner.unary(req, path, codec).await
         }
-        /// All volumes. Idempotent.
+        /// All volumes that fit. Idempotent. INVALID_ARGUMENT.
         pub async fn list(
             &mut self,
             request: impl tonic::IntoRequest<super::ListVolumesRequest>,
@@ -4542,6 +4632,60 @@ pub mod volumes_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Volumes", "Prune"));
             self.inner.unary(req, path, codec).await
         }
+        /// The files as a plain tar. NOT_FOUND.
+        pub async fn export(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportVolumeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportVolumeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.runtime.v1.Volumes/Export",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orlop.runtime.v1.Volumes", "Export"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Files in, as a plain tar: what is there stays unless the tar has something of its name. No member is
+        /// written outside of the volume, whatever its name or the links in the volume say. NOT_FOUND;
+        /// INVALID_ARGUMENT.
+        pub async fn import(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::ImportVolumeRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportVolumeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/orlop.runtime.v1.Volumes/Import",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("orlop.runtime.v1.Volumes", "Import"));
+            self.inner.client_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -4562,7 +4706,7 @@ pub mod volumes_server {
             &self,
             request: tonic::Request<super::CreateVolumeRequest>,
         ) -> std::result::Result<tonic::Response<super::Volume>, tonic::Status>;
-        /// All volumes. Idempotent.
+        /// All volumes that fit. Idempotent. INVALID_ARGUMENT.
         async fn list(
             &self,
             request: tonic::Request<super::ListVolumesRequest>,
@@ -4589,6 +4733,27 @@ pub mod volumes_server {
             request: tonic::Request<super::PruneVolumesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::PruneVolumesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Export method.
+        type ExportStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportVolumeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The files as a plain tar. NOT_FOUND.
+        async fn export(
+            &self,
+            request: tonic::Request<super::ExportVolumeRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ExportStream>, tonic::Status>;
+        /// Files in, as a plain tar: what is there stays unless the tar has something of its name. No member is
+        /// written outside of the volume, whatever its name or the links in the volume say. NOT_FOUND;
+        /// INVALID_ARGUMENT.
+        async fn import(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::ImportVolumeRequest>>,
+        ) -> std::result::Result<
+            tonic::Response<super::ImportVolumeResponse>,
             tonic::Status,
         >;
     }
@@ -4889,6 +5054,99 @@ pub mod volumes_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.runtime.v1.Volumes/Export" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportSvc<T: Volumes>(pub Arc<T>);
+                    impl<
+                        T: Volumes,
+                    > tonic::server::ServerStreamingService<super::ExportVolumeRequest>
+                    for ExportSvc<T> {
+                        type Response = super::ExportVolumeResponse;
+                        type ResponseStream = T::ExportStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportVolumeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Volumes>::export(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/orlop.runtime.v1.Volumes/Import" => {
+                    #[allow(non_camel_case_types)]
+                    struct ImportSvc<T: Volumes>(pub Arc<T>);
+                    impl<
+                        T: Volumes,
+                    > tonic::server::ClientStreamingService<super::ImportVolumeRequest>
+                    for ImportSvc<T> {
+                        type Response = super::ImportVolumeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::ImportVolumeRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Volumes>::import(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ImportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.client_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

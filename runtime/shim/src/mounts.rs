@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::Cgroup;
 use oci_spec::runtime::Mount;
 use orlop_sys::mount::{self, Propagation, attributes};
-use rustix::fs::{CWD, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -21,6 +21,9 @@ pub(crate) const TMPFS_MAGIC: u64 = 0x0102_1994;
 /// `DEVPTS_SUPER_MAGIC`.
 pub(crate) const DEVPTS_MAGIC: u64 = 0x1cd1;
 
+/// The word of mount(8) for a part of a source.
+const SUBPATH: &str = "X-mount.subdir";
+
 /// The options of one mount, sorted.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Options {
@@ -28,6 +31,8 @@ pub(crate) struct Options {
     clear: u64,
     bind: bool,
     recursive: bool,
+    /// Read-only, and so is all that is mounted below.
+    read_only_below: bool,
     propagation: Option<(Propagation, bool)>,
     data: Vec<(String, Option<String>)>,
 }
@@ -49,6 +54,9 @@ impl Options {
     }
 
     fn attribute(&mut self, word: &str) -> bool {
+        if matches!(word, "ro" | "rro" | "rw") {
+            self.read_only_below = word == "rro";
+        }
         let (set, clear) = match word {
             "defaults" => (0, 0),
             "ro" | "rro" => (attributes::READ_ONLY, 0),
@@ -69,6 +77,12 @@ impl Options {
         self.set = self.set & !clear | set;
         self.clear = self.clear & !set | clear;
         true
+    }
+
+    /// The part of the source that is mounted.
+    fn subpath(&self) -> Option<&str> {
+        let part = self.data.iter().find(|(key, _)| key == SUBPATH);
+        part.and_then(|(_, value)| value.as_deref())
     }
 
     fn tree(&mut self, word: &str) -> bool {
@@ -102,7 +116,8 @@ pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
         return Ok(None);
     }
     let destination = mount.destination();
-    if let Some((option, _)) = options.data.first() {
+    let unknown = |(key, _): &&(String, _)| key != SUBPATH;
+    if let Some((option, _)) = options.data.iter().find(unknown) {
         let (destination, option) = (destination.clone(), option.clone());
         return Err(Error::Option {
             destination,
@@ -113,12 +128,10 @@ pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
         .source()
         .as_deref()
         .ok_or(Error::Missing("the source of a bind mount"))?;
-    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    flags.set(OpenTreeFlags::AT_RECURSIVE, options.recursive);
-    let tree = open_tree(CWD, path, flags).map_err(|source| Error::Source {
-        path: path.into(),
+    let tree = clone(path, &options).map_err(|source| Error::Source {
+        path: path.join(options.subpath().unwrap_or_default()),
         destination: destination.clone(),
-        source: source.into(),
+        source,
     })?;
     dress(&tree, &options).map_err(|source| Error::Mount {
         destination: destination.clone(),
@@ -128,13 +141,30 @@ pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
     Ok(Some(tree))
 }
 
+/// A part of a source is found by handle and stays in it: other containers may write there meanwhile
+/// (row B31).
+fn clone(path: &Path, options: &Options) -> std::io::Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, options.recursive);
+    let Some(subpath) = options.subpath() else {
+        return Ok(open_tree(CWD, path, flags)?);
+    };
+    let directory = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let whole = rustix::fs::open(path, directory, Mode::empty())?;
+    let part = rootfs::open_in(whole, Path::new(subpath), OFlags::PATH)?;
+    Ok(open_tree(part, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?)
+}
+
 /// Attributes and propagation of a bind mount. Private, unless asked for otherwise: nothing that
 /// happens in the container shows on the host, and the other way round. What is read-only on the host
 /// stays so: "rw" asks for no more than the source has.
 fn dress(tree: &OwnedFd, options: &Options) -> std::io::Result<()> {
     let recursive = options.recursive;
     let clear = options.clear & !attributes::READ_ONLY;
-    mount::set(tree.as_fd(), options.set, clear, None, recursive)?;
+    let own = options.set & attributes::READ_ONLY;
+    mount::set(tree.as_fd(), own, 0, None, options.read_only_below)?;
+    let set = options.set & !attributes::READ_ONLY;
+    mount::set(tree.as_fd(), set, clear, None, recursive)?;
     let (propagation, deep) = options.propagation.unwrap_or((Propagation::Private, true));
     mount::set(tree.as_fd(), 0, 0, Some(propagation), deep)
 }
@@ -324,5 +354,7 @@ mod tests {
         assert_eq!(parse("ro,rw").set, 0);
         assert_eq!(parse("rw,ro").set, attributes::READ_ONLY);
         assert_eq!(parse("rw,ro").clear, 0);
+        assert!(parse("ro,rro").read_only_below);
+        assert!(!parse("rro,ro").read_only_below);
     }
 }

@@ -10,7 +10,7 @@ use orlop_proto::runtime as wire;
 use orlop_proto::runtime::create_request::Root;
 use orlop_shim::config::RootMount;
 
-use super::record::{Mount, MountKind, Record, State};
+use super::record::{Below, Mount, MountKind, Record, State};
 use super::{Container, Containers, names};
 use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
@@ -209,8 +209,9 @@ impl Containers {
         };
         let (volumes, request) = (self.volumes().clone(), plan.request.clone());
         let image_volumes = plan.merged.volumes.clone();
-        let mounts = blocking(move || mounts(&volumes, &request, &image_volumes)).await?;
-        let anonymous = anonymous(&mounts);
+        let inherited = self.inherited(&request)?;
+        let (mounts, anonymous) =
+            blocking(move || mounts(&volumes, &request, inherited, &image_volumes)).await?;
         let made =
             self.keep(plan.record(id, name, hidden, mounts, (snapshot, owns_snapshot, root)));
         let made = made.await;
@@ -220,6 +221,21 @@ impl Containers {
         }
         drop(guard);
         made
+    }
+
+    /// What comes from other containers; of two at one place the later one.
+    fn inherited(&self, request: &wire::CreateRequest) -> Result<Vec<Mount>> {
+        let mut inherited: Vec<Mount> = Vec::new();
+        for text in &request.volumes_from {
+            let (container, read_only) = validate::volumes_from(text)?;
+            let record = self.find(container)?.record();
+            let lasting = |mount: &&Mount| mount.kind != MountKind::Tmpfs;
+            for mount in record.mounts.iter().filter(lasting) {
+                inherited.retain(|other| other.target != mount.target);
+                inherited.push(lent(mount, read_only));
+            }
+        }
+        Ok(inherited)
     }
 
     /// Writes a record and puts its container into the map.
@@ -257,7 +273,8 @@ impl Containers {
 impl Plan {
     fn needs_volumes(&self) -> bool {
         let volume = |mount: &wire::Mount| mount.kind() == wire::MountKind::Volume;
-        !self.merged.volumes.is_empty() || self.request.mounts.iter().any(volume)
+        let from_others = !self.request.volumes_from.is_empty();
+        from_others || !self.merged.volumes.is_empty() || self.request.mounts.iter().any(volume)
     }
 
     fn record(
@@ -331,24 +348,36 @@ fn publish_exposed(request: &mut wire::CreateRequest, exposed: &[String]) {
     }
 }
 
-/// The mounts that were asked for, then the image's volumes where nothing else was asked. On error no
-/// anonymous volume is left.
+/// A mount of another container's. It was filled there.
+fn lent(mount: &Mount, read_only: bool) -> Mount {
+    let mut mount = mount.clone();
+    mount.read_only |= read_only;
+    if let MountKind::Volume { copy, .. } = &mut mount.kind {
+        *copy = false;
+    }
+    mount
+}
+
+/// The mounts that were asked for, then those of other containers, then the image's volumes, each where
+/// there is nothing yet; and the volumes that were made for this container alone. On error none of these
+/// is left.
 fn mounts(
     volumes: &Volumes,
     request: &wire::CreateRequest,
+    mut inherited: Vec<Mount>,
     image_volumes: &[String],
-) -> Result<Vec<Mount>> {
+) -> Result<(Vec<Mount>, Vec<String>)> {
     let mut mounts = Vec::new();
     let image = image_volumes.iter().map(|target| wire::Mount {
         kind: wire::MountKind::Volume.into(),
         target: target.clone(),
         ..wire::Mount::default()
     });
-    let mut taken = HashSet::new();
+    let target = |mount: &wire::Mount| validate::normalize(&mount.target);
+    let mut taken: HashSet<String> = request.mounts.iter().map(target).collect();
+    inherited.retain(|mount| taken.insert(mount.target.clone()));
+    let image = image.filter(|mount| taken.insert(mount.target.clone()));
     for asked in request.mounts.iter().cloned().chain(image) {
-        if !taken.insert(validate::normalize(&asked.target)) {
-            continue;
-        }
         match mount(volumes, &asked) {
             Ok(mount) => mounts.push(mount),
             Err(error) => {
@@ -357,7 +386,9 @@ fn mounts(
             }
         }
     }
-    Ok(mounts)
+    let anonymous = anonymous(&mounts);
+    mounts.extend(inherited);
+    Ok((mounts, anonymous))
 }
 
 /// The names of the volumes that were made for this container alone.
@@ -383,12 +414,12 @@ fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
         wire::MountKind::Tmpfs | wire::MountKind::Unspecified => (MountKind::Tmpfs, PathBuf::new()),
         wire::MountKind::Volume => {
             let anonymous = asked.source.is_empty();
-            let volume = volumes.create(&asked.source, Default::default(), anonymous)?;
+            let volume = volumes.create(&asked.source, asked.labels.clone(), anonymous)?;
             let source = volumes.data(&volume.name);
             let kind = MountKind::Volume {
                 name: volume.name,
                 anonymous,
-                copy: !asked.no_copy,
+                copy: !asked.no_copy && asked.subpath.is_empty(),
             };
             (kind, source)
         }
@@ -401,6 +432,12 @@ fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
         propagation: asked.propagation.clone(),
         size: asked.size,
         mode: asked.mode,
+        below: match asked.below() {
+            wire::BelowBind::Unspecified => Below::Alike,
+            wire::BelowBind::LeftOut => Below::LeftOut,
+            wire::BelowBind::Writable => Below::Writable,
+        },
+        subpath: asked.subpath.clone(),
     })
 }
 

@@ -105,6 +105,35 @@ pub struct Mount {
     pub size: i64,
     /// Tmpfs: permission bits.
     pub mode: u32,
+    /// Bind: what becomes of the mounts below its source.
+    #[serde(default)]
+    pub below: Below,
+    /// Volume: what of it is mounted; empty: all.
+    #[serde(default)]
+    pub subpath: String,
+}
+
+impl Mount {
+    /// The name of the volume that it is of.
+    pub(crate) fn volume(&self) -> Option<&str> {
+        match &self.kind {
+            MountKind::Volume { name, .. } => Some(name),
+            MountKind::Bind | MountKind::Tmpfs => None,
+        }
+    }
+}
+
+/// What becomes of the mounts below the source of a bind mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Below {
+    /// They are there, and read-only with it.
+    #[default]
+    Alike,
+    /// They are not there.
+    LeftOut,
+    /// They are there, as writable as on the host.
+    Writable,
 }
 
 /// What a mount is.

@@ -17,7 +17,7 @@ use rustix::mount::{
     fsmount, fsopen, move_mount, open_tree,
 };
 
-use super::record::{Mount, MountKind, Record};
+use super::record::{Below, Mount, MountKind, Record};
 use crate::error::{Error, Result};
 
 /// Bytes of `/proc/PID/cgroup` that are read.
@@ -143,14 +143,35 @@ fn attach(root: &OwnedFd, mount: &Mount) -> io::Result<()> {
 }
 
 fn source(mount: &Mount) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let tree = open_tree(CWD, &mount.source, flags | OpenTreeFlags::AT_RECURSIVE)?;
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    flags.set(OpenTreeFlags::AT_RECURSIVE, mount.below != Below::LeftOut);
+    let whole = rustix::fs::open(&mount.source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let part = match mount.subpath.as_str() {
+        "" => whole,
+        subpath => part(&whole, subpath)?,
+    };
+    let tree = open_tree(part, "", flags | OpenTreeFlags::AT_EMPTY_PATH)?;
     let set = match mount.read_only {
         true => attributes::READ_ONLY,
         false => 0,
     };
-    mount::set(tree.as_fd(), set, 0, Some(Propagation::Private), true)?;
+    let deep = mount.below == Below::Alike;
+    mount::set(tree.as_fd(), set, 0, None, deep)?;
+    mount::set(tree.as_fd(), 0, 0, Some(Propagation::Private), true)?;
     Ok(tree)
+}
+
+/// As the shim finds it: links in the volume stay inside.
+fn part(volume: &OwnedFd, subpath: &str) -> io::Result<OwnedFd> {
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat2(
+        volume,
+        subpath,
+        flags,
+        Mode::empty(),
+        resolve,
+    )?)
 }
 
 fn empty() -> io::Result<OwnedFd> {

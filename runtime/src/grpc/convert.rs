@@ -7,7 +7,7 @@ use orlop_shim::health::Health;
 
 use crate::clients::{Change, ChangeKind};
 use crate::containers::Container;
-use crate::containers::record::{Mount, MountKind, Record, State};
+use crate::containers::record::{Below, Mount, MountKind, Record, State};
 use crate::containers::state::Status;
 use crate::error::Error;
 use crate::logs::{Line, Stream};
@@ -33,6 +33,8 @@ pub(super) fn volume(volumes: &Volumes, volume: Volume) -> wire::Volume {
         created: Some(timestamp(volume.created)),
         labels: volume.labels,
         anonymous: volume.anonymous,
+        bytes: None,
+        containers: 0,
     }
 }
 
@@ -188,6 +190,13 @@ fn mount(mount: &Mount) -> wire::Mount {
         propagation: mount.propagation.clone(),
         size: mount.size,
         mode: mount.mode,
+        below: match mount.below {
+            Below::Alike => wire::BelowBind::Unspecified,
+            Below::LeftOut => wire::BelowBind::LeftOut,
+            Below::Writable => wire::BelowBind::Writable,
+        }
+        .into(),
+        subpath: mount.subpath.clone(),
         ..wire::Mount::default()
     }
 }

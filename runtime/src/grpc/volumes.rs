@@ -1,13 +1,25 @@
 //! `Volumes`.
 
+use std::io;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use orlop_files::{Chunks, Joined};
 use orlop_proto::runtime as wire;
 use orlop_proto::runtime::volumes_server::Volumes;
-use tonic::{Request, Response, Status};
+use orlop_wire::CHUNK_BYTES;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
 
 use super::convert::volume;
-use super::status;
+use super::{Answers, status};
 use crate::containers::Containers;
 use crate::error::{Error, blocking};
+use crate::volumes::filter::Filters;
+
+/// Chunks between a thread and its stream.
+const IN_FLIGHT: usize = 4;
 
 /// Directories that outlive containers.
 #[derive(Debug)]
@@ -31,12 +43,20 @@ impl Volumes for Service {
 
     async fn list(
         &self,
-        _request: Request<wire::ListVolumesRequest>,
+        request: Request<wire::ListVolumesRequest>,
     ) -> Result<Response<wire::ListVolumesResponse>, Status> {
-        let volumes = self.0.volumes().clone();
+        let wire::ListVolumesRequest { filters, usage } = request.into_inner();
+        let filters = Filters::parse(&filters).map_err(status)?;
+        let (volumes, users) = (self.0.volumes().clone(), self.0.users_of_volumes());
         let all = blocking(move || {
-            let all = volumes.list()?;
-            Ok(all.into_iter().map(|v| volume(&volumes, v)).collect())
+            let mut all = volumes.list()?;
+            all.retain(|volume| filters.fits(volume, users.contains_key(&volume.name)));
+            let all = all.into_iter().map(|found| wire::Volume {
+                bytes: usage.then(|| volumes.bytes(&found.name)),
+                containers: users.get(&found.name).copied().unwrap_or_default(),
+                ..volume(&volumes, found)
+            });
+            Ok(all.collect())
         });
         let volumes = all.await.map_err(status)?;
         Ok(Response::new(wire::ListVolumesResponse { volumes }))
@@ -65,12 +85,17 @@ impl Volumes for Service {
         &self,
         request: Request<wire::PruneVolumesRequest>,
     ) -> Result<Response<wire::PruneVolumesResponse>, Status> {
-        let all = request.into_inner().all;
-        let volumes = self.0.volumes().clone();
+        let wire::PruneVolumesRequest { all, filters } = request.into_inner();
+        let filters = Filters::parse(&filters).map_err(status)?;
+        let (volumes, users) = (self.0.volumes().clone(), self.0.users_of_volumes());
         let listing = volumes.clone();
-        let candidates = blocking(move || listing.list()).await.map_err(status)?;
+        let mut candidates = blocking(move || listing.list()).await.map_err(status)?;
+        candidates.retain(|volume| {
+            let used = users.contains_key(&volume.name);
+            !used && (all || volume.anonymous) && filters.fits(volume, used)
+        });
         let mut answer = wire::PruneVolumesResponse::default();
-        for candidate in candidates.into_iter().filter(|v| all || v.anonymous) {
+        for candidate in candidates {
             let (counting, name) = (volumes.clone(), candidate.name.clone());
             let bytes = blocking(move || Ok(counting.bytes(&name))).await;
             match self.0.remove_volume(candidate.name.clone(), true).await {
@@ -83,5 +108,66 @@ impl Volumes for Service {
             }
         }
         Ok(Response::new(answer))
+    }
+
+    type ExportStream = Answers<wire::ExportVolumeResponse>;
+
+    async fn export(
+        &self,
+        request: Request<wire::ExportVolumeRequest>,
+    ) -> Result<Response<Self::ExportStream>, Status> {
+        let name = request.into_inner().name;
+        self.0.volumes().get(&name).map_err(status)?;
+        let volumes = self.0.volumes().clone();
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        tokio::spawn(async move {
+            let chunks = sender.clone();
+            let out = Chunks::new(CHUNK_BYTES, move |data| {
+                let sent =
+                    chunks.blocking_send(Ok(wire::ExportVolumeResponse { data: data.into() }));
+                sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
+            });
+            if let Err(error) = blocking(move || volumes.export(&name, out)).await {
+                // Who is gone does not take the error either.
+                sender.send(Err(status(error))).await.ok();
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver).boxed()))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<wire::ImportVolumeRequest>>,
+    ) -> Result<Response<wire::ImportVolumeResponse>, Status> {
+        let mut stream = request.into_inner();
+        let first = stream.message().await?.unwrap_or_default();
+        self.0.volumes().get(&first.name).map_err(status)?;
+        let volumes = self.0.volumes().clone();
+        let (sender, mut chunks) = mpsc::channel(IN_FLIGHT);
+        let name = first.name;
+        tokio::spawn(forward(first.data, stream, sender));
+        let tar = Joined::new(move || chunks.blocking_recv().transpose());
+        let imported = blocking(move || volumes.import(&name, tar)).await;
+        let bytes = imported.map_err(status)?;
+        Ok(Response::new(wire::ImportVolumeResponse { bytes }))
+    }
+}
+
+/// Ends with the stream, or with who reads it; a stream that breaks is an error, not an end.
+async fn forward(
+    first: Bytes,
+    mut stream: Streaming<wire::ImportVolumeRequest>,
+    to: mpsc::Sender<io::Result<Bytes>>,
+) {
+    let mut next = Some(Ok(first));
+    while let Some(chunk) = next {
+        let last = chunk.is_err();
+        if to.send(chunk).await.is_err() || last {
+            return;
+        }
+        next = match stream.message().await {
+            Ok(message) => message.map(|message| Ok(message.data)),
+            Err(_) => Some(Err(io::ErrorKind::ConnectionAborted.into())),
+        };
     }
 }

@@ -6,12 +6,14 @@ use oci_spec::runtime::{Mount, MountBuilder};
 use orlop_proto::runtime::CreateRequest;
 
 use super::Surroundings;
-use crate::containers::record::{self, MountKind, Record};
+use crate::containers::record::{self, Below, MountKind, Record};
 use crate::error::Result;
 
 /// Docker's size of `/dev/shm`.
 const SHM_BYTES: i64 = 64 * 1024 * 1024;
 const SHM: &str = "/dev/shm";
+/// The word of mount(8) for a part of what is mounted.
+const SUBPATH: &str = "X-mount.subdir";
 /// More propagation than `rprivate` only when asked for.
 const PROPAGATION: &str = "rprivate";
 
@@ -23,7 +25,7 @@ pub(super) fn all(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> 
     for (source, target) in &around.files {
         let asked = record.mounts.iter().any(|mount| mount.target == *target);
         if !asked {
-            mounts.push(bind(source.clone(), target, false, PROPAGATION)?);
+            mounts.push(bind(source.clone(), target, &["rbind", "rw", PROPAGATION])?);
         }
     }
     let mut asked: Vec<&record::Mount> = record.mounts.iter().collect();
@@ -52,7 +54,7 @@ fn adapt(mounts: &mut Vec<Mount>, config: &CreateRequest) -> Result<()> {
         "none" => mounts.retain(|mount| !shm(mount)),
         "host" => {
             mounts.retain(|mount| !shm(mount));
-            mounts.push(bind(SHM.into(), SHM, false, PROPAGATION)?);
+            mounts.push(bind(SHM.into(), SHM, &["rbind", "rw", PROPAGATION])?);
         }
         _ => {}
     }
@@ -112,9 +114,8 @@ fn filesystem(target: &str, kind: &str, source: &str, options: Vec<String>) -> R
         .build()?)
 }
 
-fn bind(source: PathBuf, target: &str, read_only: bool, propagation: &str) -> Result<Mount> {
-    let access = if read_only { "ro" } else { "rw" };
-    let options = ["rbind", access, propagation].map(str::to_owned);
+fn bind(source: PathBuf, target: &str, options: &[&str]) -> Result<Mount> {
+    let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
     Ok(MountBuilder::default()
         .destination(target)
         .typ("bind")
@@ -127,18 +128,32 @@ fn one(mount: &record::Mount) -> Result<Mount> {
     match mount.kind {
         MountKind::Tmpfs => filesystem(&mount.target, "tmpfs", "tmpfs", tmpfs_options(mount)),
         MountKind::Bind | MountKind::Volume { .. } => {
-            let propagation = match mount.propagation.as_str() {
-                "" => PROPAGATION,
-                asked => asked,
-            };
-            bind(
-                mount.source.clone(),
-                &mount.target,
-                mount.read_only,
-                propagation,
-            )
+            let subpath = format!("{SUBPATH}={}", mount.subpath);
+            let mut options = bind_options(mount).to_vec();
+            if !mount.subpath.is_empty() {
+                options.push(&subpath);
+            }
+            bind(mount.source.clone(), &mount.target, &options)
         }
     }
+}
+
+/// `rro` is `ro` for all that is mounted below, too.
+fn bind_options(mount: &record::Mount) -> [&str; 3] {
+    let bind = match mount.below {
+        Below::LeftOut => "bind",
+        Below::Alike | Below::Writable => "rbind",
+    };
+    let access = match (mount.read_only, mount.below) {
+        (false, _) => "rw",
+        (true, Below::Alike) => "rro",
+        (true, Below::LeftOut | Below::Writable) => "ro",
+    };
+    let propagation = match mount.propagation.as_str() {
+        "" => PROPAGATION,
+        asked => asked,
+    };
+    [bind, access, propagation]
 }
 
 fn tmpfs_options(mount: &record::Mount) -> Vec<String> {
@@ -171,6 +186,8 @@ mod tests {
             propagation: String::new(),
             size: 1024,
             mode: 0,
+            below: Below::Alike,
+            subpath: String::new(),
         }
     }
 
@@ -216,10 +233,32 @@ mod tests {
         mount.read_only = true;
         let made = one(&mount).unwrap();
         let options = made.options().clone().unwrap();
-        assert_eq!(options, ["rbind", "ro", "rprivate"]);
+        assert_eq!(options, ["rbind", "rro", "rprivate"]);
         mount.propagation = "rslave".to_owned();
         let options = one(&mount).unwrap().options().clone().unwrap();
         assert!(options.contains(&"rslave".to_owned()));
+    }
+
+    #[test]
+    fn what_is_mounted_below_a_bind_is_read_only_with_it_unless_asked_otherwise() {
+        let mut mount = tmpfs("/data");
+        mount.read_only = true;
+        let mut words = |below| {
+            mount.below = below;
+            bind_options(&mount).map(str::to_owned)
+        };
+        assert_eq!(words(Below::Alike), ["rbind", "rro", "rprivate"]);
+        assert_eq!(words(Below::Writable), ["rbind", "ro", "rprivate"]);
+        assert_eq!(words(Below::LeftOut), ["bind", "ro", "rprivate"]);
+    }
+
+    #[test]
+    fn a_part_of_a_volume_is_a_word_of_its_mount() {
+        let mut mount = tmpfs("/data");
+        mount.kind = MountKind::Bind;
+        mount.subpath = "a,b/c".to_owned();
+        let options = one(&mount).unwrap().options().clone().unwrap();
+        assert_eq!(options[3], "X-mount.subdir=a,b/c");
     }
 
     #[test]

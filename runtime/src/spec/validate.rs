@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::path::{Component, Path};
 
-use orlop_proto::runtime::{CreateRequest, Mount, MountKind, RestartPolicy, Security};
+use orlop_proto::runtime::{BelowBind, CreateRequest, Mount, MountKind, RestartPolicy, Security};
 
 use super::{devices, namespaces, sysctls, ulimits};
 use crate::error::{Error, Result};
@@ -53,6 +53,10 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     count("port", request.ports.len(), PORTS_MAX)?;
     for mount in &request.mounts {
         self::mount(mount)?;
+    }
+    count("volumes from", request.volumes_from.len(), MOUNTS_MAX)?;
+    for text in &request.volumes_from {
+        volumes_from(text)?;
     }
     distinct_targets(request.mounts.iter().map(|mount| mount.target.as_str()))?;
     for (key, value) in &request.labels {
@@ -177,6 +181,18 @@ fn mount(mount: &Mount) -> Result<()> {
             format!("size or mode of {}", mount.target),
         ));
     }
+    let of_volume = !mount.subpath.is_empty() || !mount.labels.is_empty();
+    if of_volume && mount.kind() != MountKind::Volume {
+        return Err(Error::invalid("mount", "a subpath or labels of no volume"));
+    }
+    subpath(&mount.subpath)?;
+    count("label", mount.labels.len(), LABELS_MAX)?;
+    for (key, value) in &mount.labels {
+        label(key, value)?;
+    }
+    if BelowBind::try_from(mount.below).is_err() {
+        return Err(Error::invalid("mount", "what is mounted below"));
+    }
     match mount.kind() {
         MountKind::Unspecified => Err(Error::invalid("mount", "it has no kind")),
         MountKind::Bind => absolute("bind mount source", &mount.source),
@@ -184,6 +200,32 @@ fn mount(mount: &Mount) -> Result<()> {
         MountKind::Volume => crate::containers::names::check("volume name", &mount.source, 1),
         MountKind::Tmpfs if mount.source.is_empty() => Ok(()),
         MountKind::Tmpfs => Err(Error::invalid("mount", "a tmpfs has no source")),
+    }
+}
+
+/// Of a volume: relative, no `..` (row B31).
+fn subpath(path: &str) -> Result<()> {
+    let down = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
+    let inside = Path::new(path).components().all(down);
+    if inside && !path.contains('\0') && path.len() < PATH_MAX {
+        return Ok(());
+    }
+    let shown: String = path.chars().take(256).collect();
+    let problem = format!("{shown:?}: expected a path in the volume without `..`");
+    Err(Error::invalid("volume subpath", problem))
+}
+
+/// `CONTAINER[:ro|:rw]`; whether read-only.
+pub fn volumes_from(text: &str) -> Result<(&str, bool)> {
+    match text.split_once(':') {
+        None => Ok((text, false)),
+        Some((container, "rw")) => Ok((container, false)),
+        Some((container, "ro")) => Ok((container, true)),
+        Some(_) => {
+            let shown: String = text.chars().take(128).collect();
+            let problem = format!("{shown:?}: expected CONTAINER[:ro] or CONTAINER[:rw]");
+            Err(Error::invalid("volumes from", problem))
+        }
     }
 }
 
@@ -383,6 +425,24 @@ mod tests {
         ] {
             target(good).unwrap();
         }
+    }
+
+    #[test]
+    fn b31_a_part_of_a_volume_does_not_lead_out_by_name() {
+        for bad in ["..", "a/../b", "/etc", "a\0b"] {
+            assert!(subpath(bad).is_err(), "{bad:?}");
+        }
+        for good in ["", "a", "./a/b", "a..b"] {
+            subpath(good).unwrap();
+        }
+    }
+
+    #[test]
+    fn volumes_come_from_a_container_writable_or_not() {
+        assert_eq!(volumes_from("web").unwrap(), ("web", false));
+        assert_eq!(volumes_from("web:rw").unwrap(), ("web", false));
+        assert_eq!(volumes_from("web:ro").unwrap(), ("web", true));
+        assert!(volumes_from("web:z").is_err());
     }
 
     #[test]

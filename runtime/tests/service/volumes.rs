@@ -57,7 +57,10 @@ async fn an_images_volume_is_filled_from_the_image_and_goes_with_its_container()
     assert_eq!(inspected.exposed, ["80/tcp"]);
     assert_eq!(inspected.mounts.len(), 1);
     let list = || async {
-        let listed = service.volumes().list(wire::ListVolumesRequest {}).await;
+        let listed = service
+            .volumes()
+            .list(wire::ListVolumesRequest::default())
+            .await;
         listed.unwrap().into_inner().volumes
     };
     assert!(list().await.first().unwrap().anonymous);
@@ -80,7 +83,10 @@ async fn a_bind_mounts_source_is_made_only_when_asked() {
     with_volume.mounts.insert(0, volume);
     let refused = service.create(with_volume).await.unwrap_err();
     assert_eq!(refused.kind, Kind::InvalidArgument);
-    let listed = service.volumes().list(wire::ListVolumesRequest {}).await;
+    let listed = service
+        .volumes()
+        .list(wire::ListVolumesRequest::default())
+        .await;
     assert!(listed.unwrap().into_inner().volumes.is_empty());
     request.mounts.first_mut().unwrap().create_source = true;
     let id = service.create(request).await.unwrap();
@@ -98,7 +104,10 @@ async fn prune_removes_what_nobody_uses() {
         };
         service.volumes().create(request).await.unwrap();
     }
-    let prune = |all| wire::PruneVolumesRequest { all };
+    let prune = |all| wire::PruneVolumesRequest {
+        all,
+        ..wire::PruneVolumesRequest::default()
+    };
     let pruned = service.volumes().prune(prune(false)).await.unwrap();
     assert_eq!(pruned.into_inner().names.len(), 1);
     let pruned = service.volumes().prune(prune(true)).await.unwrap();

@@ -40,6 +40,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         hostname: args.hostname.clone().unwrap_or_default(),
         resources: Some(resources(args)?),
         mounts: mounts(args)?,
+        volumes_from: args.volumes_from.clone(),
         network,
         memberships,
         ports: ports(args)?,

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::builder::{CacheUsageRequest, CacheUsageResponse};
-use orlop_proto::runtime::{Container, ContainerStatus, ListContainersRequest, ListVolumesRequest};
+use orlop_proto::runtime::{
+    Container, ContainerStatus, ListContainersRequest, ListVolumesRequest, Volume,
+};
 use orlop_proto::store::{DiskUsageRequest, DiskUsageResponse};
 
 use crate::app::Context;
@@ -16,7 +18,11 @@ use crate::ui::{self, size};
 /// Show what is on disk
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  orlop system df")]
-pub(crate) struct DfArgs {}
+pub(crate) struct DfArgs {
+    /// Each volume, too
+    #[arg(short, long)]
+    verbose: bool,
+}
 
 /// A line of the table; what is not known or means nothing is a dash.
 struct Row {
@@ -28,7 +34,7 @@ struct Row {
 }
 
 /// Shows disk usage.
-pub(crate) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliError> {
+pub(crate) async fn df(args: DfArgs, context: &Context) -> Result<ExitCode, CliError> {
     let mut maintenance = context.clients.maintenance()?;
     let usage = maintenance.disk_usage(DiskUsageRequest {}).await?;
     let usage = usage.into_inner();
@@ -40,17 +46,17 @@ pub(crate) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliErro
     };
     let containers = context.clients.containers()?.list(request).await?;
     let containers = containers.into_inner().containers;
-    let mut volumes = context.clients.volumes()?;
-    let volumes = volumes.list(ListVolumesRequest {}).await?.into_inner();
-    let volumes = Row {
-        total: Some(volumes.volumes.len() as u64),
-        ..Row::of("Local Volumes")
+    let request = ListVolumesRequest {
+        usage: true,
+        filters: Vec::new(),
     };
+    let volumes = context.clients.volumes()?.list(request).await?;
+    let volumes = volumes.into_inner().volumes;
     let [blobs, layers, uploads] = parts(&usage);
     let rows = [
         images(&usage, &containers),
         running(&usage, &containers),
-        volumes,
+        local_volumes(&volumes),
         build_cache(&cache),
         blobs,
         layers,
@@ -64,7 +70,35 @@ pub(crate) async fn df(_: DfArgs, context: &Context) -> Result<ExitCode, CliErro
         let (all, budget) = (size::human(all), size::human(usage.budget_bytes));
         ui::line(format!("Budget: {all} of {budget}"))?;
     }
+    if args.verbose {
+        each_volume(&volumes)?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn each_volume(volumes: &[Volume]) -> Result<(), CliError> {
+    ui::line("\nLocal Volumes space usage:\n")?;
+    let mut table = Table::new(["VOLUME NAME", "LINKS", "SIZE"]);
+    for volume in volumes {
+        table.row([
+            volume.name.clone(),
+            volume.containers.to_string(),
+            size::human(volume.bytes()),
+        ]);
+    }
+    table.print()
+}
+
+fn local_volumes(volumes: &[Volume]) -> Row {
+    let unused = volumes.iter().filter(|volume| volume.containers == 0);
+    let unused: Vec<u64> = unused.map(Volume::bytes).collect();
+    Row {
+        total: Some(volumes.len() as u64),
+        active: Some(volumes.len() - unused.len()),
+        bytes: Some(volumes.iter().map(Volume::bytes).sum()),
+        reclaimable: Some(unused.iter().sum()),
+        ..Row::of("Local Volumes")
+    }
 }
 
 fn images(usage: &DiskUsageResponse, containers: &[Container]) -> Row {

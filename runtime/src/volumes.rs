@@ -1,6 +1,7 @@
 //! Volumes: directories that outlive containers, `ROOT/runtime/volumes/<name>/{volume.json,_data}`.
 //! The files are the truth; a directory without `volume.json` is half-made or half-removed.
 
+pub(crate) mod driver;
 mod files;
 pub(crate) mod filter;
 mod usage;
@@ -8,11 +9,12 @@ mod usage;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use self::driver::Options;
 use crate::containers::names;
 use crate::error::{Error, Result};
 use crate::events::{Events, Kind};
@@ -42,6 +44,9 @@ pub(crate) struct Volume {
     pub(crate) labels: HashMap<String, String>,
     /// Made for one container, without a name of its own.
     pub(crate) anonymous: bool,
+    /// Where its files are, if elsewhere.
+    #[serde(default)]
+    pub(crate) options: Options,
 }
 
 impl Volumes {
@@ -59,8 +64,21 @@ impl Volumes {
         Ok(volumes)
     }
 
-    /// Where a volume's files are.
-    pub(crate) fn data(&self, name: &str) -> PathBuf {
+    /// Where a volume's files are, now.
+    pub(crate) fn data(&self, volume: &Volume) -> Result<PathBuf> {
+        match volume.options.device() {
+            Some(device) => driver::resolve(device),
+            None => Ok(self.own(&volume.name)),
+        }
+    }
+
+    /// Where a person finds a volume's files.
+    pub(crate) fn place(&self, volume: &Volume) -> PathBuf {
+        let own = || self.own(&volume.name);
+        volume.options.device().map_or_else(own, Path::to_owned)
+    }
+
+    fn own(&self, name: &str) -> PathBuf {
         self.directory.join(name).join(DATA)
     }
 
@@ -69,6 +87,7 @@ impl Volumes {
         &self,
         name: &str,
         labels: HashMap<String, String>,
+        options: Options,
         anonymous: bool,
     ) -> Result<Volume> {
         let name = match name {
@@ -78,13 +97,18 @@ impl Volumes {
         names::check("volume name", &name, 1)?;
         match self.get(&name) {
             Err(Error::NoVolume(_)) => {}
-            found => return found,
+            Ok(found) => {
+                found.options.check_same(&name, &options)?;
+                return Ok(found);
+            }
+            Err(error) => return Err(error),
         }
         let volume = Volume {
             name,
             created: Timestamp::now(),
             labels,
             anonymous,
+            options,
         };
         self.write(&volume)?;
         self.tell("create", &volume.name);
@@ -159,8 +183,8 @@ impl Volumes {
     }
 
     /// Bytes of a volume's files. Blocks.
-    pub(crate) fn bytes(&self, name: &str) -> u64 {
-        usage::bytes(&self.data(name))
+    pub(crate) fn bytes(&self, volume: &Volume) -> u64 {
+        self.data(volume).map_or(0, |data| usage::bytes(&data))
     }
 
     fn entries(&self) -> Result<Vec<String>> {
@@ -183,16 +207,42 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         let labels = HashMap::from([("a".to_owned(), "b".to_owned())]);
-        let made = volumes.create("data", labels, false).unwrap();
-        fs::write(volumes.data("data").join("f"), b"four").unwrap();
-        let again = volumes.create("data", HashMap::new(), false).unwrap();
+        let made = volumes
+            .create("data", labels, Options::default(), false)
+            .unwrap();
+        fs::write(volumes.own("data").join("f"), b"four").unwrap();
+        let again = volumes
+            .create("data", HashMap::new(), Options::default(), false)
+            .unwrap();
         assert_eq!(made, again);
         let reopened = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
-        assert_eq!(reopened.list().unwrap(), [made]);
-        assert_eq!(reopened.bytes("data"), 4);
+        assert_eq!(reopened.list().unwrap(), std::slice::from_ref(&made));
+        assert_eq!(reopened.bytes(&made), 4);
         reopened.remove("data").unwrap();
         assert!(matches!(reopened.get("data"), Err(Error::NoVolume(_))));
         assert!(!root.path().join("volumes/data").exists());
+    }
+
+    #[test]
+    fn the_files_of_a_volume_elsewhere_outlive_it() {
+        let root = tempfile::tempdir().unwrap();
+        let device = root.path().join("device");
+        fs::create_dir(&device).unwrap();
+        fs::write(device.join("f"), b"kept").unwrap();
+        let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
+        let device_option = device.to_str().unwrap().to_owned();
+        let options = [
+            ("o".to_owned(), "bind".to_owned()),
+            ("device".to_owned(), device_option),
+        ];
+        let options = Options::parse(options).unwrap();
+        let made = volumes
+            .create("data", HashMap::new(), options, false)
+            .unwrap();
+        assert_eq!(volumes.get("data").unwrap(), made);
+        assert_eq!(volumes.bytes(&made), 4);
+        volumes.remove("data").unwrap();
+        assert_eq!(fs::read(device.join("f")).unwrap(), b"kept");
     }
 
     #[test]
@@ -209,7 +259,12 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         for bad in ["..", ".", "a/b", "../x", "/etc"] {
-            assert!(volumes.create(bad, HashMap::new(), false).is_err(), "{bad}");
+            assert!(
+                volumes
+                    .create(bad, HashMap::new(), Options::default(), false)
+                    .is_err(),
+                "{bad}"
+            );
             assert!(volumes.remove(bad).is_err(), "{bad}");
         }
     }

@@ -406,11 +406,14 @@ fn a_hostile_archive_leaves_the_host_alone() {
     orlop.run(&["volume", "create", "data"]).success();
     let data = orlop.root().join("runtime/volumes/data/_data");
     symlink(outside.path(), data.join("out")).unwrap();
-    for name in ["out/f", "../../f", "/out/f"] {
+    for name in ["out/f", "../../f", "/out/f", "/inside"] {
         let mut tar = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
         header.set_size(4);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
         header.set_cksum();
         tar.append(&header, &b"evil"[..]).unwrap();
@@ -419,4 +422,58 @@ fn a_hostile_archive_leaves_the_host_alone() {
     }
     assert!(fs::read_dir(outside.path()).unwrap().next().is_none());
     assert!(!orlop.root().join("runtime/volumes/f").exists());
+    assert!(data.join("inside").exists() && !Path::new("/inside").exists());
+}
+
+#[test]
+fn a_volume_can_be_a_directory_of_the_host() {
+    let orlop = orlop();
+    let host = tempfile::tempdir().unwrap();
+    let device = format!("device={}", host.path().display());
+    let create = |name: &str, o: &str| {
+        let options = ["--opt", "type=none", "--opt", o, "--opt", &device, name];
+        let create = ["volume", "create", "--driver", "local"];
+        orlop.run(&[&create[..], &options].concat())
+    };
+    create("data", "o=bind").success().stdout_is("data\n");
+    sh(&orlop, &["-v", "data:/v"], "echo written > /v/f").success();
+    assert_eq!(
+        fs::read_to_string(host.path().join("f")).unwrap(),
+        "written\n"
+    );
+    create("fixed", "o=bind,ro").success();
+    sh(&orlop, &["-v", "fixed:/v"], "cat /v/f; touch /v/g")
+        .exits(1)
+        .stdout_is("written\n")
+        .stderr_has("Read-only");
+    create("data", "o=bind,ro")
+        .exits(1)
+        .stderr_has("other options");
+    create("bad", "o=bind,suid").exits(1).stderr_has("suid");
+    let format = "{{.Options.o}} {{.Driver}}";
+    orlop
+        .run(&["volume", "inspect", "-f", format, "fixed"])
+        .success()
+        .stdout_is("bind,ro local\n");
+    let mount =
+        format!("src=inline,dst=/v,volume-opt=type=none,volume-opt=o=bind,volume-opt={device}");
+    sh(&orlop, &["--mount", &mount], "cat /v/f")
+        .success()
+        .stdout_is("written\n");
+    for (args, told) in [
+        (["--driver", "rexray"], "local"),
+        (["--opt", "type=nfs"], "type=nfs"),
+        (["--opt", "size=1g"], "size"),
+    ] {
+        let outcome = orlop.run(&[&["volume", "create"][..], &args, &["x"]].concat());
+        assert_ne!(outcome.code(), 0);
+        drop(outcome.stderr_has(told));
+    }
+    orlop
+        .run(&["volume", "rm", "data", "fixed", "inline"])
+        .success();
+    assert!(
+        host.path().join("f").exists(),
+        "the host's files are not the volume's"
+    );
 }

@@ -21,7 +21,7 @@ use crate::error::CliError;
 use crate::format::listing;
 use crate::ui::table::Table;
 use crate::ui::{self, size, time};
-use crate::values::pair;
+use crate::values::{invalid, pair};
 
 /// What volumes can be filtered by.
 const FILTERS: [&str; 4] = ["name", "label", "dangling", "driver"];
@@ -36,6 +36,14 @@ pub(crate) struct CreateArgs {
     /// Set a label
     #[arg(long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+
+    /// Kind of volume: local
+    #[arg(short, long, default_value = "local", value_name = "DRIVER")]
+    driver: String,
+
+    /// A directory of the host in place of one of its own: type=none, o=bind[,ro], device=PATH
+    #[arg(short, long, value_name = "OPTION=VALUE")]
+    opt: Vec<String>,
 }
 
 /// Show volumes
@@ -100,9 +108,14 @@ pub(crate) struct PruneArgs {
 
 /// Makes a volume.
 pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCode, CliError> {
+    if args.driver != "local" {
+        let reason = "there is the driver local only";
+        return Err(invalid("--driver", &args.driver, reason));
+    }
     let request = CreateVolumeRequest {
         name: args.name.unwrap_or_default(),
         labels: args.label.iter().map(|label| pair(label)).collect(),
+        options: args.opt.iter().map(|option| pair(option)).collect(),
     };
     let volume = context
         .clients
@@ -146,12 +159,13 @@ pub(super) async fn list(args: ListArgs, context: &Context) -> Result<ExitCode, 
 
 /// As templates see it.
 pub(super) fn facts(volume: &Volume) -> Map<String, Value> {
+    let options = (!volume.options.is_empty()).then_some(&volume.options);
     let facts = json!({
         "Name": volume.name,
         "Driver": "local",
         "Mountpoint": volume.path,
         "Labels": volume.labels,
-        "Options": null,
+        "Options": options,
         "Scope": "local",
         "CreatedAt": time::rfc3339(volume.created.as_ref()),
     });

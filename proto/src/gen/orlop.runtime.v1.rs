@@ -261,6 +261,12 @@ pub struct Mount {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Volume: as in CreateVolumeRequest, if it has to be made.
+    #[prost(map = "string, string", tag = "13")]
+    pub options: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortBinding {
@@ -1129,6 +1135,13 @@ pub struct CreateVolumeRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// A directory of the host's in place of one of its own: `type` (`none`), `device` (absolute), `o`
+    /// (`bind` or `rbind`; `ro`, `rw`). INVALID_ARGUMENT where a volume of this name has others.
+    #[prost(map = "string, string", tag = "3")]
+    pub options: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListVolumesRequest {
@@ -1195,6 +1208,11 @@ pub struct Volume {
     /// Containers that use it, whether they run or not.
     #[prost(uint32, tag = "7")]
     pub containers: u32,
+    #[prost(map = "string, string", tag = "8")]
+    pub options: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ExportVolumeRequest {

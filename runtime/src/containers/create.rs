@@ -19,6 +19,7 @@ use crate::network::Membership;
 use crate::spec::health::{self, ImageHealth};
 use crate::spec::{from_image, ulimits, validate};
 use crate::volumes::Volumes;
+use crate::volumes::driver::Options;
 
 const DIRECTORY_MODE: u32 = 0o700;
 /// Seconds that Stop waits: Docker's.
@@ -409,13 +410,24 @@ fn discard_volumes(volumes: &Volumes, names: &[String]) -> Result<()> {
 }
 
 fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
+    let mut read_only = asked.read_only;
+    let mut below = match asked.below() {
+        wire::BelowBind::Unspecified => Below::Alike,
+        wire::BelowBind::LeftOut => Below::LeftOut,
+        wire::BelowBind::Writable => Below::Writable,
+    };
     let (kind, source) = match asked.kind() {
         wire::MountKind::Bind => (MountKind::Bind, bind_source(asked)?),
         wire::MountKind::Tmpfs | wire::MountKind::Unspecified => (MountKind::Tmpfs, PathBuf::new()),
         wire::MountKind::Volume => {
             let anonymous = asked.source.is_empty();
-            let volume = volumes.create(&asked.source, asked.labels.clone(), anonymous)?;
-            let source = volumes.data(&volume.name);
+            let options = Options::parse(asked.options.clone())?;
+            let volume = volumes.create(&asked.source, asked.labels.clone(), options, anonymous)?;
+            let source = volumes.data(&volume)?;
+            read_only |= volume.options.is_read_only();
+            if !volume.options.is_deep() {
+                below = Below::LeftOut;
+            }
             let kind = MountKind::Volume {
                 name: volume.name,
                 anonymous,
@@ -428,15 +440,11 @@ fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
         kind,
         source,
         target: validate::normalize(&asked.target),
-        read_only: asked.read_only,
+        read_only,
         propagation: asked.propagation.clone(),
         size: asked.size,
         mode: asked.mode,
-        below: match asked.below() {
-            wire::BelowBind::Unspecified => Below::Alike,
-            wire::BelowBind::LeftOut => Below::LeftOut,
-            wire::BelowBind::Writable => Below::Writable,
-        },
+        below,
         subpath: asked.subpath.clone(),
     })
 }

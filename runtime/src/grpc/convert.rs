@@ -28,13 +28,18 @@ pub(super) fn time(timestamp: &prost_types::Timestamp) -> Option<Timestamp> {
 
 pub(super) fn volume(volumes: &Volumes, volume: Volume) -> wire::Volume {
     wire::Volume {
-        path: volumes.data(&volume.name).to_string_lossy().into_owned(),
+        path: volumes.place(&volume).to_string_lossy().into_owned(),
         name: volume.name,
         created: Some(timestamp(volume.created)),
         labels: volume.labels,
         anonymous: volume.anonymous,
         bytes: None,
         containers: 0,
+        options: volume
+            .options
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
     }
 }
 

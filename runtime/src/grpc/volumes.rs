@@ -16,6 +16,7 @@ use super::convert::volume;
 use super::{Answers, status};
 use crate::containers::Containers;
 use crate::error::{Error, blocking};
+use crate::volumes::driver::Options;
 use crate::volumes::filter::Filters;
 
 /// Chunks between a thread and its stream.
@@ -35,7 +36,8 @@ impl Volumes for Service {
         let volumes = self.0.volumes().clone();
         let anonymous = request.name.is_empty();
         let made = blocking(move || {
-            let made = volumes.create(&request.name, request.labels, anonymous)?;
+            let options = Options::parse(request.options)?;
+            let made = volumes.create(&request.name, request.labels, options, anonymous)?;
             Ok(volume(&volumes, made))
         });
         made.await.map(Response::new).map_err(status)
@@ -52,7 +54,7 @@ impl Volumes for Service {
             let mut all = volumes.list()?;
             all.retain(|volume| filters.fits(volume, users.contains_key(&volume.name)));
             let all = all.into_iter().map(|found| wire::Volume {
-                bytes: usage.then(|| volumes.bytes(&found.name)),
+                bytes: usage.then(|| volumes.bytes(&found)),
                 containers: users.get(&found.name).copied().unwrap_or_default(),
                 ..volume(&volumes, found)
             });
@@ -96,8 +98,8 @@ impl Volumes for Service {
         });
         let mut answer = wire::PruneVolumesResponse::default();
         for candidate in candidates {
-            let (counting, name) = (volumes.clone(), candidate.name.clone());
-            let bytes = blocking(move || Ok(counting.bytes(&name))).await;
+            let (counting, counted) = (volumes.clone(), candidate.clone());
+            let bytes = blocking(move || Ok(counting.bytes(&counted))).await;
             match self.0.remove_volume(candidate.name.clone(), true).await {
                 Ok(()) => {
                     answer.bytes += bytes.map_err(status)?;

@@ -181,9 +181,13 @@ fn mount(mount: &Mount) -> Result<()> {
             format!("size or mode of {}", mount.target),
         ));
     }
-    let of_volume = !mount.subpath.is_empty() || !mount.labels.is_empty();
+    let plain = mount.labels.is_empty() && mount.options.is_empty();
+    let of_volume = !mount.subpath.is_empty() || !plain;
     if of_volume && mount.kind() != MountKind::Volume {
-        return Err(Error::invalid("mount", "a subpath or labels of no volume"));
+        return Err(Error::invalid(
+            "mount",
+            "a subpath, labels or options of no volume",
+        ));
     }
     subpath(&mount.subpath)?;
     count("label", mount.labels.len(), LABELS_MAX)?;
@@ -230,7 +234,7 @@ pub fn volumes_from(text: &str) -> Result<(&str, bool)> {
 }
 
 /// Absolute, no `..`, no NUL, not too long.
-pub(super) fn absolute(what: &'static str, path: &str) -> Result<()> {
+pub(crate) fn absolute(what: &'static str, path: &str) -> Result<()> {
     let up = Path::new(path)
         .components()
         .any(|part| part == Component::ParentDir);

@@ -19,6 +19,10 @@ impl Volumes {
 
     /// Unpacks into a volume; answers the bytes of the files. Blocks. What was made before an error stays.
     pub(crate) fn import(&self, name: &str, tar: impl Read) -> Result<u64> {
+        if self.get(name)?.options.is_read_only() {
+            let problem = format!("the volume {name} is read-only");
+            return Err(Error::invalid("volume", problem));
+        }
         let target = Target::find(self.root(name)?, b".", Kind::Archive, b"")?;
         let how = Unpacking {
             top: b".".to_vec(),
@@ -28,8 +32,8 @@ impl Volumes {
     }
 
     fn root(&self, name: &str) -> Result<Root> {
-        self.get(name)?;
-        let path = self.data(name);
+        let volume = self.get(name)?;
+        let path = self.data(&volume)?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let directory = rustix::fs::open(&path, flags, Mode::empty());
         let directory = directory.map_err(|errno| Error::file("open", path)(errno.into()))?;
@@ -49,7 +53,9 @@ mod tests {
     fn volumes(root: &tempfile::TempDir, names: &[&str]) -> Volumes {
         let volumes = Volumes::open(root.path().join("volumes"), Events::new()).unwrap();
         for name in names {
-            volumes.create(name, Default::default(), false).unwrap();
+            volumes
+                .create(name, Default::default(), Default::default(), false)
+                .unwrap();
         }
         volumes
     }
@@ -60,11 +66,18 @@ mod tests {
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(tar::EntryType::Symlink);
             header.set_size(0);
+            header.set_mode(0o777);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
             tar.append_link(&mut header, "out", to).unwrap();
         }
         let mut header = tar::Header::new_gnu();
         header.set_size(4);
         header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.as_old_mut().name[..path.len()].copy_from_slice(path);
         header.set_cksum();
         tar.append(&header, &b"evil"[..]).unwrap();
@@ -75,16 +88,16 @@ mod tests {
     fn a_volume_goes_out_and_in_again() {
         let root = tempfile::tempdir().unwrap();
         let volumes = volumes(&root, &["from", "to"]);
-        fs::create_dir(volumes.data("from").join("d")).unwrap();
-        let file = volumes.data("from").join("d/f");
+        fs::create_dir(volumes.own("from").join("d")).unwrap();
+        let file = volumes.own("from").join("d/f");
         fs::write(&file, b"kept").unwrap();
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        symlink("/etc/passwd", volumes.data("from").join("link")).unwrap();
-        fs::write(volumes.data("to").join("own"), b"stays").unwrap();
+        symlink("/etc/passwd", volumes.own("from").join("link")).unwrap();
+        fs::write(volumes.own("to").join("own"), b"stays").unwrap();
         let mut tar = Vec::new();
         volumes.export("from", &mut tar).unwrap();
         assert_eq!(volumes.import("to", tar.as_slice()).unwrap(), 4);
-        let to = volumes.data("to");
+        let to = volumes.own("to");
         assert_eq!(fs::read(to.join("d/f")).unwrap(), b"kept");
         let mode = fs::metadata(to.join("d/f")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o640);
@@ -106,7 +119,7 @@ mod tests {
         let outside = root.path().join("secret");
         fs::create_dir(&outside).unwrap();
         fs::write(outside.join("f"), b"CANARY").unwrap();
-        let data = volumes.data("data");
+        let data = volumes.own("data");
         fs::create_dir(data.join("real")).unwrap();
         fs::write(data.join("real/f"), b"inside").unwrap();
         symlink(&outside, data.join("link")).unwrap();
@@ -147,7 +160,7 @@ mod tests {
         assert!(fs::read_dir(&outside).unwrap().next().is_none());
         let from_top = archive(None, b"/etc/orlop-canary");
         volumes.import("data", from_top.as_slice()).unwrap();
-        assert!(volumes.data("data").join("etc/orlop-canary").exists());
+        assert!(volumes.own("data").join("etc/orlop-canary").exists());
         assert!(!std::path::Path::new("/etc/orlop-canary").exists());
     }
 }

@@ -97,6 +97,7 @@ mod tests {
             created: jiff::Timestamp::UNIX_EPOCH,
             labels: [("tier".to_owned(), "db".to_owned())].into(),
             anonymous: false,
+            options: Default::default(),
         };
         Filters::parse(&filters).unwrap().fits(&volume, used)
     }

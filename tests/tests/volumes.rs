@@ -477,3 +477,14 @@ fn a_volume_can_be_a_directory_of_the_host() {
         "the host's files are not the volume's"
     );
 }
+
+#[test]
+fn nothing_runs_from_a_tmpfs_unless_asked_to() {
+    let orlop = orlop();
+    let script = "cp /bin/busybox /t/busybox && /t/busybox echo ran";
+    sh(&orlop, &["--tmpfs", "/t"], script).exits(126);
+    sh(&orlop, &["--mount", "type=tmpfs,dst=/t"], script).exits(126);
+    sh(&orlop, &["--tmpfs", "/t:exec"], script)
+        .success()
+        .stdout_is("ran\n");
+}

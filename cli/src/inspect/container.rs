@@ -189,6 +189,7 @@ fn host_config(config: &CreateRequest) -> Value {
     let on_failure = config.health.as_ref().map(|check| &check.on_failure);
     let mut described = json!({
         "Binds": config.mounts.iter().filter_map(bind).collect::<Vec<_>>(),
+        "VolumesFrom": config.volumes_from,
         "NetworkMode": network,
         "PortBindings": bindings(&config.ports),
         "RestartPolicy": { "Name": restart_name, "MaximumRetryCount": restart.maximum_retries },

@@ -232,7 +232,8 @@ pub(crate) fn tmpfs(text: &str) -> Result<Mount, CliError> {
     for option in options.split(',').filter(|option| !option.is_empty()) {
         match option.split_once('=') {
             None if option == "ro" => mount.read_only = true,
-            // What every tmpfs of a container has.
+            None if option == "exec" => mount.exec = true,
+            // What a tmpfs of a container has unless asked otherwise.
             None if matches!(option, "rw" | "noexec" | "nosuid" | "nodev") => {}
             Some(("size", size)) => mount.size = quantity::bytes("--tmpfs", size)?,
             Some(("mode", mode)) => mount.mode = octal(mode).map_err(|reason| fail(&reason))?,
@@ -317,6 +318,7 @@ mod tests {
     fn tmpfs_takes_size_and_mode() {
         let made = tmpfs("/run:size=64k,mode=755,noexec").unwrap();
         assert_eq!((made.size, made.mode), (64 << 10, 0o755));
+        assert!(!made.exec && tmpfs("/run:exec").unwrap().exec);
     }
 
     #[test]
@@ -342,7 +344,7 @@ mod tests {
         ] {
             assert!(mount(bad).is_err(), "{bad}");
         }
-        for bad in ["x", "/x:exec", "/x:size=z", "/x:mode=9"] {
+        for bad in ["x", "/x:suid", "/x:size=z", "/x:mode=9"] {
             assert!(tmpfs(bad).is_err(), "{bad}");
         }
     }

@@ -267,6 +267,9 @@ pub struct Mount {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Tmpfs: programs can be run from it.
+    #[prost(bool, tag = "14")]
+    pub exec: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PortBinding {

@@ -446,6 +446,7 @@ fn mount(volumes: &Volumes, asked: &wire::Mount) -> Result<Mount> {
         mode: asked.mode,
         below,
         subpath: asked.subpath.clone(),
+        exec: asked.exec,
     })
 }
 

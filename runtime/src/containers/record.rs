@@ -111,6 +111,9 @@ pub struct Mount {
     /// Volume: what of it is mounted; empty: all.
     #[serde(default)]
     pub subpath: String,
+    /// Tmpfs: programs can be run from it.
+    #[serde(default)]
+    pub exec: bool,
 }
 
 impl Mount {

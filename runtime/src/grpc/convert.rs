@@ -202,6 +202,7 @@ fn mount(mount: &Mount) -> wire::Mount {
         }
         .into(),
         subpath: mount.subpath.clone(),
+        exec: mount.exec,
         ..wire::Mount::default()
     }
 }

@@ -163,6 +163,9 @@ fn tmpfs_options(mount: &record::Mount) -> Vec<String> {
         "nodev".to_owned(),
         format!("mode={mode:o}"),
     ];
+    if !mount.exec {
+        options.push("noexec".to_owned());
+    }
     if mount.size > 0 {
         options.push(format!("size={}", mount.size));
     }
@@ -188,12 +191,20 @@ mod tests {
             mode: 0,
             below: Below::Alike,
             subpath: String::new(),
+            exec: false,
         }
     }
 
     #[test]
     fn a_tmpfs_never_carries_devices_or_setuid_programs() {
-        let options = tmpfs_options(&tmpfs("/cache"));
+        let mut mount = tmpfs("/cache");
+        let options = tmpfs_options(&mount);
+        assert_eq!(
+            options,
+            ["nosuid", "nodev", "mode=1777", "noexec", "size=1024"]
+        );
+        mount.exec = true;
+        let options = tmpfs_options(&mount);
         assert_eq!(options, ["nosuid", "nodev", "mode=1777", "size=1024"]);
     }
 

@@ -1,7 +1,7 @@
 # Orlop. `make help` lists the targets.
 .DEFAULT_GOAL := help
 PREFIX ?= /usr/local
-BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim
+BINARIES := orlop orlop-store orlop-builder orlop-runtime orlop-registry orlop-shim orlop-oci
 
 .PHONY: help build demo test check crash bench soak churn install clean
 

@@ -66,7 +66,7 @@ impl Bundle {
                  "options": ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]},
             ],
             "linux": {
-                "cgroupsPath": format!("/orlop-oci-tests/{}", self.id),
+                "cgroupsPath": format!("/{}", self.id),
                 "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}],
             },
         });
@@ -165,13 +165,28 @@ fn a_container_lives_from_create_to_delete() {
 }
 
 #[test]
+fn a_command_that_is_not_there_is_known_when_the_container_is_made() {
+    let bundle = Bundle::new("missing");
+    fs::write(bundle.path("rootfs/bin/text"), "").unwrap();
+    for (command, reason) in [
+        ("nonesuch", "executable file not found in $PATH"),
+        ("/nonesuch", "no such file or directory"),
+        ("text", "permission denied"),
+    ] {
+        bundle.configure(&[command], |_| {});
+        let (code, said) = bundle.run(&["create", &bundle.id]);
+        assert!(code == 1 && said.contains(reason), "{said}");
+    }
+}
+
+#[test]
 fn limits_of_the_specification_are_set_and_changed_and_leave_nothing() {
     let bundle = Bundle::new("limits");
     bundle.configure(&["sleep", "1000"], |spec| {
         spec["linux"]["resources"] = serde_json::json!({"pids": {"limit": 20}});
     });
     bundle.succeeds(&["create", &bundle.id]);
-    let below = format!("orlop-oci-tests/{}/pids.max", bundle.id);
+    let below = format!("{}/pids.max", bundle.id);
     let tops = ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"];
     let files = tops.map(|top| Path::new(top).join(&below));
     let file = files.iter().find(|file| file.exists()).unwrap();
@@ -227,6 +242,26 @@ fn a_hook_that_fails_undoes_the_container() {
     assert!(!bundle.path("state").join(&bundle.id).exists());
 }
 
+/// A directory that a descriptor of the runtime leads to (CVE-2024-21626).
+#[test]
+fn b13_no_working_directory_is_outside_of_the_container() {
+    let bundle = Bundle::new("cwd");
+    let id = bundle.id.as_str();
+    for number in 3..12 {
+        let cwd = format!("/proc/self/fd/{number}");
+        bundle.configure(&["true"], |spec| spec["process"]["cwd"] = cwd.into());
+        let (code, said) = bundle.run(&["run", id]);
+        assert_eq!(code, 1, "{number}: {said}");
+    }
+    bundle.configure(&["sleep", "1000"], |_| {});
+    bundle.succeeds(&["run", "--detach", id]);
+    for number in 3..12 {
+        let cwd = format!("/proc/self/fd/{number}");
+        let (code, said) = bundle.run(&["exec", "--cwd", &cwd, id, "true"]);
+        assert_eq!(code, 1, "{number}: {said}");
+    }
+}
+
 #[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::new("refused");
@@ -272,6 +307,7 @@ impl Docker {
         let daemon = Command::new("/usr/sbin/dockerd")
             .args(["--bridge=none", "--iptables=false", "--ip-forward=false"])
             .args(["--storage-driver=vfs", "--add-runtime", &runtime])
+            .arg(format!("--cgroup-parent=/{}", parent()))
             .args(["--default-runtime=orlop", "--host"])
             .arg(format!("unix://{}", path("docker.sock").display()))
             .arg("--data-root")
@@ -341,11 +377,21 @@ impl Docker {
     }
 }
 
+/// The cgroup above those of dockerd's containers.
+fn parent() -> String {
+    format!("oci-docker-{}", std::process::id())
+}
+
 impl Drop for Docker {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.daemon);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
         self.daemon.wait().ok();
+        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+        let groups = hierarchies.map(|hierarchy| hierarchy.path().join(parent()));
+        for group in groups.chain([Path::new("/sys/fs/cgroup").join(parent())]) {
+            fs::remove_dir(group).ok();
+        }
     }
 }
 

@@ -171,6 +171,10 @@ impl<'a> Plan<'a> {
             }
         };
         self.hide(root.as_fd())?;
+        if self.host.gate.is_some() {
+            // Whoever opens the gate may be unable to undo the container; its maker is not.
+            self.steps.find_program(&identity)?;
+        }
         if let Some(ends) = ends {
             adopt_streams([ends.stdin.as_fd(), ends.stdout.as_fd(), ends.stderr.as_fd()])?;
         } else if let Some(terminal) = &terminal {

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use oci_spec::runtime::{PosixRlimitType, Process};
 use orlop_sys::seccomp::Instruction;
 use orlop_sys::{process as sys, seccomp};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Access, Mode, OFlags};
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
@@ -82,6 +82,11 @@ impl Steps<'_> {
             }
             result => result.map_err(fail),
         }
+    }
+
+    /// Fails if there is no program to execute.
+    pub(crate) fn find_program(&self, identity: &Identity) -> Result<()> {
+        Program::new(self.process, identity)?.find()
     }
 
     /// Becomes the container's process. Returns only with an error.
@@ -269,17 +274,10 @@ impl Program {
                 }
             }
         }
-        let command = self.name.clone();
         let Some(errno) = worst else {
-            return Err(if self.name.contains('/') {
-                Error::NotFound {
-                    command,
-                    source: Errno::ENOENT.into(),
-                }
-            } else {
-                Error::NotInPath { command }
-            });
+            return Err(self.missing());
         };
+        let command = self.name.clone();
         let source = io::Error::from(errno);
         Err(match errno {
             Errno::ENOENT | Errno::ENOTDIR => Error::NotFound { command, source },
@@ -288,6 +286,37 @@ impl Program {
             }
             _ => Error::Exec { command, source },
         })
+    }
+}
+
+impl Program {
+    /// Says what [`Self::exec`] would say of a program that is not there, or that nobody may execute.
+    fn find(&self) -> Result<()> {
+        // What a relative path means is known only in the working directory.
+        let relative = self.name.contains('/') && !self.name.starts_with('/');
+        let executable =
+            |candidate: &CString| rustix::fs::access(candidate.as_c_str(), Access::EXEC_OK).is_ok();
+        if relative || self.candidates.iter().any(executable) {
+            Ok(())
+        } else if self.candidates.iter().any(exists) {
+            Err(Error::NotExecutable {
+                command: self.name.clone(),
+                source: Errno::EACCES.into(),
+            })
+        } else {
+            Err(self.missing())
+        }
+    }
+
+    fn missing(&self) -> Error {
+        let command = self.name.clone();
+        match self.name.contains('/') {
+            true => Error::NotFound {
+                command,
+                source: Errno::ENOENT.into(),
+            },
+            false => Error::NotInPath { command },
+        }
     }
 }
 

@@ -122,6 +122,15 @@ fn run_waits_and_exits_as_the_command_does() {
 }
 
 #[test]
+fn the_specification_to_begin_with_runs_a_shell() {
+    let bundle = Bundle::new("spec");
+    fs::remove_file(bundle.path("config.json")).unwrap();
+    bundle.succeeds(&["spec"]);
+    assert_eq!(bundle.run(&["spec"]).0, 1, "what is there stays");
+    bundle.succeeds(&["run", &bundle.id]);
+}
+
+#[test]
 fn a_container_lives_from_create_to_delete() {
     let bundle = Bundle::new("life");
     let id = bundle.id.clone();
@@ -147,6 +156,7 @@ fn a_container_lives_from_create_to_delete() {
     let listed: Vec<u64> = serde_json::from_str(&listed).unwrap();
     assert!(listed.contains(&pid), "{listed:?}");
 
+    assert_eq!(bundle.succeeds(&["list", "--quiet"]), format!("{id}\n"));
     bundle.succeeds(&["pause", id]);
     assert_eq!(bundle.status(), "paused");
     bundle.succeeds(&["resume", id]);

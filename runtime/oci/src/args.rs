@@ -88,6 +88,9 @@ pub(crate) enum Command {
     },
     /// List containers
     List {
+        /// Their ids only
+        #[arg(long, short)]
+        quiet: bool,
         /// Form of the list
         #[arg(long, short, value_enum, default_value_t = Format::Text)]
         format: Format,
@@ -105,6 +108,12 @@ pub(crate) enum Command {
     },
     /// Tell what this runtime can do
     Features,
+    /// Write a specification to begin with
+    Spec {
+        /// Directory of the bundle
+        #[arg(long, short, default_value = ".")]
+        bundle: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

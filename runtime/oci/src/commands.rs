@@ -7,6 +7,7 @@ mod features;
 mod freeze;
 mod kill;
 mod list;
+mod spec;
 mod start;
 mod update;
 
@@ -34,7 +35,9 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Command::Delete { force, id } => delete::delete(root, id, *force)?,
         Command::Exec(exec) => return exec::exec(&Container::open(root, &exec.id)?, exec),
         Command::Ps { format, id } => list::ps(&Container::open(root, id)?, *format)?,
-        Command::List { format } => list::list(root, *format)?,
+        Command::List { quiet: true, .. } => list::ids(root)?,
+        Command::List { format, .. } => list::list(root, *format)?,
+        Command::Spec { bundle } => spec::spec(bundle)?,
         Command::Pause { id } => freeze::set_frozen(&Container::open(root, id)?, true)?,
         Command::Resume { id } => freeze::set_frozen(&Container::open(root, id)?, false)?,
         Command::Update { resources, id } => {

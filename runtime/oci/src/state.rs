@@ -77,7 +77,7 @@ pub(crate) fn directory(root: &Path, id: &str) -> Result<PathBuf> {
 pub(crate) fn reserve(root: &Path, id: &str) -> Result<PathBuf> {
     let directory = directory(root, id)?;
     fs::create_dir_all(root).map_err(Error::file("make", root))?;
-    match fs::DirBuilder::new().mode(0o711).create(&directory) {
+    match fs::DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Exists),
         made => made
             .map_err(Error::file("make", &directory))

@@ -34,6 +34,12 @@ pub(super) fn list(root: &Path, format: Format) -> Result<()> {
     Ok(())
 }
 
+/// Lists the ids of all containers.
+pub(super) fn ids(root: &Path) -> Result<()> {
+    let all = Container::all(root);
+    all.iter().try_for_each(|one| say(&one.record.id))
+}
+
 /// Lists the numbers of a container's processes.
 pub(super) fn ps(container: &Container, format: Format) -> Result<()> {
     let members = oci::members(&container.record.cgroups);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use crate::protocol::{
     BACKLOG_BYTES_MAX, HEADER_BYTES, Kind, PAYLOAD_BYTES_MAX, Reply, Request, decode, encode,
@@ -11,8 +12,10 @@ use crate::protocol::{
 
 /// Bytes read from a peer at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Output that may wait for the peer of an exec before its process has to wait as well.
-const EXEC_BACKLOG_BYTES: usize = 1024 * 1024;
+/// Output that may wait for a peer before the process has to wait as well.
+const BEHIND_BYTES: usize = 1024 * 1024;
+/// How long a container waits for an attached client that takes nothing.
+const STALL_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a peer came for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,8 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     input: Vec<u8>,
     output: VecDeque<u8>,
+    /// When the peer last took something, or had nothing to take.
+    moved: Instant,
     gone: bool,
 }
 
@@ -61,6 +66,7 @@ impl Connection {
             role,
             input,
             output,
+            moved: Instant::now(),
             gone: false,
         })
     }
@@ -77,7 +83,25 @@ impl Connection {
 
     /// Whether the peer is too far behind for its process to go on.
     pub(crate) fn is_behind(&self) -> bool {
-        self.output.len() > EXEC_BACKLOG_BYTES
+        self.output.len() > BEHIND_BYTES
+    }
+
+    /// Whether the container has to wait for it.
+    pub(crate) fn holds_up(&self) -> bool {
+        matches!(self.role, Role::Attached { .. }) && self.is_behind() && !self.gone
+    }
+
+    /// Whether something waits for it, of which it took a part not long ago.
+    pub(crate) fn moved_within(&self, patience: Duration) -> bool {
+        self.has_output() && self.moved.elapsed() <= patience
+    }
+
+    /// Drops an attached client that took nothing for too long.
+    pub(crate) fn drop_stalled(&mut self) {
+        if self.holds_up() && self.moved.elapsed() > STALL_PATIENCE {
+            crate::error::note("an attached client does not read and is dropped");
+            self.gone = true;
+        }
     }
 
     /// Reads what is there, once.
@@ -122,6 +146,9 @@ impl Connection {
 
     /// Sends bytes; a peer that lets too many wait is dropped.
     pub(crate) fn send(&mut self, kind: Kind, payload: &[u8]) {
+        if self.output.is_empty() {
+            self.moved = Instant::now();
+        }
         for part in payload.chunks(PAYLOAD_BYTES_MAX) {
             let Ok(head) = header(kind, part.len()) else {
                 return;
@@ -142,7 +169,10 @@ impl Connection {
         while self.has_output() {
             match self.stream.write(self.output.as_slices().0) {
                 Ok(0) => self.gone = true,
-                Ok(written) => drop(self.output.drain(..written)),
+                Ok(written) => {
+                    self.output.drain(..written);
+                    self.moved = Instant::now();
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_transient(&error) => return,
                 Err(_) => self.gone = true,

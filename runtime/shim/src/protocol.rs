@@ -14,8 +14,8 @@
 //! connections then carry stdin frames and `Resize`/`Signal` messages one way, stdout and stderr frames
 //! the other, and end with [`Reply::Exited`]. All other requests get one reply.
 //!
-//! The shim goes on when any peer goes away, and never waits for one: an attacher that does not read
-//! is dropped once [`BACKLOG_BYTES_MAX`] are waiting for it. After the container's exit the shim writes
+//! The shim goes on when any peer goes away. The container waits for an attacher that reads slowly, so
+//! that no output is lost; one that takes nothing for ten seconds is dropped. After the container's exit the shim writes
 //! `exit.json`, tells everyone attached, removes its socket and ends.
 
 use std::io::{self, Read, Write};

@@ -152,7 +152,9 @@ impl<'a> Supervisor<'a> {
     fn is_over(&self) -> bool {
         let flushed = !self.connections.values().any(Connection::has_output);
         let told = self.told.or(self.abandoned.then(Instant::now));
-        told.is_some_and(|told| flushed || told.elapsed() > FAREWELL_PATIENCE)
+        let moving = |connection: &Connection| connection.moved_within(FAREWELL_PATIENCE);
+        let moving = self.connections.values().any(moving);
+        told.is_some_and(|told| flushed || (told.elapsed() > FAREWELL_PATIENCE && !moving))
     }
 
     /// Waits for something to happen.
@@ -162,7 +164,8 @@ impl<'a> Supervisor<'a> {
             PollFd::from_borrowed_fd(self.given.listener.as_fd(), PollFlags::IN),
         ];
         let mut tokens = vec![Token::Signal, Token::Listener];
-        for fd in self.main.streams.interests(true) {
+        let held_up = self.connections.values().any(Connection::holds_up);
+        for fd in self.main.streams.interests(!held_up) {
             fds.push(fd);
             tokens.push(Token::Main);
         }
@@ -193,7 +196,8 @@ impl<'a> Supervisor<'a> {
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Timespec> {
         let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
-        if ending {
+        let held_up = self.connections.values().any(Connection::holds_up);
+        if ending || held_up {
             return Some(TICK);
         }
         let due = self.health.as_ref()?.due()?;
@@ -304,6 +308,9 @@ impl<'a> Supervisor<'a> {
             // The service that never said "start" is gone.
             self.abandoned |= self.started_at.is_none();
         }
+        self.connections
+            .values_mut()
+            .for_each(Connection::drop_stalled);
         self.connections.retain(|_, connection| !connection.over());
         let over = self.execs.iter().filter(|(_, exec)| exec.is_over());
         let over: Vec<u64> = over.map(|(&id, _)| id).collect();

@@ -68,7 +68,20 @@ fn a_client_attached_before_the_start_misses_nothing() {
 }
 
 #[test]
-fn a_client_that_does_not_read_holds_nobody_up() {
+fn a_client_that_reads_late_misses_nothing() {
+    let mut container = Box::shell("head -c 20000000 /dev/zero; echo end");
+    let (mut start, _) = container.create();
+    let mut late = container.request(&ALL);
+    receive(&mut late);
+    send(&mut start, &Request::Start);
+    receive(&mut start);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let (output, code) = drain(&mut late);
+    assert_eq!((output.len(), code), (20_000_004, 0));
+}
+
+#[test]
+fn a_client_that_never_reads_does_not_hold_up_for_ever() {
     let mut container = Box::shell("head -c 20000000 /dev/zero; echo; echo end");
     let (mut start, _) = container.create();
     let mut stalled = container.request(&ALL);

@@ -1,6 +1,8 @@
 //! Joining a container's streams, and more processes in it.
 
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use orlop_proto::runtime as wire;
 use orlop_shim::protocol::{Reply, Request};
@@ -15,6 +17,9 @@ use crate::host::Host;
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::{self, from_image};
 
+const ENTERING: &str = "running a process";
+/// How long it may take until the end of a container is known whose shim is gone.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// Characters of a command that its events show.
 const COMMAND_SHOWN: usize = 1024;
 
@@ -103,10 +108,11 @@ impl Containers {
             window: process.window,
             detach: start.detach,
         };
-        let failed = container.shim_failed("running a process");
-        let mut connection = shim::connect(&container.socket).map_err(&failed)?;
-        connection.writer.request(&request).await.map_err(&failed)?;
-        match connection.reader.reply().await.map_err(&failed)? {
+        let (connection, reply) = match say(container, &request).await {
+            Ok(answered) => answered,
+            Err(error) => return Err(lost(container, &record, error).await),
+        };
+        match reply {
             Reply::Started { pid } => {
                 let id = new_id()?;
                 self.tell_exec(&record, &id, &asked.args);
@@ -121,7 +127,7 @@ impl Containers {
                 failure,
                 message,
             }),
-            reply => Err(failed(unexpected(&reply))),
+            reply => Err(container.shim_failed(ENTERING)(unexpected(&reply))),
         }
     }
 
@@ -137,5 +143,24 @@ impl Containers {
     pub(crate) fn exec_ended(&self, container: &Container, id: &str, code: i32) {
         let details = [("execID", id.to_owned()), ("exitCode", code.to_string())];
         self.tell(&container.record(), "exec_die", &details);
+    }
+}
+
+async fn say(container: &Container, request: &Request) -> io::Result<(Connection, Reply)> {
+    let mut connection = shim::connect(&container.socket)?;
+    connection.writer.request(request).await?;
+    let reply = connection.reader.reply().await?;
+    Ok((connection, reply))
+}
+
+/// What to say when a shim went away instead of answering: mostly its container has just ended, which is
+/// about to be known.
+async fn lost(container: &Container, record: &Record, error: io::Error) -> Error {
+    let exits = record.state.exits;
+    let ended = container.until(|view| view.record.state.exits > exits || view.removed);
+    tokio::time::timeout(PATIENCE, ended).await.ok();
+    match container.record().next(Action::Join, "run a process in") {
+        Err(ended) => ended,
+        Ok(_) => container.shim_failed(ENTERING)(error),
     }
 }

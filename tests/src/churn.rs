@@ -36,8 +36,7 @@ pub fn run(plan: Plan) -> Report {
     orlop.import_busybox("busybox");
     // Bridge, table and store are as they will be once a container was there.
     cycle(&orlop, "first");
-    settle(&orlop);
-    let before = Trace::of(&orlop);
+    let before = Trace::at_rest(&orlop);
     let mut report = Report::default();
     report.time("cycle", plan.cycles, || {
         each(plan.workers, plan.cycles, |number| {
@@ -128,16 +127,4 @@ pub fn left(orlop: &Instance, before: &Trace) -> Vec<String> {
         }
         thread::sleep(Duration::from_millis(50));
     }
-}
-
-/// Waits until two looks a moment apart are equal.
-fn settle(orlop: &Instance) {
-    let mut last = Trace::of(orlop);
-    crate::eventually("the instance is at rest", || {
-        thread::sleep(Duration::from_secs(1));
-        let now = Trace::of(orlop);
-        let rests = now == last;
-        last = now;
-        rests
-    });
 }

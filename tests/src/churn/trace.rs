@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::Instance;
 
@@ -27,6 +29,19 @@ impl Trace {
         counts.insert("namespace held by the service", namespaces(service));
         counts.insert("file below the root", files(instance.root()));
         Self(counts)
+    }
+
+    /// What there is once two looks a moment apart are equal.
+    pub fn at_rest(instance: &Instance) -> Self {
+        let mut last = Self::of(instance);
+        crate::eventually("the instance is at rest", || {
+            std::thread::sleep(Duration::from_secs(1));
+            let now = Self::of(instance);
+            let rests = now == last;
+            last = now;
+            rests
+        });
+        last
     }
 
     /// What is there in greater number than before, in words.
@@ -64,13 +79,20 @@ fn namespaces(pid: i32) -> usize {
         .count()
 }
 
+/// Files and directories below one that are of its own file system: mounted layers come and go.
 fn files(directory: &Path) -> usize {
+    let device = |path: &Path| {
+        fs::symlink_metadata(path)
+            .map(|metadata| metadata.dev())
+            .ok()
+    };
+    let own = device(directory);
     let Ok(entries) = fs::read_dir(directory) else {
         return 0;
     };
     let counted = entries.flatten().filter(|entry| {
         let name = entry.file_name();
-        !NOT_COUNTED.iter().any(|skipped| name == *skipped)
+        device(&entry.path()) == own && !NOT_COUNTED.iter().any(|skipped| name == *skipped)
     });
     counted
         .map(|entry| match entry.file_type() {

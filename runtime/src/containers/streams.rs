@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orlop_proto::runtime as wire;
-use orlop_shim::protocol::{Reply, Request};
+use orlop_shim::protocol::{Failure, Reply, Request};
 
 use super::names::new_id;
 use super::record::Record;
@@ -110,7 +110,10 @@ impl Containers {
         };
         let (connection, reply) = match say(container, &request).await {
             Ok(answered) => answered,
-            Err(error) => return Err(lost(container, &record, error).await),
+            Err(error) => {
+                let failed = container.shim_failed(ENTERING)(error);
+                return Err(overtaken(container, &record, failed).await);
+            }
         };
         match reply {
             Reply::Started { pid } => {
@@ -122,11 +125,18 @@ impl Containers {
                     connection,
                 })
             }
-            Reply::Failed { failure, message } => Err(Error::Exec {
-                name: record.title().to_owned(),
-                failure,
-                message,
-            }),
+            Reply::Failed { failure, message } => {
+                let name = record.title().to_owned();
+                let failed = Error::Exec {
+                    name,
+                    failure,
+                    message,
+                };
+                Err(match failure {
+                    Failure::System => overtaken(container, &record, failed).await,
+                    _ => failed,
+                })
+            }
             reply => Err(container.shim_failed(ENTERING)(unexpected(&reply))),
         }
     }
@@ -153,14 +163,14 @@ async fn say(container: &Container, request: &Request) -> io::Result<(Connection
     Ok((connection, reply))
 }
 
-/// What to say when a shim went away instead of answering: mostly its container has just ended, which is
-/// about to be known.
-async fn lost(container: &Container, record: &Record, error: io::Error) -> Error {
+/// What to say when a shim or the process went away instead of answering: mostly the container has just ended,
+/// which is about to be known.
+async fn overtaken(container: &Container, record: &Record, failed: Error) -> Error {
     let exits = record.state.exits;
     let ended = container.until(|view| view.record.state.exits > exits || view.removed);
     tokio::time::timeout(PATIENCE, ended).await.ok();
     match container.record().next(Action::Join, "run a process in") {
         Err(ended) => ended,
-        Ok(_) => container.shim_failed(ENTERING)(error),
+        Ok(_) => failed,
     }
 }

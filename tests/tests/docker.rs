@@ -264,7 +264,7 @@ fn read_facts() -> BTreeMap<(usize, String), Said> {
     let blocks = text.split("\n= ").skip(1).enumerate();
     blocks
         .map(|(number, block)| {
-            let mut lines = block.lines();
+            let mut lines = block.split('\n');
             let command = lines.next().unwrap().to_owned();
             let code = lines.next().unwrap().parse().unwrap();
             let of = |sign| {

@@ -97,13 +97,18 @@ impl Case {
         (self.number, format!("{}: {}", self.topic, self.line))
     }
 
-    /// What a command said; on standard error only where that is compared, as it may name the host.
+    /// What a command said, as far as it is compared: the rest may name the host or a process.
     fn hear(&self, output: &Output) -> Said {
         let stderr = String::from_utf8_lossy(&output.stderr);
         let first = stderr.lines().next().filter(|_| self.kind == Kind::Words);
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        let printed = match self.kind {
+            Kind::Setup | Kind::Code => "",
+            Kind::Output | Kind::Words | Kind::Differs => &*stdout,
+        };
         Said {
             code: output.status.code().unwrap(),
-            stdout: without_ids(&String::from_utf8_lossy(&output.stdout)),
+            stdout: without_ids(printed),
             stderr: without_ids(first.unwrap_or_default()),
         }
     }

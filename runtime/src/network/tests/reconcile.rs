@@ -128,7 +128,7 @@ fn a_deleted_bridge_is_made_anew_and_containers_are_connected_again() {
         Routes::open().unwrap().delete(&bridge).unwrap();
         assert!(Place::here().ask(LOCALHOST, at).is_err());
         network.reconcile(vec![live("a", &a)]).await.unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        assert!(answers(at).await);
         let b = web(&network, "b").await;
         assert_ne!(a.endpoints, b.endpoints);
         network.release_pool().await.unwrap();

@@ -38,8 +38,9 @@ fn a_check_finds_damage_and_nothing_else() {
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     fs::write(&blob, bytes).unwrap();
+    let archive = orlop.root().join("busybox.tar");
     orlop
-        .run(&["save", "-o", "/dev/null", "busybox"])
+        .run(&["save", "-o", archive.to_str().unwrap(), "busybox"])
         .exits(1)
         .stderr_has(&digest);
     orlop

@@ -131,20 +131,22 @@ impl Instance {
 
     /// The process id of a service, as the kernel knows it from its socket.
     pub fn service_pid(&self, service: &str) -> i32 {
-        let socket = std::os::unix::net::UnixStream::connect(self.socket(service)).unwrap();
-        rustix::net::sockopt::socket_peercred(&socket)
-            .unwrap()
-            .pid
-            .as_raw_nonzero()
-            .get()
+        self.who_serves(service).unwrap()
     }
 
-    /// `kill -9` of a service.
+    fn who_serves(&self, service: &str) -> std::io::Result<i32> {
+        let socket = std::os::unix::net::UnixStream::connect(self.socket(service))?;
+        let peer = rustix::net::sockopt::socket_peercred(&socket)?;
+        Ok(peer.pid.as_raw_nonzero().get())
+    }
+
+    /// `kill -9` of a service. A command that comes by may have started the next one when this returns.
     pub fn kill_service(&self, service: &str) {
-        let pid = rustix::process::Pid::from_raw(self.service_pid(service)).unwrap();
+        let number = self.service_pid(service);
+        let pid = rustix::process::Pid::from_raw(number).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
         crate::eventually("the service is gone", || {
-            std::os::unix::net::UnixStream::connect(self.socket(service)).is_err()
+            self.who_serves(service).ok() != Some(number)
         });
     }
 

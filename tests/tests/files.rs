@@ -118,7 +118,7 @@ fn an_image_made_of_a_container_runs_with_its_changes() {
             "busybox",
             "sh",
             "-c",
-            "echo changed > /mine; rm /etc/group; sleep 60",
+            "rm /etc/group; echo changed > /mine; sleep 60",
         ])
         .success();
     orlop_tests::eventually("the file is there", || {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use orlop_tests::churn::left;
@@ -48,6 +49,12 @@ fn leaves_nothing(orlop: &Instance, before: &Trace) {
         .stdout_is("next\n");
     let left = left(orlop, before);
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// One of these tests at a time: each brings the host to a limit, and counts what is left.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Says so when it is dropped.
@@ -96,6 +103,7 @@ fn work(orlop: &Instance, name: &str, stop: &AtomicBool, acknowledged: &AtomicU6
 
 #[test]
 fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left() {
+    let _alone = alone();
     const KILLS: u64 = 15;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -138,6 +146,7 @@ fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left(
 
 #[test]
 fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left_at_the_next_start() {
+    let _alone = alone();
     const KILLS: u64 = 40;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -170,6 +179,7 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left_at_the_next_start() 
 
 #[test]
 fn row_4_a_policy_starts_a_container_again_once_for_each_shim_that_was_killed() {
+    let _alone = alone();
     let orlop = orlop();
     orlop
         .run(&[
@@ -200,6 +210,7 @@ fn row_4_a_policy_starts_a_container_again_once_for_each_shim_that_was_killed() 
 /// A shim that answers nobody holds up its own container and no other, not even a start of the service.
 #[test]
 fn row_4_a_stopped_shim_holds_up_nobody_else() {
+    let _alone = alone();
     let orlop = orlop();
     orlop.run_script("stuck", "sleep 1000");
     let stuck = orlop.shims()[0];
@@ -230,6 +241,7 @@ fn row_4_a_stopped_shim_holds_up_nobody_else() {
 
 #[test]
 fn row_20_a_container_beyond_its_memory_is_killed_and_its_siblings_are_not() {
+    let _alone = alone();
     const TIMES: u32 = 5;
     let orlop = orlop();
     orlop.run_script("sibling", "sleep 1000");
@@ -256,6 +268,7 @@ fn row_20_a_container_beyond_its_memory_is_killed_and_its_siblings_are_not() {
 
 #[test]
 fn row_21_a_fork_bomb_ends_at_its_limit_and_can_be_removed() {
+    let _alone = alone();
     const TIMES: u32 = 3;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -298,6 +311,7 @@ fn row_21_a_fork_bomb_ends_at_its_limit_and_can_be_removed() {
 /// Children whose parent is gone, and which their new parent, the container's first process, never waits for.
 #[test]
 fn row_22_orphans_are_reaped_by_an_init_and_go_with_a_container_that_has_none() {
+    let _alone = alone();
     const ORPHANS: u32 = 2000;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -331,6 +345,7 @@ fn row_22_orphans_are_reaped_by_an_init_and_go_with_a_container_that_has_none() 
 /// A process id that is somebody else's by now is never signalled.
 #[test]
 fn row_23_a_process_that_has_a_dead_containers_number_is_left_alone() {
+    let _alone = alone();
     let orlop = orlop();
     orlop.run_script("box", "sleep 1000");
     let id = orlop.inspect("box", "{{.Id}}");
@@ -376,6 +391,7 @@ fn limit_files(pid: i32, files: u64) -> u64 {
 
 #[test]
 fn row_25_a_service_without_descriptors_fails_requests_and_recovers() {
+    let _alone = alone();
     const TIMES: u32 = 3;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
@@ -415,6 +431,7 @@ fn row_25_a_service_without_descriptors_fails_requests_and_recovers() {
 
 #[test]
 fn row_26_signals_end_the_service_and_no_container() {
+    let _alone = alone();
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
     orlop.run_script("steady", "sleep 1000");
@@ -453,6 +470,7 @@ fn row_26_signals_end_the_service_and_no_container() {
 
 #[test]
 fn row_27_neither_a_client_that_does_not_read_nor_a_lost_log_stops_a_container() {
+    let _alone = alone();
     let orlop = orlop();
     let flood = "i=0; while [ $i -lt 200 ]; do i=$((i+1)); head -c 100000 /dev/zero | sed 's/./x/g'; echo; done; touch /done; sleep 1000";
     orlop
@@ -484,6 +502,7 @@ fn row_27_neither_a_client_that_does_not_read_nor_a_lost_log_stops_a_container()
 /// The rest of a host's end is `restart.rs`; here everything in memory is gone too: sockets, mounts, links.
 #[test]
 fn row_28_after_a_reboot_nothing_stale_is_in_the_way() {
+    let _alone = alone();
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
     orlop
@@ -533,6 +552,7 @@ fn unmount_below(root: &std::path::Path) {
 /// Flushed tables and deleted bridges are `network.rs`.
 #[test]
 fn row_29_a_container_whose_link_was_taken_away_ends_like_any_other() {
+    let _alone = alone();
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
     orlop

@@ -30,6 +30,7 @@ pub mod arrival;
 pub mod collect;
 pub mod copy;
 pub mod diff;
+mod family;
 pub(crate) mod faults;
 pub mod files;
 pub mod images;

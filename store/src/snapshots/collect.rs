@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::files::{touch, touched};
 use crate::locks::Mutex;
 use crate::snapshots::Snapshots;
+use crate::snapshots::family::Family;
 use crate::snapshots::record::{Kind, Record};
 
 /// What a collection removed, or would.
@@ -64,43 +65,54 @@ impl Snapshots {
     }
 
     /// What [`Self::collect`] would remove, in an order that can be stopped anywhere: children before
-    /// their parents.
+    /// their parents. What is made or wanted meanwhile may be in it: the removal looks again.
     pub fn dead(&self, live: &HashSet<String>, cutoff: Timestamp) -> Result<Vec<Dead>> {
-        // First what there is, then what is reached: what is made in between is in neither.
         let all = self.list();
-        let reached = self.reached(live, cutoff);
+        let times = self.wanted_times(&all, cutoff);
+        let family = Family::of(&all);
+        let reached = family.reached(|at, record| match record.kind {
+            Kind::Committed => live.contains(&record.key) || times[at] >= cutoff,
+            Kind::Active | Kind::View => true,
+        });
         let mut users: HashMap<&str, usize> = HashMap::new();
         for layer in all.iter().filter_map(|record| record.layer.as_deref()) {
             *users.entry(layer).or_default() += 1;
         }
         let mut found = Vec::new();
-        let mut wanted: HashMap<&str, Timestamp> = HashMap::new();
-        for record in self.children_first(&all) {
-            if record.kind != Kind::Committed || reached.contains(&record.key) {
+        let mut wanted = times.clone();
+        for at in family.children_first() {
+            let record = &all[at];
+            if reached[at] {
                 continue;
             }
-            let above = wanted.get(record.key.as_str()).copied();
-            let time = self.wanted_at(record).max(above.unwrap_or(Timestamp::MIN));
-            if let Some(parent) = &record.parent {
-                let below = wanted.entry(parent).or_insert(time);
-                *below = time.max(*below);
+            if let Some(parent) = family.parents[at] {
+                wanted[parent] = wanted[parent].max(wanted[at]);
             }
             found.push(Dead {
                 name: record.key.clone(),
-                wanted: time,
+                wanted: wanted[at],
                 bytes: self.bytes_without(record, &mut users)?,
             });
         }
         Ok(found)
     }
 
-    fn children_first<'a>(&self, all: &'a [Record]) -> Vec<&'a Record> {
-        let mut sorted: Vec<_> = all.iter().collect();
-        sorted.sort_by_cached_key(|record| {
-            let below = self.parents_of(&record.key).map_or(0, |chain| chain.len());
-            std::cmp::Reverse(below)
-        });
-        sorted
+    /// When each of these was last wanted. Forgets those that are gone and were wanted before `cutoff`.
+    fn wanted_times(&self, all: &[Record], cutoff: Timestamp) -> Vec<Timestamp> {
+        let mut times = self.inner.wishes.times();
+        let known: Vec<_> = all
+            .iter()
+            .map(|record| times.get(&record.key).copied())
+            .collect();
+        if times.len() > all.len() {
+            let here: HashSet<&str> = all.iter().map(|record| record.key.as_str()).collect();
+            times.retain(|name, time| *time >= cutoff || here.contains(name.as_str()));
+        }
+        drop(times);
+        all.iter()
+            .zip(known)
+            .map(|(record, known)| known.unwrap_or_else(|| self.touched_at(record)))
+            .collect()
     }
 
     /// The bytes of a layer are free when its last user goes.
@@ -144,34 +156,12 @@ impl Snapshots {
 
     fn wanted_at(&self, record: &Record) -> Timestamp {
         let known = self.inner.wishes.times().get(&record.key).copied();
-        known.unwrap_or_else(|| {
-            let meta = self.inner.records.place(&record.key).join("meta.json");
-            touched(&meta).map_or(record.created, |used| used.max(record.created))
-        })
+        known.unwrap_or_else(|| self.touched_at(record))
     }
 
-    fn reached(&self, live: &HashSet<String>, cutoff: Timestamp) -> HashSet<String> {
-        let all = self.list();
-        let known: HashSet<&str> = all.iter().map(|record| record.key.as_str()).collect();
-        let gone =
-            |name: &String, time: &Timestamp| *time < cutoff && !known.contains(name.as_str());
-        self.inner
-            .wishes
-            .times()
-            .retain(|name, time| !gone(name, time));
-        let mut reached = HashSet::new();
-        for record in &all {
-            let root = match record.kind {
-                Kind::Committed if live.contains(&record.key) => Some(&record.key),
-                Kind::Committed => (self.wanted_at(record) >= cutoff).then_some(&record.key),
-                Kind::Active | Kind::View => record.parent.as_ref(),
-            };
-            if let Some(root) = root.filter(|root| !reached.contains(*root)) {
-                let chain = self.parents_of(root).unwrap_or_default();
-                reached.extend(chain.into_iter().map(|record| record.key));
-            }
-        }
-        reached
+    fn touched_at(&self, record: &Record) -> Timestamp {
+        let meta = self.inner.records.place(&record.key).join("meta.json");
+        touched(&meta).map_or(record.created, |used| used.max(record.created))
     }
 
     /// Removes a committed snapshot that nobody has wanted since `cutoff` and nothing is built on;
@@ -201,7 +191,7 @@ impl Snapshots {
     /// waits for its snapshot.
     pub(crate) fn remove_unused_layers(&self, cutoff: Timestamp) -> Result<()> {
         let inner = &self.inner;
-        let used: HashSet<_> = self.list().into_iter().filter_map(|r| r.layer).collect();
+        let used = inner.records.layers();
         for layer in inner.shelf.ids().difference(&used) {
             if inner.shelf.made(layer).is_some_and(|made| made < cutoff) {
                 inner.remove_layer_unless_used(layer)?;

@@ -1,6 +1,6 @@
 //! What is known of each snapshot. In memory for answers, in `meta.json` for good.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
@@ -166,6 +166,15 @@ impl Records {
             .values()
             .find(|record| record.parent.as_deref() == Some(key))
             .map(|record| record.key.clone())
+    }
+
+    /// The layers of all.
+    pub fn layers(&self) -> HashSet<String> {
+        let known = self.known();
+        known
+            .values()
+            .filter_map(|record| record.layer.clone())
+            .collect()
     }
 
     /// Whether a layer belongs to a snapshot.

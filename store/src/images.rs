@@ -227,8 +227,7 @@ impl Images {
         for digest in self.unlisted.targets() {
             tell("an image that is being named", &digest)?;
         }
-        self.catalog
-            .each(&mut |listed| tell(&listed.image.name, listed.image.target.digest()))
+        self.catalog.each(&mut tell)
     }
 
     /// The number of names.

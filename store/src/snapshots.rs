@@ -107,7 +107,7 @@ impl Snapshots {
     }
 
     /// All snapshots, in order of their key.
-    pub fn list(&self) -> Vec<Record> {
+    pub fn list(&self) -> Vec<Arc<Record>> {
         self.inner.records.all()
     }
 

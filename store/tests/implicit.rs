@@ -97,7 +97,7 @@ async fn a_collection_leaves_a_layer_whose_snapshot_is_about_to_be() {
             digest: service.put(&tar),
             diff_id: sha256(&tar),
         };
-        let live = HashSet::from([layer.diff_id.clone()]);
+        let live = HashSet::from([layer.diff_id.as_str().into()]);
         let name = std::thread::scope(|scope| {
             let unpacking = scope.spawn(|| snapshots.unpack(&[layer], "").unwrap().name);
             while !unpacking.is_finished() {

@@ -118,7 +118,7 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
         .snapshots
         .list()
         .into_iter()
-        .map(|record| record.key)
+        .map(|record| record.key.clone())
         .collect();
     assert_eq!(keys, HashSet::from([base.clone(), "c".into(), "w2".into()]));
     assert_eq!(
@@ -138,7 +138,7 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
         .unwrap();
     assert_eq!(collected.snapshots, 0);
     store.snapshots.remove("w2").unwrap();
-    let live = HashSet::from([base.clone()]);
+    let live = HashSet::from([base.as_str().into()]);
     assert_eq!(
         store
             .snapshots

@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use orlop_proto::descriptor::parse_digest;
@@ -208,7 +209,7 @@ impl Rpc for SnapshotsRpc {
 
     async fn list(&self, _request: Request<ListSnapshotsRequest>) -> Answer<Self::ListStream> {
         let records = self.snapshots.list().into_iter();
-        let infos = records.map(|record| Ok(convert::info(record)));
+        let infos = records.map(|record| Ok(convert::info(Arc::unwrap_or_clone(record))));
         Ok(Response::new(Box::pin(tokio_stream::iter(infos))))
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, MutexGuard};
 use std::thread;
 
 use jiff::Timestamp;
+use oci_spec::image::Digest;
 
 use super::{Image, Listed, Summary, Tree, names};
 use crate::content::Content;
@@ -31,8 +32,25 @@ pub(crate) struct Catalog {
     directory: PathBuf,
     content: Content,
     index: Index,
-    /// Each name, and when it was last pointed somewhere.
-    names: Arc<Mutex<BTreeMap<String, Timestamp>>>,
+    names: Arc<Mutex<BTreeMap<String, Pointer>>>,
+}
+
+/// What is kept of each name: what a collection needs of all of them.
+#[derive(Clone, Debug)]
+struct Pointer {
+    /// When the name was last pointed somewhere.
+    updated: Timestamp,
+    /// Where.
+    target: Digest,
+}
+
+impl Pointer {
+    fn of(image: &Image) -> Self {
+        Self {
+            updated: image.updated,
+            target: image.target.digest().clone(),
+        }
+    }
 }
 
 /// What the file of a name holds.
@@ -65,7 +83,10 @@ impl Catalog {
         let mut damaged = Vec::new();
         for (file, read) in catalog.read_all()? {
             match read? {
-                NameFile::Image(image) => drop(catalog.lock().insert(image.name, image.updated)),
+                NameFile::Image(image) => {
+                    let pointer = Pointer::of(&image);
+                    catalog.lock().insert(image.name, pointer);
+                }
                 NameFile::Gone => {}
                 NameFile::Damaged(_) => damaged.push(file),
             }
@@ -106,7 +127,7 @@ impl Catalog {
     /// Notes a name whose file is durable.
     pub(super) fn put(&self, listed: &Listed) {
         let image = &listed.image;
-        self.lock().insert(image.name.clone(), image.updated);
+        self.lock().insert(image.name.clone(), Pointer::of(image));
         self.index.put(Table::Names, &image.name, listed);
     }
 
@@ -118,26 +139,22 @@ impl Catalog {
 
     /// One name with its facts.
     pub(super) fn get(&self, name: &str) -> Result<Option<Listed>, StoreError> {
-        let updated = self.lock().get(name).copied();
-        match updated {
+        match self.updated(name) {
             Some(updated) => self.listed(name, updated),
             None => Ok(None),
         }
     }
 
-    /// All names, one after another, also while they change. An error where the file of one is
-    /// damaged: who asks for all must not miss one.
+    /// All names and what they point at, one after another, also while they change.
     pub(super) fn each(
         &self,
-        tell: &mut dyn FnMut(&Listed) -> Result<(), StoreError>,
+        tell: &mut dyn FnMut(&str, &Digest) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut last = String::new();
         loop {
             let page = self.page("", &last, PAGE_NAMES);
-            for (name, updated) in &page {
-                if let Some(listed) = self.listed(name, *updated)? {
-                    tell(&listed)?;
-                }
+            for (name, pointer) in &page {
+                tell(name, &pointer.target)?;
             }
             match page.into_iter().next_back() {
                 Some((name, _)) => last = name,
@@ -146,14 +163,18 @@ impl Catalog {
         }
     }
 
-    /// All names; see [`Self::each`].
+    /// All names. An error where the file of one is damaged: who asks for all must not miss one.
     pub(super) fn all(&self) -> Result<Vec<Listed>, StoreError> {
         let mut all = Vec::new();
-        self.each(&mut |listed| {
-            all.push(listed.clone());
+        self.each(&mut |name, _| {
+            all.extend(self.get(name)?);
             Ok(())
         })?;
         Ok(all)
+    }
+
+    fn updated(&self, name: &str) -> Option<Timestamp> {
+        self.lock().get(name).map(|pointer| pointer.updated)
     }
 
     /// Those that begin with the prefix, in order, from behind `after`, at most `limit`. One whose
@@ -168,13 +189,14 @@ impl Catalog {
                 Some((name, _)) => last.clone_from(name),
                 None => break,
             }
-            let listed = |(name, updated): &(String, Timestamp)| self.listed_or_log(name, *updated);
+            let listed =
+                |(name, pointer): &(String, Pointer)| self.listed_or_log(name, pointer.updated);
             found.extend(page.iter().filter_map(listed));
         }
         found
     }
 
-    fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<(String, Timestamp)> {
+    fn page(&self, prefix: &str, after: &str, limit: usize) -> Vec<(String, Pointer)> {
         let start = if after.is_empty() || after < prefix {
             Bound::Included(prefix)
         } else {
@@ -184,7 +206,7 @@ impl Catalog {
             .range::<str, _>((start, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(prefix))
             .take(limit)
-            .map(|(name, updated)| (name.clone(), *updated))
+            .map(|(name, pointer)| (name.clone(), pointer.clone()))
             .collect()
     }
 
@@ -210,12 +232,14 @@ impl Catalog {
         let mut found = names
             .iter()
             .filter(|(name, _)| names::file_name(name) == file);
-        found.next().map(|(name, updated)| (name.clone(), *updated))
+        found
+            .next()
+            .map(|(name, pointer)| (name.clone(), pointer.updated))
     }
 
     /// What a name was by its last change, as far as the index has it.
     pub(crate) fn remembered(&self, name: &str) -> Option<Image> {
-        let updated = self.lock().get(name).copied();
+        let updated = self.updated(name);
         match self.index.get::<Listed>(Table::Names, name) {
             Entry::Value(listed) if Some(listed.image.updated) == updated => Some(listed.image),
             _ => None,
@@ -244,10 +268,10 @@ impl Catalog {
         thread::scope(|scope| {
             for _ in 0..READERS {
                 scope.spawn(|| {
-                    while let Some((name, updated)) =
+                    while let Some((name, pointer)) =
                         names.get(next.fetch_add(1, Ordering::Relaxed))
                     {
-                        self.listed_or_log(name, *updated);
+                        self.listed_or_log(name, pointer.updated);
                     }
                 });
             }
@@ -317,7 +341,7 @@ impl Catalog {
         }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Timestamp>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Pointer>> {
         self.names.lock()
     }
 }

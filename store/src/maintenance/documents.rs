@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use oci_spec::image::{Descriptor, Digest, ImageManifest};
+use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 
 use super::mark::Key;
 use crate::StoreError;
@@ -23,10 +23,12 @@ const DOCUMENT_BYTES_MIN: u64 = 100;
 pub(super) struct Links {
     /// All blobs that it names.
     pub(super) blobs: Vec<Digest>,
+    /// Of these.
+    pub(super) keys: Vec<Key>,
     /// Those may be documents too.
     pub(super) is_index: bool,
     /// Names of the committed snapshots of its layers.
-    pub(super) snapshots: Vec<String>,
+    pub(super) snapshots: Vec<Arc<str>>,
     /// What it refers to without holding it.
     pub(super) subject: Option<Key>,
 }
@@ -136,12 +138,13 @@ impl Documents {
                 (manifest.subject().as_ref(), whole)
             }
         };
+        links.keys = links.blobs.iter().map(Key::of).collect();
         links.subject = subject.map(|subject| Key::of(subject.digest()));
         Ok(Read::Document(links, whole))
     }
 
     /// The names of a manifest's snapshots; `None` while its configuration is not here.
-    fn chain(&self, manifest: &ImageManifest) -> Result<Option<Vec<String>>, StoreError> {
+    fn chain(&self, manifest: &ImageManifest) -> Result<Option<Vec<Arc<str>>>, StoreError> {
         let config = manifest.config();
         if !is_config(config.media_type().as_ref()) {
             return Ok(Some(Vec::new()));
@@ -155,9 +158,9 @@ impl Documents {
             other => other?,
         };
         let parsed = parse_config(&bytes, manifest);
-        Ok(parsed
-            .ok()
-            .map(|config| chain_ids(config.rootfs().diff_ids())))
+        let ids = |config: ImageConfiguration| chain_ids(config.rootfs().diff_ids());
+        let names = parsed.ok().map(ids);
+        Ok(names.map(|names| names.into_iter().map(Arc::from).collect()))
     }
 
     fn looks_like_json(&self, digest: &Digest) -> Result<bool, StoreError> {

@@ -1,6 +1,7 @@
 //! What must stay: everything that names and leases hold, and what refers to it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
@@ -17,8 +18,12 @@ pub(super) struct Key(u128);
 
 impl Key {
     pub(super) fn of(digest: &Digest) -> Self {
-        let hex = digest.digest();
-        let head = hex.get(..32).unwrap_or(hex);
+        Self::of_digits(digest.digest())
+    }
+
+    /// Of the hexadecimal digits of a digest; others than these have one key in common.
+    pub(super) fn of_digits(digits: &str) -> Self {
+        let head = digits.get(..32).unwrap_or(digits);
         Self(u128::from_str_radix(head, 16).unwrap_or_default())
     }
 }
@@ -29,7 +34,7 @@ pub(super) struct Marks {
     blobs: HashSet<Key>,
     documents: HashSet<Key>,
     /// Names of committed snapshots.
-    pub(super) snapshots: HashSet<String>,
+    pub(super) snapshots: HashSet<Arc<str>>,
 }
 
 impl Marks {
@@ -51,13 +56,22 @@ impl Marks {
                 continue;
             };
             self.documents.insert(key);
-            self.blobs.extend(links.blobs.iter().map(Key::of));
+            self.blobs.extend(&links.keys);
             self.snapshots.extend(links.snapshots.iter().cloned());
             if links.is_index {
                 open.extend(links.blobs.iter().cloned());
             }
         }
         Ok(())
+    }
+
+    /// The same for a root of which only the text is known, which is cheap when it was added before.
+    fn add_text(&mut self, root: &str, documents: &Documents) -> Result<(), StoreError> {
+        let digits = root.split_once(':').map_or(root, |(_, digits)| digits);
+        if self.documents.contains(&Key::of_digits(digits)) {
+            return Ok(());
+        }
+        parse_digest(root).map_or(Ok(()), |digest| self.add(&digest, documents))
     }
 }
 
@@ -67,13 +81,10 @@ impl Maintenance {
         let mut marks = Marks::default();
         self.leases.each_held(|held, _| match held {
             Resource::Snapshot(key) => {
-                marks.snapshots.insert(key.clone());
+                marks.snapshots.insert(key.as_str().into());
                 Ok(())
             }
-            Resource::Blob(digest) => match parse_digest(digest) {
-                Ok(digest) => marks.add(&digest, &self.documents),
-                Err(_) => Ok(()),
-            },
+            Resource::Blob(digest) => marks.add_text(digest, &self.documents),
         })?;
         self.images
             .each_target(|_, target| marks.add(target, &self.documents))?;
@@ -101,10 +112,8 @@ impl Maintenance {
 
     fn unmarked_referrers(&self, marks: &Marks) -> Result<HashMap<Key, Vec<Digest>>, StoreError> {
         let mut referrers: HashMap<Key, Vec<Digest>> = HashMap::new();
-        self.content.each(|digest| {
-            if marks.holds(Key::of(&digest)) {
-                return Ok(());
-            }
+        let marked = |digits: &str| marks.holds(Key::of_digits(digits));
+        self.content.each_but(marked, |digest| {
             let links = self.documents.links(&digest)?;
             if let Some(subject) = links.and_then(|links| links.subject) {
                 referrers.entry(subject).or_default().push(digest);

@@ -36,15 +36,12 @@ impl Maintenance {
         marks: &Marks,
         mut tell: impl FnMut(crate::content::Blob) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.content.each(|digest| {
-            if marks.holds(Key::of(&digest)) {
-                return Ok(());
-            }
-            match self.content.stat(&digest) {
+        let marked = |digits: &str| marks.holds(Key::of_digits(digits));
+        self.content
+            .each_but(marked, |digest| match self.content.stat(&digest) {
                 Ok(blob) => tell(blob),
                 Err(StoreError::BlobNotFound { .. }) => Ok(()),
                 Err(error) => Err(error),
-            }
-        })
+            })
     }
 }

@@ -1,7 +1,7 @@
 //! Removing what nothing needs: committed snapshots that no root reaches, then layers of none.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use jiff::Timestamp;
 
@@ -46,7 +46,7 @@ impl Snapshots {
     /// is live: a caller that has just committed it may be about to hold it.
     pub fn collect(
         &self,
-        live: &HashSet<String>,
+        live: &HashSet<Arc<str>>,
         cutoff: Timestamp,
         dry_run: bool,
     ) -> Result<Collected> {
@@ -66,12 +66,12 @@ impl Snapshots {
 
     /// What [`Self::collect`] would remove, in an order that can be stopped anywhere: children before
     /// their parents. What is made or wanted meanwhile may be in it: the removal looks again.
-    pub fn dead(&self, live: &HashSet<String>, cutoff: Timestamp) -> Result<Vec<Dead>> {
+    pub fn dead(&self, live: &HashSet<Arc<str>>, cutoff: Timestamp) -> Result<Vec<Dead>> {
         let all = self.list();
         let times = self.wanted_times(&all, cutoff);
         let family = Family::of(&all);
         let reached = family.reached(|at, record| match record.kind {
-            Kind::Committed => live.contains(&record.key) || times[at] >= cutoff,
+            Kind::Committed => live.contains(record.key.as_str()) || times[at] >= cutoff,
             Kind::Active | Kind::View => true,
         });
         let mut users: HashMap<&str, usize> = HashMap::new();
@@ -98,7 +98,7 @@ impl Snapshots {
     }
 
     /// When each of these was last wanted. Forgets those that are gone and were wanted before `cutoff`.
-    fn wanted_times(&self, all: &[Record], cutoff: Timestamp) -> Vec<Timestamp> {
+    fn wanted_times(&self, all: &[Arc<Record>], cutoff: Timestamp) -> Vec<Timestamp> {
         let mut times = self.inner.wishes.times();
         let known: Vec<_> = all
             .iter()

@@ -1,25 +1,26 @@
 //! Which snapshot is built on which, for a look at all of them at once.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::snapshots::record::Record;
 
 /// All snapshots of one list, by their positions in it.
 #[derive(Debug)]
 pub(super) struct Family<'a> {
-    all: &'a [Record],
+    all: &'a [Arc<Record>],
     /// What each is built on, if it is in the list.
     pub(super) parents: Vec<Option<usize>>,
 }
 
 impl<'a> Family<'a> {
-    pub(super) fn of(all: &'a [Record]) -> Self {
+    pub(super) fn of(all: &'a [Arc<Record>]) -> Self {
         let positions: HashMap<&str, usize> = all
             .iter()
             .enumerate()
             .map(|(at, record)| (record.key.as_str(), at))
             .collect();
-        let parent = |record: &Record| positions.get(record.parent.as_deref()?).copied();
+        let parent = |record: &Arc<Record>| positions.get(record.parent.as_deref()?).copied();
         Self {
             all,
             parents: all.iter().map(parent).collect(),
@@ -68,12 +69,12 @@ mod tests {
     use super::*;
     use crate::snapshots::record::Kind;
 
-    fn record(key: &str, parent: Option<&str>) -> Record {
+    fn record(key: &str, parent: Option<&str>) -> Arc<Record> {
         let parent = parent.map(str::to_owned);
-        Record::new(key, Kind::Committed, parent, HashMap::new())
+        Arc::new(Record::new(key, Kind::Committed, parent, HashMap::new()))
     }
 
-    fn some() -> Vec<Record> {
+    fn some() -> Vec<Arc<Record>> {
         vec![
             record("base", None),
             record("one", Some("base")),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -101,7 +101,7 @@ impl Record {
 #[derive(Debug)]
 pub struct Records {
     directory: PathBuf,
-    known: Mutex<BTreeMap<String, Record>>,
+    known: Mutex<BTreeMap<String, Arc<Record>>>,
 }
 
 /// The directory of a key. A colon would part directories in the options of an overlay mount.
@@ -122,7 +122,7 @@ impl Records {
             match files::read_json::<Record>(&place.join(META)) {
                 Ok(mut record) if !name.starts_with('.') && whole(&record, &place, shelf) => {
                     record.key = Self::key_of(&name);
-                    records.known().insert(record.key.clone(), record);
+                    records.known().insert(record.key.clone(), Arc::new(record));
                 }
                 Err(_) if !name.starts_with('.') && has_content(&place.join(META)) => {
                     let quarantine = Quarantine::beside(&records.directory);
@@ -139,11 +139,14 @@ impl Records {
 
     /// One record.
     pub fn get(&self, key: &str) -> Result<Record> {
-        self.known().get(key).cloned().ok_or_else(|| not_found(key))
+        let known = self.known().get(key).cloned();
+        known
+            .map(Arc::unwrap_or_clone)
+            .ok_or_else(|| not_found(key))
     }
 
     /// All, in order of the key.
-    pub fn all(&self) -> Vec<Record> {
+    pub fn all(&self) -> Vec<Arc<Record>> {
         self.known().values().cloned().collect()
     }
 
@@ -155,7 +158,7 @@ impl Records {
         while let Some(name) = next.take() {
             let record = known.get(&name).ok_or_else(|| not_found(&name))?;
             next.clone_from(&record.parent);
-            chain.push(record.clone());
+            chain.push(Record::clone(record));
         }
         Ok(chain)
     }
@@ -247,7 +250,7 @@ impl Records {
             return Err(StoreError::SnapshotExists { key: record.key });
         }
         files::rename_new(draft, &self.place(&record.key))?;
-        known.insert(record.key.clone(), record);
+        known.insert(record.key.clone(), Arc::new(record));
         Ok(())
     }
 
@@ -260,13 +263,13 @@ impl Records {
 
     /// Makes an announced snapshot known.
     pub fn admit(&self, record: Record) {
-        self.known().insert(record.key.clone(), record);
+        self.known().insert(record.key.clone(), Arc::new(record));
     }
 
     /// Replaces what is known of a snapshot, durably.
     pub fn update(&self, record: Record) -> Result<()> {
         files::replace_json(&self.place(&record.key).join(META), &record)?;
-        self.known().insert(record.key.clone(), record);
+        self.known().insert(record.key.clone(), Arc::new(record));
         Ok(())
     }
 
@@ -281,7 +284,7 @@ impl Records {
             key: new_key.to_owned(),
             ..record
         };
-        known.insert(renamed.key.clone(), renamed.clone());
+        known.insert(renamed.key.clone(), Arc::new(renamed.clone()));
         drop(known);
         files::sync_directory(&self.directory)?;
         crate::failpoint::reach("snapshot.rename.durable");
@@ -296,7 +299,7 @@ impl Records {
         Ok(())
     }
 
-    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
+    fn known(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Record>>> {
         self.known.lock()
     }
 }

@@ -8,6 +8,7 @@ use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::sysctls;
 
 /// File name of the specification.
 pub(crate) const SPEC_FILE: &str = "config.json";
@@ -33,6 +34,7 @@ impl Bundle {
         if let Some(what) = unsupported(&spec)? {
             return Err(Error::Unsupported(what));
         }
+        spec.linux().as_ref().map_or(Ok(()), sysctls::check)?;
         Ok(Self { path, rootfs, spec })
     }
 }

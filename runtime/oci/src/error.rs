@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Signal(String),
     #[error("{0:?} is not a pair of numbers, UID[:GID]")]
     User(String),
+    #[error("cannot set the sysctl {name:?}: {problem}")]
+    Sysctl { name: String, problem: &'static str },
     #[error("{0:?} is not a path of a cgroup")]
     CgroupsPath(PathBuf),
     #[error("the process is to have a terminal: --console-socket has to say who takes it")]

@@ -1,6 +1,6 @@
 //! Programs of others that are told of a container's state.
 
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
@@ -9,6 +9,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::error::{Error, Result};
+
+/// What is kept of a hook's complaints; one that says more is told that nobody listens (row D12).
+const SAID_BYTES_MAX: u64 = 16 * 1024;
 
 /// Runs hooks in order, up to the first that fails.
 pub(crate) fn run(hooks: Option<&Vec<Hook>>, state: &State) -> Result<()> {
@@ -51,10 +54,14 @@ fn run_one(hook: &Hook, state: &[u8]) -> io::Result<Option<String>> {
         child.wait()?;
         return Ok(Some(format!("not done in {seconds} s")));
     }
-    let output = child.wait_with_output()?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let failed = !output.status.success();
-    Ok(failed.then(|| format!("{}: {}", output.status, said.trim())))
+    let mut said = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        stderr.take(SAID_BYTES_MAX).read_to_end(&mut said)?;
+    }
+    let status = child.wait()?;
+    let said = String::from_utf8_lossy(&said);
+    let failed = !status.success();
+    Ok(failed.then(|| format!("{status}: {}", said.trim())))
 }
 
 fn ends_within(child: &Child, seconds: i64) -> io::Result<bool> {

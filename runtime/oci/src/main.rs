@@ -13,6 +13,7 @@ mod error;
 mod groups;
 mod hooks;
 mod state;
+mod sysctls;
 
 use std::process::ExitCode;
 

@@ -45,7 +45,10 @@ impl Steps<'_> {
     /// The identity, by the container's account files.
     pub(crate) fn identity(&self, root: BorrowedFd<'_>) -> Result<Identity> {
         let names = self.groups.iter().map(String::as_str).chain([self.user]);
-        let plain = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+        let plain = |name: &str| {
+            name.bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b':')
+        };
         let accounts = match Accounts::read(root) {
             // Numbers need no account file, hence no readable one.
             Err(_) if names.into_iter().all(plain) => Accounts::default(),

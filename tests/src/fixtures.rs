@@ -23,11 +23,20 @@ pub fn busybox_rootfs() -> Vec<u8> {
 
 /// The same with more files: (path, permission bits, content).
 pub fn rootfs_with(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
+    rootfs_with_links(&[], files)
+}
+
+/// The same with symbolic links, (path, target), some of them where a directory usually is.
+pub fn rootfs_with_links(links: &[(&str, &str)], files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     let busybox = fs::read("/bin/busybox").expect("install busybox-static");
     let mut tar = Builder::new(Vec::new());
+    let is_link = |path: &str| links.iter().any(|(link, _)| *link == path);
     for directory in [
         "bin", "dev", "etc", "proc", "root", "sys", "tmp", "usr", "var",
-    ] {
+    ]
+    .into_iter()
+    .filter(|directory| !is_link(directory))
+    {
         let mode = if directory == "tmp" { 0o1777 } else { 0o755 };
         append(&mut tar, EntryType::Directory, directory, mode, b"");
     }
@@ -43,6 +52,10 @@ pub fn rootfs_with(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     append(&mut tar, EntryType::Regular, "etc/group", 0o644, group);
     for (path, mode, content) in files {
         append(&mut tar, EntryType::Regular, path, *mode, content);
+    }
+    for (path, target) in links {
+        let mut header = header(EntryType::Symlink, 0o777, 0);
+        tar.append_link(&mut header, path, target).unwrap();
     }
     tar.into_inner().unwrap()
 }

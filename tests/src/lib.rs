@@ -20,6 +20,8 @@
 #![allow(clippy::disallowed_methods, reason = "a harness reads its environment")]
 
 mod binaries;
+mod bundle;
+mod canary;
 pub mod churn;
 pub mod crash;
 pub mod fixtures;
@@ -28,12 +30,16 @@ mod instance;
 mod leaks;
 mod outcome;
 pub mod soak;
+mod swap;
 mod terminal;
 
 pub use binaries::{binary, have};
+pub use bundle::Bundle;
+pub use canary::{Canary, SONG};
 pub use instance::{Instance, InstanceBuilder};
 pub use leaks::HostState;
 pub use outcome::Outcome;
+pub use swap::Swap;
 pub use terminal::Terminal;
 
 use std::time::{Duration, Instant};

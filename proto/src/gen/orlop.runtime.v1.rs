@@ -1637,7 +1637,7 @@ pub mod containers_client {
                 .insert(GrpcMethod::new("orlop.runtime.v1.Containers", "Restart"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sends a signal. FAILED_PRECONDITION (NOT_RUNNING).
+        /// Sends a signal; after SIGKILL it waits for the end. FAILED_PRECONDITION (NOT_RUNNING).
         pub async fn kill(
             &mut self,
             request: impl tonic::IntoRequest<super::KillRequest>,
@@ -1871,6 +1871,7 @@ pub mod containers_client {
         }
         /// Joins the container's standard streams, and with `start` starts it once joined, so that nothing
         /// is lost. Ends with `exited`. Any number at once; each gets the output, input is merged.
+        /// RESOURCE_EXHAUSTED (OUTPUT_LOST): read too slowly. UNAVAILABLE (OUTPUT_LOST): the shim ended.
         pub async fn attach(
             &mut self,
             request: impl tonic::IntoStreamingRequest<Message = super::AttachRequest>,
@@ -2211,7 +2212,7 @@ pub mod containers_server {
             &self,
             request: tonic::Request<super::RestartRequest>,
         ) -> std::result::Result<tonic::Response<super::RestartResponse>, tonic::Status>;
-        /// Sends a signal. FAILED_PRECONDITION (NOT_RUNNING).
+        /// Sends a signal; after SIGKILL it waits for the end. FAILED_PRECONDITION (NOT_RUNNING).
         async fn kill(
             &self,
             request: tonic::Request<super::KillRequest>,
@@ -2281,6 +2282,7 @@ pub mod containers_server {
             + 'static;
         /// Joins the container's standard streams, and with `start` starts it once joined, so that nothing
         /// is lost. Ends with `exited`. Any number at once; each gets the output, input is merged.
+        /// RESOURCE_EXHAUSTED (OUTPUT_LOST): read too slowly. UNAVAILABLE (OUTPUT_LOST): the shim ended.
         async fn attach(
             &self,
             request: tonic::Request<tonic::Streaming<super::AttachRequest>>,

@@ -15,6 +15,8 @@ use crate::spec::from_image;
 pub(super) const SIGKILL: i32 = 9;
 /// How long a killed container may take to be gone before that is an error.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
+/// The same for one whom a person killed. Docker's.
+const PERSONS_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a waiter waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,13 +126,7 @@ impl Containers {
             shim::kill(&container.socket).map_err(container.shim_failed("killing it"))?;
         }
         self.thaw(container).await?;
-        let ended = container.until(|view| view.record.state.exits > exits || view.removed);
-        let waited = tokio::time::timeout(KILL_PATIENCE, ended).await;
-        waited.map(drop).map_err(|elapsed| Error::Shim {
-            id: container.id.clone(),
-            doing: "waiting for a killed container to end",
-            source: std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed),
-        })
+        until_ended(container, exits, KILL_PATIENCE).await
     }
 
     /// A person wants it down: no policy starts it again, not even when this service restarts.
@@ -146,6 +142,7 @@ impl Containers {
     }
 
     /// Sends a signal. It must run. One that is to end it thaws it; any other waits until it is unpaused.
+    /// After SIGKILL the container has ended when this returns.
     pub(crate) async fn kill(&self, container: &Arc<Container>, signal: &str) -> Result<()> {
         let number = optional_signal(signal)?.unwrap_or(SIGKILL);
         let record = container.record();
@@ -160,7 +157,10 @@ impl Containers {
                 if ending {
                     self.thaw(container).await?;
                 }
-                Ok(())
+                match number {
+                    SIGKILL => until_ended(container, record.state.exits, PERSONS_PATIENCE).await,
+                    _ => Ok(()),
+                }
             }
             Ok(false) => {
                 container.until(|view| !view.record.is_running()).await;
@@ -211,6 +211,17 @@ impl Containers {
             .await;
         (view.record.state.exit_code, view.record.state.error.clone())
     }
+}
+
+/// Waits until the end of the run that had `exits` ends before it is known.
+async fn until_ended(container: &Container, exits: u64, patience: Duration) -> Result<()> {
+    let ended = container.until(|view| view.record.state.exits > exits || view.removed);
+    let waited = tokio::time::timeout(patience, ended).await;
+    waited.map(drop).map_err(|elapsed| Error::Shim {
+        id: container.id.clone(),
+        doing: "waiting for a killed container to end",
+        source: std::io::Error::new(std::io::ErrorKind::TimedOut, elapsed),
+    })
 }
 
 /// Sends a signal through the shim; `false`: the container has just ended.

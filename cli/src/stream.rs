@@ -69,7 +69,8 @@ pub(crate) fn requests<Q>(first: Q) -> (mpsc::Sender<Q>, ReceiverStream<Q>) {
 }
 
 /// Carries everything until the process ended or the caller detached. The
-/// terminal is raw meanwhile, if the process has one and input is sent.
+/// terminal is raw meanwhile, if the process has one and input is sent. No
+/// error has the exit code of a process.
 pub(crate) async fn carry<Q: Request, A: Answer>(
     requests: mpsc::Sender<Q>,
     answers: Answers<A>,
@@ -101,9 +102,8 @@ pub(crate) async fn carry<Q: Request, A: Answer>(
     let written = output.finish();
     drop(requests);
     drop(raw);
-    let ended = ended?;
-    written?;
-    Ok(ended)
+    let ended = ended.and_then(|ended| written.map(|()| ended));
+    ended.map_err(CliError::of_container)
 }
 
 async fn receive<A: Answer>(mut answers: Answers<A>, output: &Output) -> Result<Ended, CliError> {

@@ -92,6 +92,8 @@ pub mod reason {
     pub const COMMAND_NOT_EXECUTABLE: &str = "COMMAND_NOT_EXECUTABLE";
     /// The container cannot be started.
     pub const CANNOT_START: &str = "CANNOT_START";
+    /// The output of a process that a client gets has an end before the process's.
+    pub const OUTPUT_LOST: &str = "OUTPUT_LOST";
     /// A RUN command of a build ended with another code than 0.
     pub const COMMAND_FAILED: &str = "COMMAND_FAILED";
     /// A mistake in a Dockerfile.
@@ -241,7 +243,7 @@ impl Classify for Failure {
     }
 }
 
-const REASONS: [&str; 13] = [
+const REASONS: [&str; 14] = [
     reason::AMBIGUOUS_PREFIX,
     reason::NOT_RUNNING,
     reason::ALREADY_RUNNING,
@@ -250,6 +252,7 @@ const REASONS: [&str; 13] = [
     reason::COMMAND_NOT_FOUND,
     reason::COMMAND_NOT_EXECUTABLE,
     reason::CANNOT_START,
+    reason::OUTPUT_LOST,
     reason::COMMAND_FAILED,
     reason::DOCKERFILE_ERROR,
     reason::NOT_A_REGISTRY,

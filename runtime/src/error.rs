@@ -103,10 +103,16 @@ pub enum Error {
         source: io::Error,
     },
     /// The streams of a process ended before the process did, or its exit code was lost with its shim.
-    #[error(
-        "lost the streams of a process in container {0}: it was read too slowly, or its shim ended"
-    )]
+    #[error("lost the streams of a process in container {0}: its shim ended before them")]
     StreamsLost(String),
+    /// An attached client did not keep up with the output.
+    #[error("the output of container {id} is incomplete: this client read too slowly; {why}")]
+    ReadTooSlowly {
+        /// The container.
+        id: String,
+        /// What its shim said.
+        why: String,
+    },
     /// A watcher of events read too slowly.
     #[error("{0} events were missed, because they were read too slowly")]
     EventsMissed(u64),
@@ -273,7 +279,7 @@ impl Classify for Error {
             Self::Copy(error) => copy_kind(error),
             Self::Store(failure) => failure.kind(),
             Self::ShuttingDown | Self::StreamsLost(_) | Self::Stuck(_) => Kind::Unavailable,
-            Self::EventsMissed(_) => Kind::ResourceExhausted,
+            Self::EventsMissed(_) | Self::ReadTooSlowly { .. } => Kind::ResourceExhausted,
             Self::Shim { .. }
             | Self::Json(..)
             | Self::Spec(_)
@@ -288,6 +294,7 @@ impl Classify for Error {
             Self::AmbiguousPrefix(_) => Some(reason::AMBIGUOUS_PREFIX),
             Self::WrongState { status, action, .. } => state_reason(*status, action),
             Self::VolumeInUse { .. } | Self::Restarting(_) => Some(reason::IN_USE),
+            Self::StreamsLost(_) | Self::ReadTooSlowly { .. } => Some(reason::OUTPUT_LOST),
             Self::Start { failure, .. } | Self::Exec { failure, .. } => {
                 Some(failure_reason(*failure))
             }
@@ -320,6 +327,10 @@ impl Classify for Error {
             Self::EventsMissed(_) => {
                 Some("watch again with --since, which shows what is remembered".to_owned())
             }
+            Self::ReadTooSlowly { .. } => Some(
+                "the container goes on; `orlop logs` shows what its log keeps of the output"
+                    .to_owned(),
+            ),
             Self::Network(error) => error.hint(),
             Self::Store(failure) => failure.hint(),
             _ => None,
@@ -361,7 +372,9 @@ fn failure_reason(failure: protocol::Failure) -> &'static str {
         protocol::Failure::CommandNotFound => reason::COMMAND_NOT_FOUND,
         protocol::Failure::CommandNotExecutable => reason::COMMAND_NOT_EXECUTABLE,
         protocol::Failure::NotRunning => reason::NOT_RUNNING,
-        protocol::Failure::Invalid | protocol::Failure::System => reason::CANNOT_START,
+        protocol::Failure::Invalid | protocol::Failure::System | protocol::Failure::Behind => {
+            reason::CANNOT_START
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::config::Cgroup;
@@ -18,9 +18,20 @@ use crate::error::{ChildFailure, Error, Result, note};
 
 /// How long a killed process may take to be gone.
 const DEATH_PATIENCE: Timespec = Timespec {
-    tv_sec: 2,
+    tv_sec: 1,
     tv_nsec: 0,
 };
+
+/// What a child told on its way to its command.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// It is another process now.
+    Replaced,
+    /// It is prepared and waits for [`Child::go`]; its terminal's master, if it made one.
+    Ready(Option<OwnedFd>),
+    /// It has no more to say: its command runs, if it was ready, or it died.
+    Closed,
+}
 
 /// A process that did not `exec` yet.
 #[derive(Debug)]
@@ -81,25 +92,45 @@ impl Child {
     /// Waits until it is prepared; its terminal's master, if it made one.
     pub(crate) fn ready(&mut self) -> Result<Option<OwnedFd>> {
         loop {
-            match self.channel.wait().map_err(Error::Silent) {
-                Ok(Some((Report::Ready, master))) => return Ok(master),
-                Ok(Some((Report::Replaced { pid }, Some(pidfd)))) => {
-                    self.abandon();
-                    (self.pid, self.pidfd) = (pid, pidfd);
-                    self.channel.go().map_err(Error::Silent)?;
-                }
-                other => return Err(self.failed(other)),
+            match self.step()? {
+                Step::Ready(master) => return Ok(master),
+                Step::Replaced => {}
+                Step::Closed => return Err(Error::Vanished(self.abandon())),
             }
         }
     }
 
     /// Lets it go on to its command; returns when that runs.
-    pub(crate) fn begin(&self) -> Result<()> {
-        if self.channel.go().is_err() {
-            return Err(Error::Vanished(self.abandon()));
+    pub(crate) fn begin(&mut self) -> Result<()> {
+        self.go()?;
+        match self.step()? {
+            Step::Closed => Ok(()),
+            _ => Err(Error::Vanished(self.abandon())),
         }
+    }
+
+    /// Lets it go on to its command.
+    pub(crate) fn go(&self) -> Result<()> {
+        let sent = self.channel.go();
+        sent.map_err(|_| Error::Vanished(self.abandon()))
+    }
+
+    /// What is readable when the next [`Self::step`] waits for nothing.
+    pub(crate) fn reports(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Waits for what it tells next.
+    pub(crate) fn step(&mut self) -> Result<Step> {
         match self.channel.wait().map_err(Error::Silent) {
-            Ok(None) => Ok(()),
+            Ok(Some((Report::Ready, master))) => Ok(Step::Ready(master)),
+            Ok(Some((Report::Replaced { pid }, Some(pidfd)))) => {
+                self.abandon();
+                (self.pid, self.pidfd) = (pid, pidfd);
+                self.channel.go().map_err(Error::Silent)?;
+                Ok(Step::Replaced)
+            }
+            Ok(None) => Ok(Step::Closed),
             other => Err(self.failed(other)),
         }
     }

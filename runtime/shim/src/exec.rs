@@ -34,15 +34,20 @@ pub(crate) struct Exec<'a> {
 }
 
 impl Exec<'_> {
-    /// Starts it; when this returns its command runs.
-    pub(crate) fn start(&self) -> Result<(Child, Streams)> {
+    /// Makes it, on its way to its command. A terminal comes with the report that it is ready.
+    pub(crate) fn spawn(&self) -> Result<(Child, Streams)> {
         let tty = self.steps.process.terminal().unwrap_or(false);
         let (streams, ends) = self.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();
-        let mut child = Child::spawn(0, self.cgroups, oom_score, |channel| {
+        let child = Child::spawn(0, self.cgroups, oom_score, |channel| {
             self.live(channel, ends.as_ref())
         })?;
-        drop(ends);
+        Ok((child, streams))
+    }
+
+    /// Starts it; when this returns its command runs.
+    pub(crate) fn start(&self) -> Result<(Child, Streams)> {
+        let (mut child, streams) = self.spawn()?;
         let streams = match child.ready()? {
             Some(master) => Streams::terminal(master)?,
             None => streams,

@@ -8,8 +8,9 @@
 //! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
 //! documents, `container` is what happens in the container before its command (with `rootfs`, `mounts`,
 //! `shared`, `devices`, `user`, `capabilities`, `seccomp` and, last, `process` or `init`), `supervise` is
-//! the loop beside it (with `connection`, `stdio`, `log` and `exit`), and `exec` adds processes.
+//! the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec` adds processes.
 
+mod backlog;
 mod capabilities;
 mod cgroup;
 pub mod cgroups;

@@ -14,9 +14,11 @@
 //! connections then carry stdin frames and `Resize`/`Signal` messages one way, stdout and stderr frames
 //! the other, and end with [`Reply::Exited`]. All other requests get one reply.
 //!
-//! The shim goes on when any peer goes away. The container waits for an attacher that reads slowly, so
-//! that no output is lost; one that takes nothing for ten seconds is dropped. After the container's exit the shim writes
-//! `exit.json`, tells everyone attached, removes its socket and ends.
+//! The shim goes on when any peer goes away. What an attacher does not take at once waits for it, up to
+//! [`BACKLOG_BYTES_MAX`]; one that is further behind gets [`Failure::Behind`] after that, and no more. Only
+//! for one that joined before the start the container then waits, as in a pipeline, and for ten seconds if
+//! that takes nothing. After the container's exit the shim writes `exit.json`, removes its socket and tells
+//! everyone attached; it ends when they have read what waits for them, or went away.
 
 use std::io::{self, Read, Write};
 
@@ -31,8 +33,8 @@ pub const VERSION: u32 = 2;
 pub const START_FD: i32 = 0;
 /// The largest payload of one frame.
 pub const PAYLOAD_BYTES_MAX: usize = 1024 * 1024;
-/// Output that waits for one attacher.
-pub const BACKLOG_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Output that waits for one attacher, on the disk: as much as a log holds unless told otherwise.
+pub const BACKLOG_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 5;
 
@@ -162,6 +164,8 @@ pub enum Failure {
     Invalid,
     /// The container has ended.
     NotRunning,
+    /// On an `Attach` connection: the attacher was too far behind, and gets no more output.
+    Behind,
     /// A fault of the system or of ours.
     System,
 }

@@ -78,8 +78,8 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
         signals: signals().map_err(setup("signals"))?,
     };
     let result = create_and_run(given, start);
-    drop(std::fs::remove_file(&config.socket));
     if result.is_err() {
+        drop(std::fs::remove_file(&config.socket));
         cgroup::kill_all(&config.cgroups);
     }
     result

@@ -1,6 +1,7 @@
 //! The shim's life beside its container: one thread, one poll loop.
 
 mod answer;
+mod execs;
 mod health;
 
 use std::collections::BTreeMap;
@@ -32,8 +33,6 @@ use crate::{cgroup, exit};
 const DRAIN_PATIENCE: Duration = Duration::from_millis(100);
 /// How long processes started later may take to follow the first.
 const FOLLOW_PATIENCE: Duration = Duration::from_secs(2);
-/// How long peers may take to read the end.
-const FAREWELL_PATIENCE: Duration = Duration::from_secs(2);
 /// How often the loop looks at its clocks while something is ending.
 const TICK: Timespec = Timespec {
     tv_sec: 0,
@@ -56,14 +55,27 @@ struct End {
 struct Running {
     child: Child,
     streams: Streams,
+    /// It is on its way to its command.
+    start: Option<execs::Start>,
     end: Option<End>,
 }
 
 impl Running {
     /// Whether its output is complete, or is taken to be.
     fn is_over(&self) -> bool {
-        self.end
-            .is_some_and(|end| self.streams.ended() || end.at.elapsed() > DRAIN_PATIENCE)
+        let drained = |end: End| self.streams.ended() || end.at.elapsed() > DRAIN_PATIENCE;
+        self.start.is_none() && self.end.is_some_and(drained)
+    }
+
+    /// What has to be waited for. `output` is false where the reader is behind.
+    fn interests(&self, output: bool) -> Vec<PollFd<'_>> {
+        match &self.start {
+            Some(_) => vec![PollFd::from_borrowed_fd(
+                self.child.reports(),
+                PollFlags::IN,
+            )],
+            None => self.streams.interests(output),
+        }
     }
 }
 
@@ -93,14 +105,14 @@ pub(crate) struct Supervisor<'a> {
     given: Given<'a>,
     main: Running,
     execs: BTreeMap<u64, Running>,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, Connection<'a>>,
     next: u64,
     log: Log,
     start_time: u64,
     started_at: Option<i64>,
     health: Option<health::Monitor<'a>>,
-    /// When everyone was told of the end.
-    told: Option<Instant>,
+    /// Everyone was told of the end.
+    told: bool,
     /// The service went away before the start, or the start failed.
     abandoned: bool,
 }
@@ -114,7 +126,7 @@ impl<'a> Supervisor<'a> {
             source,
         };
         let start_time = crate::child::start_time(child.pid).map_err(setup)?;
-        let mut starter = Connection::new(start, Role::Starter).map_err(setup)?;
+        let mut starter = Connection::new(start, Role::Starter, given.directory).map_err(setup)?;
         starter.reply(&Reply::Created { pid: child.pid });
         Ok(Self {
             log: Log::open(given.directory.join(LOG_FILE), given.config.log_bytes_max),
@@ -122,6 +134,7 @@ impl<'a> Supervisor<'a> {
             main: Running {
                 child,
                 streams,
+                start: None,
                 end: None,
             },
             execs: BTreeMap::new(),
@@ -130,7 +143,7 @@ impl<'a> Supervisor<'a> {
             start_time,
             started_at: None,
             health: None,
-            told: None,
+            told: false,
             abandoned: false,
         })
     }
@@ -144,17 +157,16 @@ impl<'a> Supervisor<'a> {
             self.settle();
         }
         if self.abandoned {
+            self.close_door();
             self.main.child.abandon();
             cgroup::kill_all(&self.given.config.cgroups);
         }
     }
 
+    /// Whoever reads slowly gets all of it: an end that is recorded holds up nobody.
     fn is_over(&self) -> bool {
-        let flushed = !self.connections.values().any(Connection::has_output);
-        let told = self.told.or(self.abandoned.then(Instant::now));
-        let moving = |connection: &Connection| connection.moved_within(FAREWELL_PATIENCE);
-        let moving = self.connections.values().any(moving);
-        told.is_some_and(|told| flushed || (told.elapsed() > FAREWELL_PATIENCE && !moving))
+        let waits = self.connections.values().any(Connection::has_output);
+        (self.told || self.abandoned) && !waits
     }
 
     /// Waits for something to happen.
@@ -165,13 +177,13 @@ impl<'a> Supervisor<'a> {
         ];
         let mut tokens = vec![Token::Signal, Token::Listener];
         let held_up = self.connections.values().any(Connection::holds_up);
-        for fd in self.main.streams.interests(!held_up) {
+        for fd in self.main.interests(!held_up) {
             fds.push(fd);
             tokens.push(Token::Main);
         }
         for (&id, exec) in &self.execs {
             let behind = self.connections.get(&id).is_some_and(Connection::is_behind);
-            for fd in exec.streams.interests(!behind) {
+            for fd in exec.interests(!behind) {
                 fds.push(fd);
                 tokens.push(Token::Exec(id));
             }
@@ -195,12 +207,17 @@ impl<'a> Supervisor<'a> {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Timespec> {
+        if self.told {
+            return None;
+        }
         let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
         let held_up = self.connections.values().any(Connection::holds_up);
         if ending || held_up {
             return Some(TICK);
         }
-        let due = self.health.as_ref()?.due()?;
+        let check = self.health.as_ref().and_then(health::Monitor::due);
+        let starts = self.execs.values().filter_map(|exec| exec.start.as_ref());
+        let due = starts.map(execs::Start::due).chain(check).min()?;
         due.saturating_duration_since(Instant::now())
             .try_into()
             .ok()
@@ -229,7 +246,10 @@ impl<'a> Supervisor<'a> {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.given.listener.accept() {
-            let Ok(connection) = Connection::new(stream, Role::Fresh) else {
+            if self.told {
+                continue;
+            }
+            let Ok(connection) = Connection::new(stream, Role::Fresh, self.given.directory) else {
                 continue;
             };
             self.connections.insert(self.next, connection);
@@ -286,6 +306,9 @@ impl<'a> Supervisor<'a> {
     }
 
     fn serve_exec(&mut self, id: u64) {
+        if self.execs.get(&id).is_some_and(|exec| exec.start.is_some()) {
+            return self.serve_start(id);
+        }
         for kind in [Kind::Stdout, Kind::Stderr] {
             let Some(exec) = self.execs.get_mut(&id) else {
                 return;
@@ -308,21 +331,15 @@ impl<'a> Supervisor<'a> {
             // The service that never said "start" is gone.
             self.abandoned |= self.started_at.is_none();
         }
-        self.connections
-            .values_mut()
-            .for_each(Connection::drop_stalled);
         self.connections.retain(|_, connection| !connection.over());
         let over = self.execs.iter().filter(|(_, exec)| exec.is_over());
         let over: Vec<u64> = over.map(|(&id, _)| id).collect();
         for id in over {
             self.finish_exec(id);
         }
+        self.tend_starts();
         self.tend_health();
-        let Some(end) = self
-            .main
-            .end
-            .filter(|_| self.told.is_none() && self.main.is_over())
-        else {
+        let Some(end) = self.main.end.filter(|_| !self.told && self.main.is_over()) else {
             return;
         };
         if self.execs.is_empty() || end.at.elapsed() > FOLLOW_PATIENCE {
@@ -375,6 +392,7 @@ impl<'a> Supervisor<'a> {
         if let Err(error) = exit::record(self.given.directory, &status, durable) {
             note(&format!("cannot record the exit: {error}"));
         }
+        self.close_door();
         let ExitStatus {
             code, oom_killed, ..
         } = status;
@@ -384,7 +402,12 @@ impl<'a> Supervisor<'a> {
             }
             connection.role = Role::Leaving;
         }
-        self.told = Some(Instant::now());
+        self.told = true;
+    }
+
+    /// Before anyone is told of the end: the path is the next shim's then.
+    fn close_door(&self) {
+        drop(fs::remove_file(&self.given.config.socket));
     }
 }
 

@@ -29,12 +29,14 @@ pub(super) const BACKLOG: usize = 32;
 const LOST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the streams ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum End {
     /// With the container.
     Exited,
     /// The shim closed the connection, or went away.
     Lost,
+    /// The shim said why there is no more.
+    CutOff(String),
     /// The client does not want more.
     ClientGone,
 }
@@ -110,10 +112,14 @@ pub(super) async fn run(
                 send(&to_client, exited(ended)).await;
             }
             End::Lost => {
+                let lost = Error::StreamsLost(shot.container.id.clone());
+                shot.finish().await;
+                fail(&to_client, lost).await;
+            }
+            End::CutOff(why) => {
                 let id = shot.container.id.clone();
                 shot.finish().await;
-                let lost = Err(status(Error::StreamsLost(id)));
-                to_client.send(lost).await.ok();
+                fail(&to_client, Error::ReadTooSlowly { id, why }).await;
             }
         }
         drop(writer);
@@ -121,23 +127,26 @@ pub(super) async fn run(
     Ok(ReceiverStream::new(from_service).boxed())
 }
 
-/// Tells the client how it ended, once that is known to everyone.
+/// Tells the client how it ended, once that is known to everyone. Output that is incomplete is an error,
+/// however the container ended.
 async fn finish(containers: &Containers, container: &Container, exits: u64, end: End, to: &Sender) {
     let settled = containers.settled(container, exits);
-    let ended = match end {
-        End::ClientGone => return,
-        End::Exited => settled.await,
-        // A shim that died is noticed at once; one that lives has dropped this reader.
-        End::Lost => match tokio::time::timeout(LOST_PATIENCE, settled).await {
-            Ok(ended) => ended,
-            Err(_) => {
-                let lost = status(Error::StreamsLost(container.id.clone()));
-                to.send(Err(lost)).await.ok();
-                return;
-            }
-        },
-    };
-    send(to, exited(ended)).await;
+    let id = container.id.clone();
+    match end {
+        End::ClientGone => {}
+        End::Exited => drop(send(to, exited(settled.await)).await),
+        End::CutOff(why) => fail(to, Error::ReadTooSlowly { id, why }).await,
+        End::Lost => {
+            // Of a container that ended with its shim everyone is to know when this client does.
+            tokio::time::timeout(LOST_PATIENCE, settled).await.ok();
+            fail(to, Error::StreamsLost(id)).await;
+        }
+    }
+}
+
+/// The last that a client hears.
+async fn fail(to: &Sender, error: Error) {
+    to.send(Err(status(error))).await.ok();
 }
 
 fn exited(ended: Ended) -> Out {
@@ -165,6 +174,7 @@ async fn forward_output(mut reader: Reader, to: &Sender) -> End {
             Ok(Some(Frame::Stdout(bytes))) => Out::Stdout(bytes),
             Ok(Some(Frame::Stderr(bytes))) => Out::Stderr(bytes),
             Ok(Some(Frame::Reply(Reply::Exited { .. }))) => return End::Exited,
+            Ok(Some(Frame::Reply(Reply::Failed { message, .. }))) => return End::CutOff(message),
             Ok(None) => return End::Lost,
             Ok(Some(Frame::Reply(_))) => continue,
             Err(error) => {

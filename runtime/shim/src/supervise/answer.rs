@@ -4,17 +4,13 @@ use std::io;
 use std::os::fd::AsFd;
 
 use crate::protocol::{Failure, Reply, Request};
-use oci_spec::runtime::Process;
 use orlop_sys::process as sys;
 
 use super::health::Monitor;
-use super::{Running, Supervisor, now};
+use super::{Supervisor, now};
 use crate::cgroup;
 use crate::connection::{Connection, Frame, Role};
 use crate::devices;
-use crate::error::{Error, Result};
-use crate::exec::Exec;
-use crate::process::Steps;
 use crate::stdio::{Streams, Wanted};
 
 impl Supervisor<'_> {
@@ -72,6 +68,7 @@ impl Supervisor<'_> {
                     drop(resize(&exec.streams, rows, columns));
                 }
             }
+            (Role::Leaving, _) => {}
             _ => self.refuse(id),
         }
     }
@@ -89,6 +86,7 @@ impl Supervisor<'_> {
                     stdin,
                     stdout,
                     stderr,
+                    foreground: self.started_at.is_none(),
                 };
                 self.reply(id, &Reply::Attached { tty, pid }, role);
             }
@@ -111,7 +109,9 @@ impl Supervisor<'_> {
                 window,
                 detach,
             } => {
-                self.exec(id, &process, &user, stdin && !detach, window, detach);
+                let (stdin, output) = (stdin && !detach, !detach);
+                let streams = Wanted::Pipes { stdin, output };
+                self.exec(id, &process, &user, streams, window);
             }
             Request::Signal { signal, all } => {
                 let result = self.signal_main(signal, all);
@@ -133,20 +133,20 @@ impl Supervisor<'_> {
         );
     }
 
-    fn reply(&mut self, id: u64, reply: &Reply, role: Role) {
+    pub(super) fn reply(&mut self, id: u64, reply: &Reply, role: Role) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.role = role;
             connection.reply(reply);
         }
     }
 
-    fn set_role(&mut self, id: u64, role: Role) {
+    pub(super) fn set_role(&mut self, id: u64, role: Role) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.role = role;
         }
     }
 
-    fn fail(&mut self, id: u64, failure: Failure, message: String) {
+    pub(super) fn fail(&mut self, id: u64, failure: Failure, message: String) {
         self.reply(id, &Reply::Failed { failure, message }, Role::Leaving);
     }
 
@@ -192,72 +192,6 @@ impl Supervisor<'_> {
             }
         }
         Ok(())
-    }
-
-    fn exec(
-        &mut self,
-        id: u64,
-        process: &Process,
-        user: &str,
-        stdin: bool,
-        window: Option<(u16, u16)>,
-        detach: bool,
-    ) {
-        match self.start_exec(process, user, stdin, window, !detach) {
-            Ok(running) => {
-                let pid = running.child.pid;
-                self.execs.insert(id, running);
-                self.reply(id, &Reply::Started { pid }, Role::Exec);
-            }
-            Err(error) => self.fail(id, error.failure(), error.message()),
-        }
-    }
-
-    pub(super) fn start_exec(
-        &self,
-        process: &Process,
-        user: &str,
-        stdin: bool,
-        window: Option<(u16, u16)>,
-        output: bool,
-    ) -> Result<Running> {
-        if self.main.end.is_some() || self.started_at.is_none() {
-            return Err(Error::Ended);
-        }
-        let own = process.capabilities().as_ref();
-        let sets = own.map_or(self.given.sets, |own| {
-            crate::capabilities::Sets::from_spec(Some(own))
-        });
-        // Which calls the built-in profile lets through depends on the capabilities.
-        let filter = match sets == self.given.sets {
-            true => None,
-            false => Some(crate::seccomp::filter(self.given.spec, &sets)?),
-        };
-        let steps = Steps {
-            process,
-            user,
-            groups: &self.given.config.groups,
-            create_cwd: false,
-            init: false,
-            tied: true,
-            sets,
-            filter: filter
-                .as_ref()
-                .map_or(self.given.filter, |own| own.as_deref()),
-        };
-        let exec = Exec {
-            steps,
-            init: self.main.child.pidfd.as_fd(),
-            cgroups: &self.given.config.cgroups,
-            streams: Wanted::Pipes { stdin, output },
-            window,
-        };
-        let (child, streams) = exec.start()?;
-        Ok(Running {
-            child,
-            streams,
-            end: None,
-        })
     }
 }
 

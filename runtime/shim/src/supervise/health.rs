@@ -14,7 +14,8 @@ use rustix::process::{Pid, Signal};
 use super::{End, Supervisor, now};
 use crate::cgroup;
 use crate::connection::Role;
-use crate::error::note;
+use crate::error::{Error, note};
+use crate::stdio::Wanted;
 
 /// The check of a running container.
 #[derive(Debug)]
@@ -92,16 +93,21 @@ impl Supervisor<'_> {
                 let id = probe.id;
                 self.kill_probe(id);
             }
-            // A process that joins a frozen cgroup would hold up the shim.
+            // A process that joins a frozen cgroup stands still.
             None if frozen => monitor.schedule(),
             None => self.start_probe(),
         }
     }
 
     /// With all that it started, as far as that stayed in its group. The group's number is its own
-    /// until it is reaped.
-    fn kill_probe(&self, id: u64) {
+    /// until it is reaped. One that has no command yet has no group either.
+    fn kill_probe(&mut self, id: u64) {
         let probe = self.execs.get(&id).filter(|probe| probe.end.is_none());
+        if probe.is_some_and(|probe| probe.start.is_some()) {
+            self.forget_start(id);
+            let (code, at) = (NOT_RUN, Instant::now());
+            return self.finish_probe(id, End { code, at });
+        }
         if let Some(pid) = probe.and_then(|probe| Pid::from_raw(probe.child.pid)) {
             rustix::process::kill_process_group(pid, Signal::KILL).ok();
         }
@@ -111,7 +117,9 @@ impl Supervisor<'_> {
         let Some(monitor) = &self.health else { return };
         let (began, started_at) = (Instant::now(), now());
         let user = &self.given.config.user;
-        match self.start_exec(&monitor.check.process, user, false, None, true) {
+        let (stdin, output) = (false, true);
+        let streams = Wanted::Pipes { stdin, output };
+        match self.spawn_exec(&monitor.check.process, user, streams, None) {
             Ok(running) => {
                 let id = self.next;
                 self.next += 1;
@@ -132,6 +140,21 @@ impl Supervisor<'_> {
                 let output = health::shown(error.message().as_bytes());
                 self.conclude_probe(began, started_at, NOT_RUN, output);
             }
+        }
+    }
+
+    /// A check did not come to its command.
+    pub(super) fn fail_probe(&mut self, id: u64, error: &Error) {
+        let over = self.main.end.is_some();
+        let Some(monitor) = self.health.as_mut() else {
+            return;
+        };
+        match monitor.probe.take_if(|probe| probe.id == id) {
+            Some(probe) if !over => {
+                let output = health::shown(error.message().as_bytes());
+                self.conclude_probe(probe.began, probe.started_at, NOT_RUN, output);
+            }
+            _ => {}
         }
     }
 

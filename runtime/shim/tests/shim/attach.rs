@@ -1,12 +1,13 @@
 //! Streams: attach, standard input, terminals, one more process.
 
-use std::time::Duration;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::{Duration, Instant};
 
-use orlop_shim::protocol::{Failure, Kind, Reply, Request, write_frame};
+use orlop_shim::protocol::{BACKLOG_BYTES_MAX, Failure, Kind, Reply, Request, write_frame};
 use serde_json::json;
 
 use crate::lifecycle::wait_for;
-use crate::support::{Box, drain, read_until, receive, send};
+use crate::support::{Box, drain, drain_to, read_until, receive, send};
 
 const ALL: Request = Request::Attach {
     stdin: true,
@@ -67,34 +68,104 @@ fn a_client_attached_before_the_start_misses_nothing() {
     assert_eq!(drain(&mut peer), ("first\n".to_owned(), 9));
 }
 
-#[test]
-fn a_client_that_reads_late_misses_nothing() {
-    let mut container = Box::shell("head -c 20000000 /dev/zero; echo end");
+/// Lines of this one, so that the log takes little more than they do.
+const LINE_BYTES: usize = 1000;
+/// More than may wait for a client.
+const FLOOD: usize = 100_000_000;
+
+/// A container that writes that many bytes, after a line of input if it gets any.
+fn flood(bytes: usize) -> Box {
+    let line = "x".repeat(LINE_BYTES - 1);
+    let mut container = Box::shell(&format!("read go; yes {line} | head -c {bytes}; exit 3"));
+    container.config.log_bytes_max = 1_000_000;
+    container
+}
+
+/// Whether these are the first bytes that it writes.
+fn is_flood(output: &[u8]) -> bool {
+    let is_line = |line: &[u8]| {
+        let (end, text) = line.split_last().unwrap();
+        let whole = *end == b'\n' && line.len() == LINE_BYTES;
+        (whole || (*end == b'x' && line.len() < LINE_BYTES))
+            && text.iter().all(|&byte| byte == b'x')
+    };
+    output.chunks(LINE_BYTES).all(is_line)
+}
+
+fn in_foreground(container: &mut Box) -> UnixStream {
     let (mut start, _) = container.create();
-    let mut late = container.request(&ALL);
-    receive(&mut late);
+    let mut peer = container.request(&ALL);
+    receive(&mut peer);
     send(&mut start, &Request::Start);
     receive(&mut start);
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    let (output, code) = drain(&mut late);
-    assert_eq!((output.len(), code), (20_000_004, 0));
+    peer
+}
+
+fn exited(code: i32) -> Option<Reply> {
+    let oom_killed = false;
+    Some(Reply::Exited { code, oom_killed })
 }
 
 #[test]
-fn a_client_that_never_reads_does_not_hold_up_for_ever() {
-    let mut container = Box::shell("head -c 20000000 /dev/zero; echo; echo end");
-    let (mut start, _) = container.create();
-    let mut stalled = container.request(&ALL);
-    receive(&mut stalled);
-    send(&mut start, &Request::Start);
-    receive(&mut start);
+fn a_foreground_that_reads_late_misses_nothing() {
+    let mut container = flood(FLOOD);
+    let mut late = in_foreground(&mut container);
+    std::thread::sleep(Duration::from_secs(2));
+    let (output, last) = drain_to(&mut late);
+    assert_eq!((output.len(), last), (FLOOD, exited(3)));
+    assert!(is_flood(&output));
+}
+
+#[test]
+fn what_is_not_read_at_the_end_waits_while_the_container_starts_again() {
+    let mut container = flood(20_000_000);
+    let mut late = in_foreground(&mut container);
+    wait_for(|| !container.config.socket.exists());
+    assert_eq!(container.exit().code, 3);
+    let again = UnixListener::bind(&container.config.socket).unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    let (output, last) = drain_to(&mut late);
+    assert_eq!((output.len(), last), (20_000_000, exited(3)));
     container.ended();
-    assert_eq!(container.exit().code, 0);
-    assert!(
-        container.own_log().contains("does not read"),
-        "{}",
-        container.own_log()
-    );
+    assert!(container.config.socket.exists(), "it is another's");
+    drop(again);
+}
+
+#[test]
+fn a_container_never_waits_for_an_onlooker() {
+    let mut container = flood(FLOOD);
+    container.config.open_stdin = true;
+    container.start();
+    let mut onlookers = [container.request(&ALL), container.request(&ALL)];
+    onlookers.iter_mut().for_each(|peer| drop(receive(peer)));
+    let [stalled, reading] = &mut onlookers;
+    write_frame(stalled, Kind::Stdin, b"go\n").unwrap();
+    let (output, last) = drain_to(reading);
+    assert_eq!((output.len(), last), (FLOOD, exited(3)));
+    assert_eq!(container.exit().code, 3, "nobody read the other's output");
+    let (output, last) = drain_to(stalled);
+    assert!(is_flood(&output), "there is no gap");
+    assert!(output.len() as u64 >= BACKLOG_BYTES_MAX && output.len() < FLOOD);
+    let failure = match last {
+        Some(Reply::Failed { failure, .. }) => failure,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(failure, Failure::Behind);
+    container.ended();
+}
+
+#[test]
+fn a_foreground_that_never_reads_does_not_hold_up_for_ever() {
+    let mut container = flood(FLOOD);
+    let stalled = in_foreground(&mut container);
+    let began = Instant::now();
+    while container.config.socket.exists() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(container.exit().code, 3);
+    drop(stalled);
+    container.ended();
 }
 
 #[test]
@@ -288,6 +359,28 @@ fn the_output_of_one_more_process_waits_for_its_reader() {
     std::thread::sleep(Duration::from_millis(100));
     let (output, code) = drain(&mut peer);
     assert_eq!((output.len(), code), (30_000_000, 0));
+}
+
+#[test]
+fn a_process_that_is_frozen_on_its_way_holds_up_only_who_asked() {
+    let mut container = Box::new(&["sleep", "100"]);
+    container.cgroup(&[("freezer", &[])]);
+    container.start();
+    let freezer = container.config.cgroups[0].path.join("freezer.state");
+    std::fs::write(&freezer, "FROZEN").unwrap();
+    let mut process = container.spec["process"].clone();
+    process["args"] = json!(["echo", "through"]);
+    let mut asking = container.ask_to_run("", process.clone());
+    drop(container.ask_to_run("", process));
+    for _ in 0..3 {
+        assert!(matches!(
+            container.ask(&Request::State),
+            Reply::State { .. }
+        ));
+    }
+    std::fs::write(&freezer, "THAWED").unwrap();
+    assert!(matches!(receive(&mut asking), Reply::Started { .. }));
+    assert_eq!(drain(&mut asking), ("through\n".to_owned(), 0));
 }
 
 #[test]

@@ -287,15 +287,20 @@ impl Box {
         let mut process = self.spec["process"].clone();
         process["terminal"] = json!(false);
         change(&mut process);
-        let mut stream = self.request(&Request::Exec {
+        let mut stream = self.ask_to_run(user, process);
+        let reply = receive(&mut stream);
+        (stream, reply)
+    }
+
+    /// Asks for one more process; the answer is to come.
+    pub(crate) fn ask_to_run(&self, user: &str, process: Value) -> UnixStream {
+        self.request(&Request::Exec {
             process: std::boxed::Box::new(serde_json::from_value(process).unwrap()),
             user: user.to_owned(),
             stdin: true,
             window: None,
             detach: false,
-        });
-        let reply = receive(&mut stream);
-        (stream, reply)
+        })
     }
 
     /// Runs one more process to its end: code and output.
@@ -341,22 +346,24 @@ impl Drop for Box {
 
 /// Everything until the end of the process: output and code.
 pub(crate) fn drain(stream: &mut UnixStream) -> (String, i32) {
+    let (output, last) = drain_to(stream);
+    let output = String::from_utf8_lossy(&output).into_owned();
+    match last {
+        Some(Reply::Exited { code, .. }) => (output, code),
+        other => panic!("{other:?} after {output:?}"),
+    }
+}
+
+/// Everything until the first reply or the end of the stream.
+pub(crate) fn drain_to(stream: &mut UnixStream) -> (Vec<u8>, Option<Reply>) {
     let mut output = Vec::new();
     while let Some((kind, payload)) = read_frame(stream).unwrap() {
         match kind {
-            Kind::Message => match decode::<Reply>(&payload).unwrap() {
-                Reply::Exited { code, .. } => {
-                    return (String::from_utf8_lossy(&output).into_owned(), code);
-                }
-                other => panic!("{other:?}"),
-            },
+            Kind::Message => return (output, Some(decode(&payload).unwrap())),
             _ => output.extend(payload),
         }
     }
-    panic!(
-        "no exit status; output {:?}",
-        String::from_utf8_lossy(&output)
-    );
+    (output, None)
 }
 
 /// Reads output until `wanted` is in it.

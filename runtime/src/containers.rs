@@ -12,6 +12,7 @@ pub(crate) mod monitor;
 pub(crate) mod names;
 pub(crate) mod networks;
 pub(crate) mod pause;
+mod policy;
 pub mod record;
 pub(crate) mod recover;
 pub(crate) mod remove;

@@ -114,6 +114,14 @@ pub(crate) async fn ask_patiently(socket: &Path, request: &Request) -> io::Resul
     connection.reader.reply().await
 }
 
+/// Connects to wait for the end of the container, and to hear of its health. What is asked on other
+/// connections from now on holds: as long as this one stands the shim does not start its container again.
+pub(crate) async fn wait(socket: &Path) -> io::Result<Connection> {
+    let mut connection = connect(socket)?;
+    connection.writer.request(&Request::Wait).await?;
+    Ok(connection)
+}
+
 /// Kills a shim, and thereby its container: the process that listens on the socket.
 pub(crate) fn kill(socket: &Path) -> io::Result<()> {
     let connection = connect(socket)?;
@@ -136,6 +144,17 @@ impl From<UnixStream> for Connection {
             reader: Reader(reader),
             writer: Writer(writer),
         }
+    }
+}
+
+impl Connection {
+    /// Takes what follows the end of the container from the shim, and waits until it let go: its path is
+    /// the next one's then.
+    pub(crate) async fn take(mut self) -> io::Result<()> {
+        self.writer.request(&Request::Take).await?;
+        let let_go = async { while self.reader.reply().await.is_ok() {} };
+        drop(tokio::time::timeout(PATIENCE, let_go).await);
+        Ok(())
     }
 }
 

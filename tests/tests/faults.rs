@@ -549,6 +549,89 @@ fn unmount_below(root: &std::path::Path) {
     }
 }
 
+/// A shim of an earlier version, or of one that nobody knows, in the place of a container's own.
+struct Elder(std::process::Child);
+
+impl Elder {
+    fn in_place_of(orlop: &Instance, name: &str, version: &str) -> Self {
+        let id = orlop.inspect(name, "{{.Id}}");
+        let socket = orlop.run_dir().join("shims").join(&id[..24]);
+        orlop.kill_service("runtime");
+        let (pid, line) = (orlop.shims()[0], format!("{} is gone", orlop.shims()[0]));
+        send(pid, Signal::KILL);
+        eventually(&line, || orlop.shims().is_empty());
+        std::fs::remove_file(&socket).unwrap();
+        let shim = std::process::Command::new(orlop_tests::binary("orlop-older-shim"))
+            .arg(&socket)
+            .arg(orlop.root().join("runtime/containers").join(&id))
+            .arg(version)
+            .spawn()
+            .unwrap();
+        eventually("it listens", || socket.exists());
+        Self(shim)
+    }
+
+    fn has_ended(&mut self) {
+        eventually("it ends", || self.0.try_wait().unwrap().is_some());
+    }
+}
+
+impl Drop for Elder {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// What a shim of version 2 said is in `tests/src/bin/orlop-older-shim.rs`.
+#[test]
+fn row_30_containers_of_an_older_shim_are_managed_by_a_newer_service() {
+    let _alone = alone();
+    let orlop = orlop();
+    let before = Trace::at_rest(&orlop);
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "box",
+        "--restart",
+        "on-failure",
+        "--network",
+        "none",
+    ];
+    for (version, end) in [
+        ("2", &["stop", "-t", "0", "box"][..]),
+        ("2", &["rm", "-f", "box"]),
+        ("99", &["rm", "-f", "box"]),
+    ] {
+        orlop
+            .run(&[&run[..], &["busybox", "sleep", "1000"]].concat())
+            .success();
+        let mut elder = Elder::in_place_of(&orlop, "box", version);
+        assert_eq!(status(&orlop, "box"), "running", "{version}");
+        orlop
+            .run(&["ps", "--format", "{{.Names}}"])
+            .success()
+            .stdout_is("box\n");
+        let log = std::fs::read_to_string(orlop.root().join("logs/runtime.log")).unwrap();
+        assert!(log.contains("version"), "{log}");
+        orlop.run(&["exec", "box", "true"]).exits(1);
+        orlop.run(end).success();
+        elder.has_ended();
+        if end[0] == "stop" {
+            assert_eq!(
+                orlop.inspect("box", "{{.State.Status}} {{.State.ExitCode}}"),
+                "exited 137"
+            );
+            orlop.run(&["start", "box"]).success();
+            orlop.run(&["exec", "box", "true"]).success();
+            orlop.run(&["rm", "-f", "box"]).success();
+        }
+    }
+    println!("row 30: versions 2 and 99");
+    leaves_nothing(&orlop, &before);
+}
+
 /// Flushed tables and deleted bridges are `network.rs`.
 #[test]
 fn row_29_a_container_whose_link_was_taken_away_ends_like_any_other() {

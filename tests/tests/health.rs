@@ -213,24 +213,40 @@ fn checks_go_on_while_the_service_is_down() {
 }
 
 #[test]
-fn what_was_asked_for_is_done_when_the_service_is_back() {
+fn what_was_asked_for_is_done_while_the_service_is_down() {
+    for (action, end) in [("kill", "exited 137 0"), ("stop", "exited 9 0")] {
+        let orlop = orlop();
+        let shared = tempfile::tempdir().unwrap();
+        let mount = format!("{}:/shared", shared.path().display());
+        let asked = format!("--health-on-failure={action}");
+        run(&orlop, "test ! -e /shared/bad", &["-v", &mount, &asked]);
+        becomes(&orlop, "healthy");
+        orlop.kill_service("runtime");
+        fs::write(shared.path().join("bad"), "").unwrap();
+        eventually("its shim is gone", || orlop.shims().is_empty());
+        let shown = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}";
+        assert_eq!(orlop.inspect("box", shown), end);
+    }
+}
+
+#[test]
+fn an_unhealthy_container_is_started_again_while_the_service_is_down() {
     let orlop = orlop();
     let shared = tempfile::tempdir().unwrap();
     let mount = format!("{}:/shared", shared.path().display());
-    let options = ["-v", &mount, "--health-on-failure=kill"];
-    let check = "echo x >> /shared/count; test ! -e /shared/bad";
-    run(&orlop, check, &options);
+    let options = ["-v", &mount, "--health-on-failure=restart"];
+    run(&orlop, "test ! -e /shared/bad", &options);
     becomes(&orlop, "healthy");
     orlop.kill_service("runtime");
+    let log = orlop.root().join("runtime/containers");
+    let health = fs::read_dir(log).unwrap().flatten().next().unwrap().path();
     fs::write(shared.path().join("bad"), "").unwrap();
-    let count = || {
-        fs::read_to_string(shared.path().join("count"))
-            .unwrap()
-            .len()
-    };
-    let before = count();
-    eventually("it is unhealthy", || count() > before + 8);
-    orlop.run(&["wait", "box"]).success().stdout_is("137\n");
+    eventually("it is unhealthy, and then new", || {
+        !health.join("health.json").exists()
+    });
+    fs::remove_file(shared.path().join("bad")).unwrap();
+    becomes(&orlop, "healthy");
+    assert_ne!(orlop.inspect("box", "{{.RestartCount}}"), "0");
 }
 
 #[test]

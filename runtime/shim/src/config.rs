@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::health::HealthCheck;
+use crate::restart::{OnUnhealthy, Policy, Restarts};
 
 /// File name of the OCI runtime-spec document.
 pub const SPEC_FILE: &str = "config.json";
@@ -73,6 +74,25 @@ pub struct ShimConfig {
     /// How to find out about the container's health, if at all.
     #[serde(default)]
     pub health: Option<HealthCheck>,
+    /// What it decides by itself.
+    #[serde(default)]
+    pub away: Away,
+}
+
+/// What a shim decides about its container while there is no service to do it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Away {
+    /// When the container is started again; `None`: never, whatever becomes of its health.
+    pub policy: Option<Policy>,
+    /// Restarts so far.
+    pub restarts: Restarts,
+    /// What is done when it is unhealthy.
+    pub on_unhealthy: OnUnhealthy,
+    /// The signal that asks it to end.
+    pub stop_signal: i32,
+    /// Seconds that it may then take.
+    pub stop_timeout: u32,
 }
 
 /// How the root file system is put together; the runtime passes on what the store said.
@@ -108,4 +128,10 @@ pub struct ExitStatus {
     pub started_at: i64,
     /// Nanoseconds since the epoch.
     pub finished_at: i64,
+    /// Restarts so far; `None` from shims that did none.
+    #[serde(default)]
+    pub restarts: Option<Restarts>,
+    /// The shim ended it as a person would, because it was unhealthy: no policy starts it again.
+    #[serde(default)]
+    pub stopped: bool,
 }

@@ -23,14 +23,16 @@ use crate::stdio::{self, Ends, Streams, Wanted};
 use crate::{devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
+#[derive(Debug)]
 struct Join {
     path: PathBuf,
     file: File,
 }
 
-/// The namespaces of the specification.
-#[derive(Default)]
-struct Namespaces {
+/// The namespaces of the specification. Those that are joined are open: their paths are of processes
+/// that may be gone when the container is started again.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
     new: u64,
     join: Vec<Join>,
     /// Joined by a process that has let go of the host.
@@ -58,7 +60,7 @@ pub(crate) struct Plan<'a> {
     host: Host<'a>,
     spec: &'a Spec,
     linux: &'a Linux,
-    namespaces: Namespaces,
+    namespaces: &'a Namespaces,
     trees: Vec<Option<OwnedFd>>,
     groups: mounts::Groups<'a>,
     steps: Steps<'a>,
@@ -75,6 +77,11 @@ pub(crate) fn process(spec: &Spec) -> Result<&oci_spec::runtime::Process> {
     spec.process().as_ref().ok_or(Error::Missing("a process"))
 }
 
+fn linux(spec: &Spec) -> Result<&Linux> {
+    let linux = spec.linux().as_ref();
+    linux.ok_or(Error::Missing("a section for linux"))
+}
+
 /// Capabilities and filter of the specification, which later processes get as well.
 pub(crate) fn confinement(
     spec: &Spec,
@@ -86,12 +93,13 @@ pub(crate) fn confinement(
 
 impl<'a> Plan<'a> {
     /// Opens everything that a path of the host leads to.
-    pub(crate) fn open(host: Host<'a>, spec: &'a Spec, steps: Steps<'a>) -> Result<Self> {
-        let linux = spec
-            .linux()
-            .as_ref()
-            .ok_or(Error::Missing("a section for linux"))?;
-        let namespaces = Namespaces::open(linux)?;
+    pub(crate) fn open(
+        host: Host<'a>,
+        spec: &'a Spec,
+        namespaces: &'a Namespaces,
+        steps: Steps<'a>,
+    ) -> Result<Self> {
+        let linux = linux(spec)?;
         let sources = spec.mounts().iter().flatten().map(mounts::open_source);
         let mut trees = sources.collect::<Result<Vec<_>>>()?;
         if let Some(other) = host.shm_from {
@@ -300,9 +308,10 @@ fn is_procfs(mount: &Mount) -> bool {
 }
 
 impl Namespaces {
-    fn open(linux: &Linux) -> Result<Self> {
+    /// Opens what is joined.
+    pub(crate) fn open(spec: &Spec) -> Result<Self> {
         let mut all = Self::default();
-        for namespace in linux.namespaces().iter().flatten() {
+        for namespace in linux(spec)?.namespaces().iter().flatten() {
             let kind = namespace.typ();
             let flag = flag(kind)?;
             let Some(path) = namespace.path() else {

@@ -2,7 +2,7 @@
 //!
 //! What the runtime service and the shim must agree on is the [`protocol`] between them, the [`config`]
 //! files in the container's directory, how a root is put together ([`overlay`]) and how processes are
-//! limited ([`cgroups`]). [`oci`] starts
+//! limited ([`cgroups`]), and when a container is started again ([`restart`]). [`oci`] starts
 //! containers that somebody else stays with.
 //!
 //! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
@@ -34,6 +34,7 @@ pub mod overlay;
 mod process;
 mod program;
 pub mod protocol;
+pub mod restart;
 mod rootfs;
 mod seccomp;
 mod shared;

@@ -18,7 +18,7 @@ use crate::cgroup;
 use crate::channel::Gate;
 use crate::child::{self, Child};
 use crate::config::Cgroup;
-use crate::container::{Host, Plan, process};
+use crate::container::{Host, Namespaces, Plan, process};
 use crate::error;
 use crate::exec::Exec;
 use crate::init;
@@ -187,7 +187,8 @@ impl Container<'_> {
             streams: Wanted::Own,
             gate: Some(&gate),
         };
-        let created = Plan::open(host, self.spec, steps)?.create()?;
+        let namespaces = Namespaces::open(self.spec)?;
+        let created = Plan::open(host, self.spec, &namespaces, steps)?.create()?;
         let started = Started::new(created.child, created.streams);
         if let Err(error) = self.restrict_devices() {
             started.abandon();

@@ -8,7 +8,8 @@
 //! ([`START_FD`]), and spawns `orlop-shim CONTAINER_DIR`. The shim makes the container up to the point
 //! before its `exec`, listens on its socket, and sends [`Reply::Created`]. The service may attach now;
 //! then it sends [`Request::Start`], and the shim answers [`Reply::Started`] once the `exec` happened,
-//! or [`Reply::Failed`]. If the service goes away before that, the shim takes everything down again.
+//! or [`Reply::Failed`]. If the service goes away before that, the shim takes everything down again. The
+//! connection then goes on like one that began with `Wait`.
 //!
 //! **Later.** Each connection to the shim's socket begins with one request. `Attach` and `Exec`
 //! connections then carry stdin frames and `Resize`/`Signal` messages one way, stdout and stderr frames
@@ -19,15 +20,23 @@
 //! for one that joined before the start the container then waits, as in a pipeline, and for ten seconds if
 //! that takes nothing. After the container's exit the shim writes `exit.json`, removes its socket and tells
 //! everyone attached; it ends when they have read what waits for them, or went away.
+//!
+//! **Restarts.** If the container is to be started again ([`crate::restart`]), exactly one does it. The
+//! service has a connection that waits for as long as it lives; on [`Reply::Exited`] it answers
+//! [`Request::Take`], the shim closes that connection, and the restart is the service's. Until then the shim
+//! keeps its socket. It starts the container again in its place, with its network namespace and cgroups, when
+//! the pause of the policy is over and nobody waits: a service that is slow is waited for, one that is gone is not.
 
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::ExitStatus;
 use crate::health::Health;
+use crate::restart::{Policy, Restarts};
 
 /// Grows with every change that an older peer would not understand.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// The shim's end of the start socket: its standard input, since that is the one descriptor that can be
 /// handed to a new process without code running between fork and exec.
 pub const START_FD: i32 = 0;
@@ -99,6 +108,11 @@ pub enum Request {
     State,
     /// Answer [`Reply::Exited`] when the container ended, and [`Reply::Health`] until then.
     Wait,
+    /// What follows the container's end is the service's to do. No answer. Since version 3.
+    Take,
+    /// When the container is to be started again, from now on; `None`: never, somebody ends it. Since
+    /// version 3.
+    Restart(Option<Policy>),
 }
 
 /// From a shim to the service.
@@ -142,13 +156,22 @@ pub enum Reply {
     Health(Health),
     /// Answer to [`Request::State`].
     State {
-        /// On the host.
+        /// On the host; 0 between its end and the restart by its shim.
         pid: i32,
         /// Clock ticks since boot at which the first process began (`/proc/PID/stat`), so that a
         /// reused pid is not taken for it.
         start_time: u64,
         /// Nanoseconds since the epoch.
         started_at: i64,
+        /// [`VERSION`] of the shim; 0 before version 3.
+        #[serde(default)]
+        version: u32,
+        /// Restarts so far. Since version 3.
+        #[serde(default)]
+        restarts: Option<Restarts>,
+        /// How it ended last under this shim. Since version 3.
+        #[serde(default)]
+        last: Option<ExitStatus>,
     },
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::container::{Host, Plan, confinement, process};
+use crate::container::{Created, Host, Namespaces, Plan, confinement, process};
 use crate::error::{Error, Result, note};
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
@@ -72,6 +72,7 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
         directory,
         spec: &spec,
         config: &config,
+        namespaces: Namespaces::open(&spec)?,
         sets,
         filter: filter.as_deref(),
         listener: listen(&config.socket).map_err(setup("socket"))?,
@@ -86,19 +87,11 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
 }
 
 fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
-    let steps = Steps {
-        process: process(given.spec)?,
-        user: &given.config.user,
-        groups: &given.config.groups,
-        create_cwd: given.config.create_cwd,
-        init: given.config.init,
-        tied: true,
-        sets: given.sets,
-        filter: given.filter,
-    };
-    let plan = Plan::open(host(&given)?, given.spec, steps)?;
-    let created = plan.create()?;
-    drop(plan);
+    let root = rootfs::assemble(&given.config.root)?;
+    for (volume, target) in &given.config.copy_up {
+        copy_up::fill(volume, root.as_fd(), target)?;
+    }
+    let created = given.create(root)?;
     let resources = given
         .spec
         .linux()
@@ -119,25 +112,37 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
     Ok(())
 }
 
-/// The root file system, with what volumes are filled from it, and the rest of what is ours to give.
-fn host<'a>(given: &Given<'a>) -> Result<Host<'a>> {
-    let config = given.config;
-    let root = rootfs::assemble(&config.root)?;
-    for (volume, target) in &config.copy_up {
-        copy_up::fill(volume, root.as_fd(), target)?;
+impl Given<'_> {
+    /// The container with this root, up to the step before its command.
+    pub(crate) fn create(&self, root: OwnedFd) -> Result<Created> {
+        let steps = Steps {
+            process: process(self.spec)?,
+            user: &self.config.user,
+            groups: &self.config.groups,
+            create_cwd: self.config.create_cwd,
+            init: self.config.init,
+            tied: true,
+            sets: self.sets,
+            filter: self.filter,
+        };
+        let host = self.host(root);
+        Plan::open(host, self.spec, &self.namespaces, steps)?.create()
     }
-    Ok(Host {
-        place: given.directory,
-        root,
-        cgroups: &config.cgroups,
-        shm_from: config.shm_from.as_deref(),
-        window: config.window,
-        streams: stdio::Wanted::Pipes {
-            stdin: config.open_stdin,
-            output: true,
-        },
-        gate: None,
-    })
+
+    fn host(&self, root: OwnedFd) -> Host<'_> {
+        Host {
+            place: self.directory,
+            root,
+            cgroups: &self.config.cgroups,
+            shm_from: self.config.shm_from.as_deref(),
+            window: self.config.window,
+            streams: stdio::Wanted::Pipes {
+                stdin: self.config.open_stdin,
+                output: true,
+            },
+            gate: None,
+        }
+    }
 }
 
 /// Ends of children come as readable bytes; a request to end is not the host's to make here.

@@ -1,6 +1,7 @@
 //! The shim's life beside its container: one thread, one poll loop.
 
 mod answer;
+mod away;
 mod execs;
 mod health;
 
@@ -23,7 +24,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::capabilities::Sets;
 use crate::child::Child;
 use crate::connection::{Connection, Role};
-use crate::container::Created;
+use crate::container::{Created, Namespaces};
 use crate::error::{Result, note};
 use crate::log::Log;
 use crate::stdio::{Read, Streams};
@@ -60,6 +61,18 @@ struct Running {
     end: Option<End>,
 }
 
+impl From<Created> for Running {
+    fn from(created: Created) -> Self {
+        let Created { child, streams } = created;
+        Self {
+            child,
+            streams,
+            start: None,
+            end: None,
+        }
+    }
+}
+
 impl Running {
     /// Whether its output is complete, or is taken to be.
     fn is_over(&self) -> bool {
@@ -94,6 +107,7 @@ pub(crate) struct Given<'a> {
     pub(crate) directory: &'a Path,
     pub(crate) spec: &'a Spec,
     pub(crate) config: &'a ShimConfig,
+    pub(crate) namespaces: Namespaces,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
     pub(crate) listener: UnixListener,
@@ -111,6 +125,9 @@ pub(crate) struct Supervisor<'a> {
     start_time: u64,
     started_at: Option<i64>,
     health: Option<health::Monitor<'a>>,
+    decisions: away::Decisions,
+    /// Processes that the kernel had killed for want of memory before this run.
+    oom_kills: u64,
     /// Everyone was told of the end.
     told: bool,
     /// The service went away before the start, or the start failed.
@@ -120,29 +137,27 @@ pub(crate) struct Supervisor<'a> {
 impl<'a> Supervisor<'a> {
     /// Takes over a created container; tells the service so.
     pub(crate) fn new(given: Given<'a>, created: Created, start: UnixStream) -> Result<Self> {
-        let Created { child, streams } = created;
         let setup = |source| crate::error::Error::Setup {
             step: "start socket",
             source,
         };
-        let start_time = crate::child::start_time(child.pid).map_err(setup)?;
+        let start_time = crate::child::start_time(created.child.pid).map_err(setup)?;
         let mut starter = Connection::new(start, Role::Starter, given.directory).map_err(setup)?;
-        starter.reply(&Reply::Created { pid: child.pid });
+        starter.reply(&Reply::Created {
+            pid: created.child.pid,
+        });
         Ok(Self {
             log: Log::open(given.directory.join(LOG_FILE), given.config.log_bytes_max),
+            decisions: away::Decisions::new(given.config.away),
             given,
-            main: Running {
-                child,
-                streams,
-                start: None,
-                end: None,
-            },
+            main: Running::from(created),
             execs: BTreeMap::new(),
             connections: BTreeMap::from([(0, starter)]),
             next: 1,
             start_time,
             started_at: None,
             health: None,
+            oom_kills: 0,
             told: false,
             abandoned: false,
         })
@@ -166,7 +181,7 @@ impl<'a> Supervisor<'a> {
     /// Whoever reads slowly gets all of it: an end that is recorded holds up nobody.
     fn is_over(&self) -> bool {
         let waits = self.connections.values().any(Connection::has_output);
-        (self.told || self.abandoned) && !waits
+        (self.told || self.abandoned) && !waits && !self.decisions.are_open()
     }
 
     /// Waits for something to happen.
@@ -207,17 +222,17 @@ impl<'a> Supervisor<'a> {
 
     /// How long to wait for something to happen.
     fn patience(&self) -> Option<Timespec> {
-        if self.told {
-            return None;
-        }
-        let ending = self.main.end.is_some() || self.execs.values().any(|exec| exec.end.is_some());
+        let ending = self.main.end.is_some() && !self.told;
+        let ending = ending || self.execs.values().any(|exec| exec.end.is_some());
         let held_up = self.connections.values().any(Connection::holds_up);
         if ending || held_up {
             return Some(TICK);
         }
-        let check = self.health.as_ref().and_then(health::Monitor::due);
+        let checked = self.health.as_ref().filter(|_| self.main.end.is_none());
+        let due = [checked.and_then(health::Monitor::due), self.due_alone()];
         let starts = self.execs.values().filter_map(|exec| exec.start.as_ref());
-        let due = starts.map(execs::Start::due).chain(check).min()?;
+        let due = due.into_iter().flatten();
+        let due = starts.map(execs::Start::due).chain(due).min()?;
         due.saturating_duration_since(Instant::now())
             .try_into()
             .ok()
@@ -246,7 +261,7 @@ impl<'a> Supervisor<'a> {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.given.listener.accept() {
-            if self.told {
+            if self.told && !self.decisions.are_open() {
                 continue;
             }
             let Ok(connection) = Connection::new(stream, Role::Fresh, self.given.directory) else {
@@ -339,6 +354,7 @@ impl<'a> Supervisor<'a> {
         }
         self.tend_starts();
         self.tend_health();
+        self.tend_decisions();
         let Some(end) = self.main.end.filter(|_| !self.told && self.main.is_over()) else {
             return;
         };
@@ -354,7 +370,7 @@ impl<'a> Supervisor<'a> {
         let Some(exec) = self.execs.remove(&id) else {
             return;
         };
-        let oom_killed = cgroup::oom_killed(&self.given.config.cgroups);
+        let oom_killed = self.oom_killed();
         if let (Some(end), Some(peer)) = (exec.end, self.connections.get_mut(&id)) {
             peer.reply(&Reply::Exited {
                 code: end.code,
@@ -384,23 +400,38 @@ impl<'a> Supervisor<'a> {
         };
         let status = ExitStatus {
             code: end.code,
-            oom_killed: cgroup::oom_killed(&self.given.config.cgroups),
+            oom_killed: self.oom_killed(),
             started_at,
             finished_at: now(),
+            restarts: None,
+            stopped: false,
         };
+        let status = self.decide(status);
+        self.record(&status);
+        self.tell_end(&status);
+    }
+
+    fn record(&self, status: &ExitStatus) {
         let durable = !self.given.config.volatile_exit;
-        if let Err(error) = exit::record(self.given.directory, &status, durable) {
+        if let Err(error) = exit::record(self.given.directory, status, durable) {
             note(&format!("cannot record the exit: {error}"));
         }
-        self.close_door();
-        let ExitStatus {
-            code, oom_killed, ..
-        } = status;
+        if !self.decisions.are_open() {
+            self.close_door();
+        }
+    }
+
+    /// A service that waits stays until it says whose part the restart is, if there is to be one.
+    fn tell_end(&mut self, status: &ExitStatus) {
+        let reply = exited(status);
         for connection in self.connections.values_mut() {
-            if matches!(connection.role, Role::Attached { .. } | Role::Waiting) {
-                connection.reply(&Reply::Exited { code, oom_killed });
+            let waiting = connection.role == Role::Waiting;
+            if waiting || matches!(connection.role, Role::Attached { .. }) {
+                connection.reply(&reply);
             }
-            connection.role = Role::Leaving;
+            if !(waiting && self.decisions.are_open()) {
+                connection.role = Role::Leaving;
+            }
         }
         self.told = true;
     }
@@ -408,6 +439,17 @@ impl<'a> Supervisor<'a> {
     /// Before anyone is told of the end: the path is the next shim's then.
     fn close_door(&self) {
         drop(fs::remove_file(&self.given.config.socket));
+    }
+
+    fn oom_killed(&self) -> bool {
+        cgroup::oom_kills(&self.given.config.cgroups) > self.oom_kills
+    }
+}
+
+fn exited(status: &ExitStatus) -> Reply {
+    Reply::Exited {
+        code: status.code,
+        oom_killed: status.oom_killed,
     }
 }
 

@@ -13,5 +13,7 @@ mod isolation;
 mod lifecycle;
 #[path = "shim/limits.rs"]
 mod limits;
+#[path = "shim/restart.rs"]
+mod restart;
 #[path = "shim/support.rs"]
 mod support;

@@ -7,31 +7,27 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use orlop_shim::config::{EXIT_FILE, ExitStatus};
-use orlop_shim::protocol::{Reply, Request};
+use orlop_shim::protocol::Reply;
 
-use super::health::wants_restart_of_unhealthy;
+use super::policy::{self, wants_restart};
 use super::record::Record;
 use super::state::{Action, next};
 use super::{Container, Containers};
 use crate::error::blocking;
 use crate::network::Attachment;
-use crate::shim::{self, unexpected};
+use crate::shim::Connection;
 
-/// The first pause before a restart by policy; it doubles each time. Docker's.
-const RESTART_PAUSE: Duration = Duration::from_millis(100);
-const RESTART_PAUSE_MAX: Duration = Duration::from_secs(60);
-/// A container that ran this long is not crash-looping: its pauses begin anew. Docker's.
-const SETTLED: Duration = Duration::from_secs(10);
 /// How long a shim that closed its connection may take to leave its exit status.
 const GRACE: Duration = Duration::from_secs(2);
 const GRACE_STEP: Duration = Duration::from_millis(20);
 
 impl Containers {
-    /// Waits in the background for the end of a container that runs.
-    pub(super) fn monitor(&self, container: &Arc<Container>) {
+    /// Waits in the background for the end of a container that runs, on a connection whose shim waits as
+    /// well: as long as it stands, what follows the end is left to this service.
+    pub(super) fn monitor(&self, container: &Arc<Container>, connection: Connection) {
         let (this, container) = (self.clone(), Arc::clone(container));
         tokio::spawn(async move {
-            if let Err(error) = this.listen(&container).await {
+            if let Err(error) = this.listen(&container, connection).await {
                 tracing::debug!(id = container.id, %error, "the shim went away");
             }
             let exit = read_exit(&container, GRACE).await;
@@ -39,16 +35,20 @@ impl Containers {
         });
     }
 
-    /// Hears what a shim has to say; resolves when it says that its container ended.
-    async fn listen(&self, container: &Arc<Container>) -> io::Result<()> {
-        let mut connection = shim::connect(&container.socket)?;
-        connection.writer.request(&Request::Wait).await?;
+    /// Hears what a shim has to say; resolves when it says that its container ended. The shim, which
+    /// would start it again itself if this service were gone, is told not to.
+    async fn listen(&self, container: &Arc<Container>, mut shim: Connection) -> io::Result<()> {
         let mut first = true;
         loop {
-            match connection.reader.reply().await? {
-                Reply::Exited { .. } => return Ok(()),
-                Reply::Health(health) => self.heard(container, health, first).await,
-                reply => return Err(unexpected(&reply)),
+            match shim.reader.reply().await {
+                Ok(Reply::Exited { .. }) => return shim.take().await,
+                Ok(Reply::Health(health)) => self.heard(container, health, first).await,
+                // A shim of a later version has more to say.
+                Ok(reply) => tracing::debug!(id = container.id, ?reply, "not for this service"),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    tracing::debug!(id = container.id, %error, "not for this service");
+                }
+                Err(error) => return Err(error),
             }
             first = false;
         }
@@ -107,54 +107,6 @@ impl Containers {
         }
         self.tell_volumes(record, "unmount");
     }
-
-    /// Starts the container again after a pause, if its policy says so; and again when that fails.
-    pub(super) fn consider_restart(&self, container: &Arc<Container>, record: &Record) {
-        if !record.state.restarting {
-            return;
-        }
-        let (this, container) = (self.clone(), Arc::clone(container));
-        let exits = record.state.exits;
-        let mut count = record.state.restart_count.saturating_add(1);
-        let mut pause = pause(record.state.short_runs);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(pause).await;
-                if this.restarted(&container, exits, count).await {
-                    return;
-                }
-                count = count.saturating_add(1);
-                pause = pause.saturating_mul(2).min(RESTART_PAUSE_MAX);
-            }
-        });
-    }
-
-    /// Tries to start a container again; true when that was done, or is no longer wanted.
-    async fn restarted(&self, container: &Arc<Container>, exits: u64, count: u32) -> bool {
-        let _gate = container.gate.lock().await;
-        let record = container.record();
-        let touched = record.state.exits != exits || record.state.stopped;
-        let policy = record.config.restart.clone().unwrap_or_default();
-        let spent = policy.maximum_retries > 0 && count > policy.maximum_retries;
-        // The policy may have been changed since.
-        let over = spent || !wants_restart(&record);
-        if over && !touched {
-            container
-                .change(|record| record.state.restarting = false)
-                .await;
-        }
-        if container.is_removed() || record.is_running() || touched || over {
-            return true;
-        }
-        match self.start_held(container, None, count).await {
-            Ok(_) => true,
-            Err(error) => {
-                let error = orlop_proto::error::chain(&error);
-                tracing::warn!(id = container.id, error, "cannot restart a container");
-                false
-            }
-        }
-    }
 }
 
 /// What the shim left. It is durable before the shim tells anyone, and before its socket goes.
@@ -197,47 +149,24 @@ fn apply_exit(record: &mut Record, exit: Option<&ExitStatus>) {
     state.oom_killed = exit.is_some_and(|exit| exit.oom_killed);
     let finished = exit.and_then(|exit| time(exit.finished_at));
     state.finished = finished.or_else(|| Some(Timestamp::now()));
+    if let Some(exit) = exit {
+        policy::catch_up(state, exit.restarts, exit.started_at);
+        state.stopped |= exit.stopped;
+    }
     if exit.is_none() {
         state.error = "its shim went away and left no exit status".to_owned();
     }
     record.attachment = None;
     record.cgroups.clear();
-    if ran(record) >= SETTLED {
-        record.state.short_runs = 0;
-    }
+    let restarts = policy::restarts(&record.state).after(ran(record));
+    record.state.short_runs = restarts.short_runs;
     record.state.restarting = wants_restart(record);
 }
 
-fn time(nanoseconds: i64) -> Option<Timestamp> {
+pub(super) fn time(nanoseconds: i64) -> Option<Timestamp> {
     Timestamp::from_nanosecond(nanoseconds.into())
         .ok()
         .filter(|_| nanoseconds > 0)
-}
-
-/// What the policy says of a container that just ended.
-pub(super) fn wants_restart(record: &Record) -> bool {
-    let policy = record.config.restart.clone().unwrap_or_default();
-    if record.state.stopped || record.hidden || record.config.auto_remove {
-        return false;
-    }
-    if wants_restart_of_unhealthy(record) {
-        return true;
-    }
-    let tries = record.state.restart_count;
-    match policy.name.as_str() {
-        "always" | "unless-stopped" => true,
-        "on-failure" => {
-            let more = policy.maximum_retries == 0 || tries < policy.maximum_retries;
-            record.state.exit_code != 0 && more
-        }
-        _ => false,
-    }
-}
-
-/// The pause before a restart: it doubles with each short run.
-fn pause(short_runs: u32) -> Duration {
-    let doubled = RESTART_PAUSE.saturating_mul(1 << short_runs.min(16));
-    doubled.min(RESTART_PAUSE_MAX)
 }
 
 /// How long the last run was.
@@ -258,16 +187,6 @@ mod tests {
     use crate::containers::record::State;
     use crate::containers::state::Status;
 
-    #[test]
-    fn pauses_double_up_to_a_minute() {
-        let pauses: Vec<u128> = (0..12).map(|runs| pause(runs).as_millis()).collect();
-        let expected = [
-            100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 60_000, 60_000,
-        ];
-        assert_eq!(pauses, expected);
-        assert_eq!(pause(u32::MAX), RESTART_PAUSE_MAX);
-    }
-
     fn policy(name: &str, maximum_retries: u32) -> Record {
         let mut record = Record::example();
         record.config.restart = Some(RestartPolicy {
@@ -287,6 +206,8 @@ mod tests {
             oom_killed: false,
             started_at: 1_000_000_000,
             finished_at: (1 + seconds) * 1_000_000_000,
+            restarts: None,
+            stopped: false,
         };
         apply_exit(&mut record, Some(&status));
         record.state

@@ -2,14 +2,17 @@
 //! and what a crash left half-made.
 
 use std::fs;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orlop_shim::protocol::{Reply, Request};
+use orlop_shim::config::ExitStatus;
+use orlop_shim::protocol::{Reply, Request, VERSION};
 
 use super::health;
-use super::monitor::{read_exit, wants_restart};
+use super::monitor::read_exit;
 use super::pause::set_frozen;
+use super::policy::{self, wants_restart};
 use super::record::{self, Record};
 use super::state::Status;
 use super::{Container, Containers};
@@ -17,7 +20,7 @@ use crate::cgroups::freeze;
 use crate::error::{Error, Result, blocking};
 use crate::files;
 use crate::network::Live;
-use crate::shim;
+use crate::shim::{self, Connection, unexpected};
 
 /// How long a start of the service waits for each shim.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -26,17 +29,21 @@ impl Containers {
     /// Reads every container's directory, finds the shims again and cleans up. Called once, before
     /// anything is served.
     pub(crate) async fn recover(&self) -> Result<()> {
-        let mut live = Vec::new();
-        let mut ended = Vec::new();
+        let (mut found, mut live, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         for container in self.load().await? {
             let record = container.record();
-            if self.adopt(&container).await {
+            if let Some(shim) = self.adopt(&container).await {
                 live.extend(live_network(&container.record()));
+                found.push((container, shim));
             } else if record.is_running() {
                 ended.push(container);
             }
         }
         self.parts().network.reconcile(live).await?;
+        // Not before: the end of one would take down what is being restored.
+        for (container, shim) in found {
+            self.monitor(&container, shim);
+        }
         for container in ended {
             let exit = read_exit(&container, Duration::ZERO).await;
             self.ended(&container, exit).await;
@@ -66,36 +73,48 @@ impl Containers {
         Ok(containers)
     }
 
-    /// Finds a container's shim; true when it lives. A container that was being started when the
-    /// service died is saved as running before its command is let go, and its shim gives up when the
-    /// service goes away before that.
-    async fn adopt(&self, container: &Arc<Container>) -> bool {
+    /// Finds a container's shim; the connection on which it is waited for. A container that was being
+    /// started when the service died is saved as running before its command is let go, and its shim gives
+    /// up when the service goes away before that. One that ended, and that its shim was to start again, is
+    /// this service's from now on.
+    async fn adopt(&self, container: &Arc<Container>) -> Option<Connection> {
+        let mut shim = shim::wait(&container.socket).await.ok()?;
         let asked = shim::ask_patiently(&container.socket, &Request::State);
         match tokio::time::timeout(PATIENCE, asked).await {
-            Ok(Ok(Reply::State { pid, .. })) => self.adopt_as(container, pid).await,
-            Ok(_) => return false,
+            Ok(Ok(Reply::State { pid: 0, .. })) => {
+                // If it is gone by now its exit status tells.
+                shim.writer.request(&Request::Take).await.ok();
+                return None;
+            }
+            Ok(Ok(state @ Reply::State { .. })) => self.adopt_as(container, &state).await,
+            Ok(Ok(reply)) => adopt_stranger(container, &unexpected(&reply)),
+            Ok(Err(error)) if error.kind() == ErrorKind::InvalidData => {
+                adopt_stranger(container, &error);
+            }
+            Ok(Err(_)) => return None,
             Err(_) => self.adopt_late(container),
         }
-        true
+        Some(shim)
     }
 
     /// Somebody listens and does not answer. That holds up this container, not the service.
     fn adopt_late(&self, container: &Arc<Container>) {
         tracing::warn!(id = container.id, "the shim does not answer yet");
-        let mut record = Record::clone(&container.record());
-        record.state.status = Status::Running;
-        container.publish(&Arc::new(record));
-        self.monitor(container);
+        publish_running(container);
         let container = Arc::clone(container);
         tokio::spawn(async move {
             let asked = shim::ask_patiently(&container.socket, &Request::State).await;
-            if let Ok(Reply::State { pid, .. }) = asked {
-                container.change(|record| record.state.pid = pid).await;
+            if let Ok(state) = asked {
+                container
+                    .change(|record| {
+                        take_in(record, &state);
+                    })
+                    .await;
             }
         });
     }
 
-    async fn adopt_as(&self, container: &Arc<Container>, pid: i32) {
+    async fn adopt_as(&self, container: &Arc<Container>, state: &Reply) {
         let mut record = Record::clone(&container.record());
         let frozen = freeze::is_frozen(&record.cgroups);
         let paused = frozen && record.state.status == Status::Paused;
@@ -104,8 +123,13 @@ impl Containers {
         } else {
             Status::Running
         };
-        record.state.pid = pid;
+        let last = take_in(&mut record, state);
+        let pid = record.state.pid;
         tracing::info!(id = container.id, pid, "found a running container again");
+        tell_version(container, state);
+        if let Some(last) = last {
+            self.tell_restart(&record, &last);
+        }
         if frozen && !paused {
             // Our end cut off a commit, which had it stand still, or a pause that nobody was told of.
             let thawed = set_frozen(container, false).await;
@@ -114,7 +138,12 @@ impl Containers {
             }
         }
         container.publish(&Arc::new(record));
-        self.monitor(container);
+    }
+
+    /// However often its shim started it again, this is told once.
+    fn tell_restart(&self, record: &Record, last: &ExitStatus) {
+        self.tell(record, "die", &[("exitCode", last.code.to_string())]);
+        self.tell(record, "start", &[]);
     }
 
     /// What must not outlive the service that made it, and what must run again.
@@ -183,6 +212,48 @@ fn live_network(record: &Record) -> Option<Live> {
         attachment,
         namespace: namespace.map(Into::into),
     })
+}
+
+/// What a shim of another version cannot do is done from the next start of its container.
+fn tell_version(container: &Container, said: &Reply) {
+    if let Reply::State { version, .. } = said
+        && *version != VERSION
+    {
+        let told =
+            "the shim is of another version; `restart` gives its container the one of this service";
+        tracing::warn!(id = container.id, version, own = VERSION, "{told}");
+    }
+}
+
+/// A shim of a version that this one does not understand goes on, and can be ended.
+fn adopt_stranger(container: &Container, error: &io::Error) {
+    let told =
+        "the shim is not understood, it may be of another version; `rm -f` ends its container";
+    tracing::warn!(id = container.id, %error, "{told}");
+    publish_running(container);
+}
+
+fn publish_running(container: &Container) {
+    let mut record = Record::clone(&container.record());
+    record.state.status = Status::Running;
+    container.publish(&Arc::new(record));
+}
+
+/// What the shim says of a container that runs; how it ended last, if the shim started it again since.
+fn take_in(record: &mut Record, said: &Reply) -> Option<ExitStatus> {
+    let Reply::State {
+        pid,
+        started_at,
+        restarts,
+        last,
+        ..
+    } = said
+    else {
+        return None;
+    };
+    record.state.pid = *pid;
+    let again = policy::catch_up(&mut record.state, *restarts, *started_at);
+    last.clone().filter(|_| again)
 }
 
 struct Found {

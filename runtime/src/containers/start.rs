@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use oci_spec::runtime::Spec;
 use orlop_proto::runtime as wire;
-use orlop_shim::config::{self as shim_config, Cgroup, RootMount, ShimConfig};
+use orlop_shim::config::{self as shim_config, Away, Cgroup, RootMount, ShimConfig};
 use orlop_shim::health::HealthCheck;
 use orlop_shim::protocol::{Failure, Reply, Request, VERSION};
 use tracing::{Instrument as _, info_span};
 
+use super::policy;
 use super::record::{MountKind, Record};
 use super::shared::Shared;
 use super::state::{Action, Status};
@@ -86,7 +87,7 @@ impl Containers {
         let shared = self.shared(&record).await?;
         let attachment = self.attach_network(&record).await?;
         let written = self
-            .write_files(container, root, &attachment, &shared)
+            .write_files(container, root, &attachment, &shared, restart_count)
             .await;
         let launch = match written {
             Ok(cgroups) => Launch {
@@ -149,6 +150,7 @@ impl Containers {
         root: RootMount,
         attachment: &Attachment,
         shared: &Shared,
+        restart_count: u32,
     ) -> Result<Vec<Cgroup>> {
         let (this, container) = (self.clone(), Arc::clone(container));
         let (joined, shm) = (shared.joined(), shared.shm());
@@ -165,7 +167,7 @@ impl Containers {
                 .parts()
                 .cgroups
                 .create(&record.id, &limits.unwrap_or_default())?;
-            let written = this.write_spec(&container, &record, &spec, root, &cgroups, shm);
+            let written = this.write_spec(&container, &spec, root, &cgroups, shm, restart_count);
             if written.is_err() {
                 this.parts().cgroups.remove(&cgroups);
             }
@@ -202,12 +204,13 @@ impl Containers {
     fn write_spec(
         &self,
         container: &Container,
-        record: &Record,
         spec: &Spec,
         root: RootMount,
         cgroups: &[Cgroup],
         shm_from: Option<PathBuf>,
+        restart_count: u32,
     ) -> Result<()> {
+        let record = &*container.record();
         let shim = ShimConfig {
             version: VERSION,
             id: record.id.clone(),
@@ -225,6 +228,7 @@ impl Containers {
             init: record.config.init,
             shm_from,
             health: self.health_check(record)?,
+            away: away(record, restart_count),
         };
         for file in [shim_config::EXIT_FILE, shim_config::HEALTH_FILE] {
             let left = container.directory.join(file);
@@ -362,7 +366,7 @@ impl Containers {
         }
         self.tell(&record, "start", &[]);
         container.publish(&Arc::new(record));
-        self.monitor(container);
+        self.monitor(container, connection);
         Ok(attached)
     }
 
@@ -421,11 +425,8 @@ fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Recor
     record.state.error.clear();
     record.state.started = Some(Timestamp::now());
     record.state.finished = None;
-    record.state.short_runs = match restart_count {
-        0 => 0,
-        _ => record.state.short_runs.saturating_add(1),
-    };
-    record.state.restart_count = restart_count;
+    let restarts = policy::restarts_at(&record.state, restart_count);
+    (record.state.restart_count, record.state.short_runs) = (restarts.count, restarts.short_runs);
     record.state.restarting = false;
     let checked = record.config.health.is_some();
     record.state.health = checked.then(Arc::default);
@@ -433,6 +434,15 @@ fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Recor
     record.attachment = Some(launch.attachment.clone());
     record.cgroups = launch.cgroups.clone();
     Ok(record)
+}
+
+/// What the shim of a container that is about to run decides by itself.
+fn away(record: &Record, restart_count: u32) -> Away {
+    let restarts = policy::restarts_at(&record.state, restart_count);
+    // Whoever stopped it wants it to run now.
+    let mut record = record.clone();
+    record.state.stopped = false;
+    policy::away(&record, restarts)
 }
 
 fn start_failed(record: &Record, reply: Reply) -> Error {

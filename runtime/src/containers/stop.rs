@@ -1,10 +1,12 @@
 //! Ending a container: stop, kill, restart; and waiting for its end.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use orlop_shim::protocol::{Failure, Reply, Request};
 
+use super::policy;
 use super::record::Record;
 use super::state::Action;
 use super::{Container, Containers};
@@ -138,7 +140,11 @@ impl Containers {
             record.state.stopped = true;
             record.state.restarting = false;
         });
-        marked.await.map(drop)
+        marked.await?;
+        if policy::is_any(&container.record()) {
+            policy::hand_down(container).await;
+        }
+        Ok(())
     }
 
     /// Sends a signal. It must run. One that is to end it thaws it; any other waits until it is unpaused.
@@ -235,7 +241,10 @@ pub(super) async fn send(container: &Container, signal: i32, all: bool) -> Resul
         }) => Ok(false),
         Ok(Reply::Failed { message, .. }) => Err(Error::invalid("signal", message)),
         Ok(reply) => Err(failed(unexpected(&reply))),
-        Err(error) if error.kind() == std::io::ErrorKind::TimedOut => Err(failed(error)),
+        // Somebody is there, who says nothing or what nobody understands.
+        Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::InvalidData) => {
+            Err(failed(error))
+        }
         // The shim is gone or on its way: the monitor finds out what became of the container.
         Err(error) => {
             tracing::debug!(id = container.id, %error, "no shim to send a signal to");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use orlop_proto::runtime as wire;
 
-use super::{Container, Containers};
+use super::{Container, Containers, policy};
 use crate::cgroups::live::{self, Undo};
 use crate::error::{Error, Result, blocking};
 use crate::spec::{resources, validate};
@@ -49,6 +49,7 @@ impl Containers {
         restart: Option<wire::RestartPolicy>,
         undo: Undo,
     ) -> Result<()> {
+        let changes_policy = restart.is_some();
         let kept = container.update(|record| {
             record.config.resources = Some(resources);
             if restart.is_some() {
@@ -58,6 +59,9 @@ impl Containers {
         match kept.await {
             Ok(record) => {
                 self.parts().index.put(&record);
+                if changes_policy {
+                    policy::hand_down(container).await;
+                }
                 self.tell(&record, "update", &[]);
                 Ok(())
             }

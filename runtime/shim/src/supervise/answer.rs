@@ -3,14 +3,15 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use crate::protocol::{Failure, Reply, Request};
+use crate::protocol::{Failure, Reply, Request, VERSION};
 use orlop_sys::process as sys;
 
 use super::health::Monitor;
-use super::{Supervisor, now};
+use super::{Supervisor, exited, now};
 use crate::cgroup;
 use crate::connection::{Connection, Frame, Role};
 use crate::devices;
+use crate::error::Result;
 use crate::stdio::{Streams, Wanted};
 
 impl Supervisor<'_> {
@@ -50,6 +51,11 @@ impl Supervisor<'_> {
     fn answer(&mut self, id: u64, role: Role, request: Request) {
         match (role, request) {
             (Role::Starter, Request::Start) => self.start(id),
+            (Role::Waiting | Role::Leaving, Request::Take) => {
+                self.decisions.leave();
+                self.close_door();
+                self.set_role(id, Role::Leaving);
+            }
             (Role::Fresh, request) => self.answer_first(id, request),
             // On a connection with streams, signals and sizes get no answer.
             (Role::Attached { .. }, Request::Signal { signal, all }) => {
@@ -90,17 +96,17 @@ impl Supervisor<'_> {
                 };
                 self.reply(id, &Reply::Attached { tty, pid }, role);
             }
-            Request::Wait => match self.health_reply() {
+            Request::Wait => match self.news() {
                 Some(reply) => self.reply(id, &reply, Role::Waiting),
                 None => self.set_role(id, Role::Waiting),
             },
             Request::State => {
-                let state = Reply::State {
-                    pid: self.main.child.pid,
-                    start_time: self.start_time,
-                    started_at: self.started_at.unwrap_or_default(),
-                };
+                let state = self.state();
                 self.reply(id, &state, Role::Leaving);
+            }
+            Request::Restart(policy) => {
+                self.decisions.set_policy(policy);
+                self.reply(id, &Reply::Ok, Role::Leaving);
             }
             Request::Exec {
                 process,
@@ -121,7 +127,25 @@ impl Supervisor<'_> {
                 let result = resize(&self.main.streams, rows, columns);
                 self.conclude(id, result);
             }
-            Request::Start => self.refuse(id),
+            Request::Start | Request::Take => self.refuse(id),
+        }
+    }
+
+    /// For one who begins to listen.
+    fn news(&self) -> Option<Reply> {
+        let ended = self.decisions.last().filter(|_| self.decisions.are_open());
+        ended.map(exited).or_else(|| self.health_reply())
+    }
+
+    fn state(&self) -> Reply {
+        let ended = self.decisions.are_open();
+        Reply::State {
+            pid: if ended { 0 } else { self.main.child.pid },
+            start_time: self.start_time,
+            started_at: self.started_at.unwrap_or_default(),
+            version: VERSION,
+            restarts: Some(self.decisions.restarts()),
+            last: self.decisions.last().cloned(),
         }
     }
 
@@ -163,21 +187,25 @@ impl Supervisor<'_> {
         }
     }
 
+    /// From here on the service that started the container waits for its end.
     fn start(&mut self, id: u64) {
         let pid = self.main.child.pid;
-        // The container's first instruction must not come before the time of its start.
-        let started_at = now();
-        match self.main.child.begin() {
-            Ok(()) => {
-                self.started_at = Some(started_at);
-                self.health = self.given.config.health.as_ref().map(Monitor::new);
-                self.reply(id, &Reply::Started { pid }, Role::Leaving);
-            }
+        match self.begin() {
+            Ok(()) => self.reply(id, &Reply::Started { pid }, Role::Waiting),
             Err(error) => {
                 self.fail(id, error.failure(), error.message());
                 self.abandoned = true;
             }
         }
+    }
+
+    pub(super) fn begin(&mut self) -> Result<()> {
+        // The container's first instruction must not come before the time of its start.
+        let started_at = now();
+        self.main.child.begin()?;
+        self.started_at = Some(started_at);
+        self.health = self.given.config.health.as_ref().map(Monitor::new);
+        Ok(())
     }
 
     fn signal_main(&self, signal: i32, all: bool) -> io::Result<()> {

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::config::HEALTH_FILE;
-use crate::health::{self, Health, HealthCheck, HealthResult, NOT_RUN, OUTPUT_BYTES_MAX};
+use crate::health::{
+    self, Health, HealthCheck, HealthResult, HealthStatus, NOT_RUN, OUTPUT_BYTES_MAX,
+};
 use crate::protocol::Reply;
 use rustix::process::{Pid, Signal};
 
@@ -63,6 +65,11 @@ impl<'a> Monitor<'a> {
             Some(probe) => Some(probe.began + self.check.timeout),
             None => Some(self.next),
         }
+    }
+
+    /// The sum of it.
+    pub(super) fn status(&self) -> HealthStatus {
+        self.health.status
     }
 
     fn schedule(&mut self) {
@@ -213,6 +220,7 @@ impl Supervisor<'_> {
                 connection.reply(&reply);
             }
         }
+        self.act_on_health();
     }
 
     /// For one who begins to listen.

@@ -100,6 +100,7 @@ fn the_state_names_the_process() {
         pid,
         start_time,
         started_at,
+        ..
     } = container.ask(&Request::State)
     else {
         panic!()

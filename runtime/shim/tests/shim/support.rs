@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use orlop_shim::config::{Cgroup, ExitStatus, RootMount, ShimConfig};
+use orlop_shim::config::{Away, Cgroup, ExitStatus, RootMount, ShimConfig};
 use orlop_shim::protocol::{
     Kind, Reply, Request, VERSION, decode, encode, read_frame, write_frame,
 };
@@ -112,6 +112,7 @@ impl Box {
             init: false,
             shm_from: None,
             health: None,
+            away: Away::default(),
         };
         Self {
             dir,

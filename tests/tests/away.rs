@@ -1,0 +1,246 @@
+//! Restart policies and what is unhealthy while there is no service: the shim acts, and the next service takes over.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orlop_tests::churn::left;
+use orlop_tests::churn::trace::Trace;
+use orlop_tests::{Instance, eventually, http};
+
+/// Serves; ends whenever somebody asks for a page that is not there, as often as that happens.
+const SERVE: &str = "n=$((`cat /n 2>/dev/null` + 1)); echo $n > /n; mkdir -p /www; echo run $n > /www/index.html; \
+                     httpd -p 80 -h /www; echo run $n; while [ ! -e /shared/end$n ]; do sleep 0.05; done; exit 3";
+
+/// A container that serves, and ends when it is told to.
+struct Web {
+    orlop: Instance,
+    shared: tempfile::TempDir,
+    address: String,
+    log: PathBuf,
+}
+
+impl Web {
+    fn start(options: &[&str]) -> Self {
+        let orlop = Instance::start();
+        orlop.import_busybox("busybox");
+        let shared = tempfile::tempdir().unwrap();
+        let mount = format!("{}:/shared", shared.path().display());
+        let run = [
+            "run",
+            "-d",
+            "--name",
+            "web",
+            "-p",
+            "127.0.0.1:0:80",
+            "-v",
+            &mount,
+        ];
+        let command = ["busybox", "sh", "-c", SERVE];
+        orlop
+            .run(&[&run[..], options, &command[..]].concat())
+            .success();
+        let address = orlop.run(&["port", "web", "80"]).success().line();
+        let log = orlop
+            .run(&["inspect", "-f", "{{.LogPath}}", "web"])
+            .success()
+            .line();
+        Self {
+            orlop,
+            shared,
+            address,
+            log: log.into(),
+        }
+    }
+
+    /// Without a word to the service, which a command would start.
+    fn serves(&self, run: u32) {
+        let page = format!("run {run}\n");
+        eventually("it serves", || {
+            let answer = http::get(self.address.as_str(), "/");
+            answer.is_some_and(|answer| answer.text() == page)
+        });
+    }
+
+    fn end(&self, run: u32) {
+        fs::write(self.shared.path().join(format!("end{run}")), "").unwrap();
+    }
+
+    fn lines(&self) -> usize {
+        fs::read_to_string(&self.log).unwrap().lines().count()
+    }
+}
+
+#[test]
+fn a_container_is_started_again_while_the_service_is_down() {
+    let web = Web::start(&["--restart", "on-failure:5"]);
+    let orlop = &web.orlop;
+    web.serves(1);
+    let address = orlop.inspect("web", "{{.NetworkSettings.IPAddress}}");
+    orlop.kill_service("runtime");
+    for run in 1..=3 {
+        web.end(run);
+        web.serves(run + 1);
+    }
+    let shown = "{{.State.Status}} {{.RestartCount}} {{.NetworkSettings.IPAddress}}";
+    assert_eq!(orlop.inspect("web", shown), format!("running 3 {address}"));
+    orlop
+        .run(&["ps", "--format", "{{.Names}} {{.Status}}"])
+        .success()
+        .stdout_has("web Up");
+    orlop
+        .run(&["exec", "web", "cat", "/n"])
+        .success()
+        .stdout_is("4\n");
+    orlop
+        .run(&["logs", "web"])
+        .success()
+        .stdout_is("run 1\nrun 2\nrun 3\nrun 4\n");
+    let events = [
+        "events",
+        "--since=1h",
+        "--until=0s",
+        "-f",
+        "event=die",
+        "--format={{.Action}}",
+    ];
+    orlop.run(&events).success().stdout_is("die\n");
+    // From here on it is the service's part again.
+    web.end(4);
+    web.serves(5);
+    assert_eq!(orlop.inspect("web", "{{.RestartCount}}"), "4");
+    orlop.run(&["stop", "-t", "0", "web"]).success();
+    assert_eq!(orlop.inspect("web", "{{.State.Status}}"), "exited");
+    assert_eq!(orlop.shims(), [0; 0]);
+}
+
+#[test]
+fn restarts_while_the_service_is_down_count() {
+    let web = Web::start(&["--restart", "on-failure:2"]);
+    web.serves(1);
+    web.orlop.kill_service("runtime");
+    for run in 1..=3 {
+        web.end(run);
+    }
+    eventually("it has given up", || web.orlop.shims().is_empty());
+    let shown = "{{.State.Status}} {{.State.ExitCode}} {{.RestartCount}}";
+    assert_eq!(web.orlop.inspect("web", shown), "exited 3 2");
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(web.lines(), 3, "nor does the service start it again");
+}
+
+#[test]
+fn in_a_pause_of_the_shim_the_next_service_takes_over_and_a_person_wins() {
+    for end in [&["stop", "web"][..], &["rm", "-f", "web"]] {
+        let web = Web::start(&["--restart", "always"]);
+        web.serves(1);
+        web.orlop.kill_service("runtime");
+        for run in 1..=5 {
+            web.end(run);
+        }
+        eventually("a pause of three seconds", || web.lines() == 5);
+        let exit = web.log.with_file_name("exit.json");
+        eventually("it has ended", || exit.exists());
+        let orlop = &web.orlop;
+        assert_eq!(
+            orlop.inspect("web", "{{.State.Status}} {{.RestartCount}}"),
+            "restarting 4"
+        );
+        orlop.run(end).success();
+        assert_eq!(orlop.shims(), [0; 0]);
+        std::thread::sleep(Duration::from_secs(4));
+        orlop.run(&["ps", "-q"]).success().stdout_is("");
+        assert_eq!(orlop.shims(), [0; 0]);
+    }
+}
+
+#[test]
+fn a_service_that_stands_still_is_waited_for() {
+    use rustix::process::Signal;
+    let web = Web::start(&["--restart", "always"]);
+    let orlop = &web.orlop;
+    web.serves(1);
+    orlop.signal_service("runtime", Signal::STOP);
+    web.end(1);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(web.lines(), 1, "it is the service's part");
+    orlop.signal_service("runtime", Signal::CONT);
+    eventually("it runs again", || web.lines() == 2);
+    assert_eq!(
+        orlop.inspect("web", "{{.State.Status}} {{.RestartCount}}"),
+        "running 1"
+    );
+    assert_eq!(orlop.shims().len(), 1);
+}
+
+#[test]
+fn a_policy_of_an_update_and_a_stop_that_the_service_did_not_survive_hold() {
+    let web = Web::start(&[]);
+    let orlop = &web.orlop;
+    orlop
+        .run(&["update", "--restart", "always", "web"])
+        .success();
+    web.serves(1);
+    orlop.kill_service("runtime");
+    web.end(1);
+    web.serves(2);
+    // The shell ignores TERM, as every first process does that says nothing of it.
+    let mut stop = orlop.spawn(&["stop", "-t", "100", "web"]);
+    eventually("it is stopping", || {
+        let events = [
+            "events",
+            "--since=1h",
+            "--until=0s",
+            "-f",
+            "event=kill",
+            "--format={{.Action}}",
+        ];
+        orlop.run(&events).success().stdout() == "kill\n"
+    });
+    orlop.kill_service("runtime");
+    stop.wait().unwrap();
+    web.end(2);
+    eventually("the shim leaves it", || orlop.shims().is_empty());
+    assert_eq!(web.lines(), 2);
+}
+
+#[test]
+fn nothing_is_left_of_restarts_while_the_service_was_down() {
+    let web = Web::start(&["--restart", "always"]);
+    let orlop = &web.orlop;
+    web.serves(1);
+    orlop.run(&["rm", "-f", "web"]).success();
+    let before = Trace::at_rest(orlop);
+    for file in ["end1", "end2"] {
+        fs::remove_file(web.shared.path().join(file)).ok();
+    }
+    let mount = format!("{}:/shared", web.shared.path().display());
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "127.0.0.1:0:80",
+        "-v",
+        &mount,
+    ];
+    let command = ["--restart=always", "busybox", "sh", "-c", SERVE];
+    orlop.run(&[&run[..], &command[..]].concat()).success();
+    let shim = orlop.shims()[0];
+    orlop.kill_service("runtime");
+    for run in 1..=2 {
+        web.end(run);
+    }
+    eventually("it runs for the third time", || {
+        let log = orlop.root().join("runtime/containers");
+        let logs = fs::read_dir(log).unwrap().flatten();
+        let texts = logs.filter_map(|c| fs::read_to_string(c.path().join("container.log")).ok());
+        texts.map(|text| text.lines().count()).sum::<usize>() == 3
+    });
+    assert_eq!(orlop.shims(), [shim], "one shim, the same");
+    orlop.run(&["rm", "-f", "web"]).success();
+    let left = left(orlop, &before);
+    assert!(left.is_empty(), "{left:?}");
+}

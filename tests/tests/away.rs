@@ -106,9 +106,9 @@ fn a_container_is_started_again_while_the_service_is_down() {
         "--format={{.Action}}",
     ];
     orlop.run(&events).success().stdout_is("die\n");
-    // From here on it is the service's part again.
+    // From here on it is the service's part again, which takes a free port anew.
     web.end(4);
-    web.serves(5);
+    eventually("the service starts it", || web.lines() == 5);
     assert_eq!(orlop.inspect("web", "{{.RestartCount}}"), "4");
     orlop.run(&["stop", "-t", "0", "web"]).success();
     assert_eq!(orlop.inspect("web", "{{.State.Status}}"), "exited");

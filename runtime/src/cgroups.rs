@@ -40,8 +40,8 @@ impl Cgroups {
         Ok(self.layout.create(&group, limits)?)
     }
 
-    /// Removes a container's groups; a group that is not there is success. Blocks while dying processes
-    /// are in them.
+    /// Removes a container's groups; a group that is not there is success. What is left in them is
+    /// killed; blocks while it dies.
     pub fn remove(&self, groups: &[Cgroup]) {
         for group in groups {
             if let Err(error) = cgroups::remove(&group.path, groups) {

@@ -405,11 +405,10 @@ impl Network {
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot prepare a network namespace");
-                        break;
+                        return network.inner.pool.end_refill();
                     }
                 }
             }
-            network.inner.pool.end_refill();
         });
     }
 

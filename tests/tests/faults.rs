@@ -145,7 +145,7 @@ fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left(
 }
 
 #[test]
-fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left_at_the_next_start() {
+fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
     let _alone = alone();
     const KILLS: u64 = 40;
     let orlop = orlop();
@@ -171,9 +171,6 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left_at_the_next_start() 
         "row 4: {KILLS} kills, {} commands acknowledged",
         acknowledged.load(Ordering::Relaxed)
     );
-    // A shim that is killed while its container is made may leave a link until the next start finds it.
-    orlop.kill_service("runtime");
-    orlop.run(&["up"]).success();
     leaves_nothing(&orlop, &before);
 }
 
@@ -423,9 +420,6 @@ fn row_25_a_service_without_descriptors_fails_requests_and_recovers() {
     }
     assert_eq!(orlop.service_pid("runtime"), service, "it never ended");
     assert_eq!(status(&orlop, "steady"), "running");
-    // What could not be undone without descriptors is undone by the next service.
-    orlop.kill_service("runtime");
-    orlop.run(&["up"]).success();
     leaves_nothing(&orlop, &before);
 }
 

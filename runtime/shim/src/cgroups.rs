@@ -12,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 
+use rustix::process::Signal;
+
+use crate::cgroup;
 use crate::config::Cgroup;
 
 /// How often a group that still has a dying process in it is tried again, and how long in between.
@@ -207,8 +210,8 @@ fn apply(group: &Path, plan: &[Write]) -> Result<()> {
     Ok(())
 }
 
-/// Removes one of the groups of a container; one that is not there is success. Blocks while dying
-/// processes are in it.
+/// Removes one of the groups of a container; one that is not there is success. What is left in it, of
+/// a container whose shim was killed, is killed; blocks while it dies.
 pub fn remove(path: &Path, all: &[Cgroup]) -> io::Result<()> {
     let mut attempt = 0;
     loop {
@@ -217,6 +220,7 @@ pub fn remove(path: &Path, all: &[Cgroup]) -> io::Result<()> {
                 if error.kind() == io::ErrorKind::ResourceBusy && attempt < REMOVE_ATTEMPTS =>
             {
                 attempt += 1;
+                cgroup::signal_all(all, Signal::KILL);
                 freeze::release(all);
                 remove_below(path);
                 std::thread::sleep(REMOVE_PAUSE);

@@ -9,6 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::protocol::Failure;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept_with, recvmsg,
@@ -165,5 +167,17 @@ impl Channel {
         let mut byte = [0; 1];
         let receive = || rustix::net::recv(&self.socket, &mut byte[..], RecvFlags::empty());
         matches!(rustix::io::retry_on_intr(receive), Ok((1, _)))
+    }
+
+    /// In the child: from now on [`Channel::is_deserted`] can be asked.
+    pub(crate) fn stop_waiting(&self) -> io::Result<()> {
+        let flags = rustix::fs::fcntl_getfl(&self.socket)? | OFlags::NONBLOCK;
+        Ok(rustix::fs::fcntl_setfl(&self.socket, flags)?)
+    }
+
+    /// In the child: whether the shim is gone. It asks by reading, which every filter lets through.
+    pub(crate) fn is_deserted(&self) -> bool {
+        let read = rustix::io::read(&self.socket, &mut [0; 1]);
+        matches!(read, Ok(0) | Err(Errno::CONNRESET))
     }
 }

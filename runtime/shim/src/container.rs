@@ -193,7 +193,7 @@ impl<'a> Plan<'a> {
             .report(&Report::Ready, master.as_ref())
             .map_err(Error::Silent)?;
         drop(master);
-        let begin = || self.steps.run(cwd.as_fd(), &identity);
+        let begin = || self.steps.run(cwd.as_fd(), &identity, channel);
         match self.host.gate {
             Some(gate) => child::begin_at(gate, begin),
             None if channel.wait_go() => begin(),

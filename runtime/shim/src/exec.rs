@@ -105,6 +105,6 @@ impl Exec<'_> {
         if let Some(terminal) = &terminal {
             adopt_terminal(&terminal.slave)?;
         }
-        self.steps.run(cwd.as_fd(), &identity)
+        self.steps.run(cwd.as_fd(), &identity, channel)
     }
 }

@@ -15,6 +15,7 @@ use rustix::process::{Resource, Rlimit};
 use rustix::thread::{Gid, Uid};
 
 use crate::capabilities::Sets;
+use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::init;
 use crate::rootfs::{self, Kind};
@@ -93,7 +94,12 @@ impl Steps<'_> {
     }
 
     /// Becomes the container's process. Returns only with an error.
-    pub(crate) fn run(&self, cwd: BorrowedFd<'_>, identity: &Identity) -> Result<Infallible> {
+    pub(crate) fn run(
+        &self,
+        cwd: BorrowedFd<'_>,
+        identity: &Identity,
+        shim: &Channel,
+    ) -> Result<Infallible> {
         let setup = |step| move |source| Error::Setup { step, source };
         self.enter(cwd)?;
         sys::new_session_keyring()
@@ -103,18 +109,19 @@ impl Steps<'_> {
         rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
         let program = Program::new(self.process, identity)?;
         if self.init {
-            init::stay_behind(|| self.confine(identity))?;
+            init::stay_behind(|| self.confine(identity, shim))?;
         }
         sys::reset_signals().map_err(setup("signals"))?;
         sys::close_on_exec_from(3).map_err(setup("descriptors"))?;
         self.limit();
-        self.confine(identity)?;
+        self.confine(identity, shim)?;
         program.exec()
     }
 
     /// Identity, capabilities and filter, for ever.
-    fn confine(&self, identity: &Identity) -> Result<()> {
+    fn confine(&self, identity: &Identity, shim: &Channel) -> Result<()> {
         let setup = |step| move |source| Error::Setup { step, source };
+        shim.stop_waiting().map_err(setup("channel"))?;
         let locked = self.process.no_new_privileges().unwrap_or(false);
         if !locked {
             self.load_filter()?;
@@ -125,6 +132,10 @@ impl Steps<'_> {
         let signal = self.tied.then_some(rustix::process::Signal::KILL);
         rustix::process::set_parent_process_death_signal(signal)
             .map_err(|errno| setup("death signal")(errno.into()))?;
+        // The signal of a death before that never comes.
+        if self.tied && shim.is_deserted() {
+            sys::exit_now(1);
+        }
         if locked {
             rustix::thread::set_no_new_privs(true)
                 .map_err(|errno| setup("no new privileges")(errno.into()))?;

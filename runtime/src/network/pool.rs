@@ -40,10 +40,12 @@ impl Pool {
         self.lock().ready.pop_front()
     }
 
-    /// Whether there is room for one more.
+    /// Whether there is room for one more. If not, the caller of [`Pool::begin_refill`] is done: whoever
+    /// takes one from now on refills.
     pub(crate) fn wants(&self) -> bool {
-        let state = self.lock();
-        !state.closed && state.ready.len() < self.size
+        let mut state = self.lock();
+        state.refilling = !state.closed && state.ready.len() < self.size;
+        state.refilling
     }
 
     /// Puts one in; gives it back if the pool was closed meanwhile.
@@ -67,7 +69,7 @@ impl Pool {
         self.lock().refilling
     }
 
-    /// The caller of [`Pool::begin_refill`] is done.
+    /// The caller of [`Pool::begin_refill`] gives up.
     pub(crate) fn end_refill(&self) {
         self.lock().refilling = false;
     }

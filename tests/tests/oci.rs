@@ -1,10 +1,9 @@
-//! `orlop-oci` as other people's programs use it: by its command line, and as the runtime of dockerd.
+//! `orlop-oci` by its command line; as the runtime of others it is in `engines.rs`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
 use orlop_tests::{binary, eventually};
 
@@ -19,15 +18,6 @@ fn make_root(root: &Path) {
     for name in NAMES {
         std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
     }
-}
-
-fn text(output: &Output) -> String {
-    let (out, err) = (&output.stdout, &output.stderr);
-    format!(
-        "{}{}",
-        String::from_utf8_lossy(out),
-        String::from_utf8_lossy(err)
-    )
 }
 
 /// A bundle, and a directory of state that nobody else has.
@@ -190,6 +180,26 @@ fn a_command_that_is_not_there_is_known_when_the_container_is_made() {
 }
 
 #[test]
+fn a_tmpfs_begins_with_what_is_at_its_place() {
+    let bundle = Bundle::new("copyup");
+    fs::write(bundle.path("rootfs/tmp/kept"), "of the image\n").unwrap();
+    bundle.configure(&["sh", "-c", "cat /tmp/kept; echo > /tmp/new"], |spec| {
+        let options = ["rw", "nosuid", "tmpcopyup", "size=1m"];
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(serde_json::json!(
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": options}
+            ));
+    });
+    assert_eq!(
+        bundle.run(&["run", &bundle.id]),
+        (0, "of the image\n".to_owned())
+    );
+    assert!(!bundle.path("rootfs/tmp/new").exists());
+}
+
+#[test]
 fn limits_of_the_specification_are_set_and_changed_and_leave_nothing() {
     let bundle = Bundle::new("limits");
     bundle.configure(&["sleep", "1000"], |spec| {
@@ -252,6 +262,126 @@ fn a_hook_that_fails_undoes_the_container() {
     assert!(!bundle.path("state").join(&bundle.id).exists());
 }
 
+/// Hooks that the host has no path to, or whose files it does not see.
+#[test]
+fn hooks_of_the_container_run_in_its_namespaces_and_under_its_confinement() {
+    let bundle = Bundle::new("inside");
+    let here = bundle.directory.path().display().to_string();
+    let create = format!(
+        "cat > {here}/create; cat {here}/rootfs/proc/1/status > {here}/seen; umask > {here}/umask"
+    );
+    let start = "cat > /tmp/start; cat /proc/self/status > /tmp/seen; exit 0";
+    let hook = |path: &str, script: &str| serde_json::json!([{"path": path, "args": ["sh", "-c", script]}]);
+    bundle.configure(&["true"], |spec| {
+        spec["process"]["user"] = serde_json::json!({"uid": 7, "gid": 8});
+        spec["hooks"] = serde_json::json!({
+            "createContainer": hook("/usr/bin/sh", &create),
+            "startContainer": hook("/bin/sh", start),
+        });
+    });
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+    fs::set_permissions(bundle.path("rootfs/tmp"), open).unwrap();
+    bundle.succeeds(&["create", &bundle.id]);
+    assert!(
+        !bundle.path("rootfs/tmp/start").exists(),
+        "its time is the start"
+    );
+    bundle.succeeds(&["start", &bundle.id]);
+    for (file, status) in [("create", "creating"), ("rootfs/tmp/start", "created")] {
+        let told = fs::read_to_string(bundle.path(file)).unwrap();
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        assert_eq!((&told["status"], &told["pid"]), (&status.into(), &1.into()));
+    }
+    let seen = fs::read_to_string(bundle.path("seen")).unwrap();
+    assert!(
+        seen.contains("NSpid:"),
+        "its proc file system is at its place"
+    );
+    assert_eq!(fs::read_to_string(bundle.path("umask")).unwrap(), "0022\n");
+    assert_eq!(fs::read_dir(bundle.path("rootfs/proc")).unwrap().count(), 0);
+    let seen = fs::read_to_string(bundle.path("rootfs/tmp/seen")).unwrap();
+    assert!(seen.contains("Uid:\t7\t7\t7\t7\n"), "{seen}");
+    assert!(seen.contains("CapEff:\t0000000000000000\n"), "{seen}");
+}
+
+#[test]
+fn a_hook_of_the_start_that_fails_ends_the_container() {
+    let bundle = Bundle::new("last");
+    for (name, path) in [("startContainer", "/bin/sh"), ("poststart", "/usr/bin/sh")] {
+        let script = "echo no >&2; exit 1";
+        bundle.configure(&["sleep", "1000"], |spec| {
+            let hook = serde_json::json!([{"path": path, "args": ["sh", "-c", script]}]);
+            spec["hooks"] = serde_json::json!({ name: hook });
+        });
+        bundle.succeeds(&["create", &bundle.id]);
+        let (code, said) = bundle.run(&["start", &bundle.id]);
+        assert!(code == 1 && said.contains("exit status: 1: no"), "{said}");
+        eventually("it has ended", || bundle.status() == "stopped");
+        bundle.succeeds(&["delete", &bundle.id]);
+    }
+}
+
+/// Runs the words of `args` in a shell that has opened files first.
+fn with_files(bundle: &Bundle, files: &str, args: &[&str]) -> (i32, String) {
+    for name in ["three", "four", "five"] {
+        fs::write(bundle.path(name), name).unwrap();
+    }
+    let command = bundle.command(args);
+    let mut shell = Command::new("sh");
+    shell
+        .arg("-c")
+        .arg(format!("{files}; exec \"$@\""))
+        .arg("sh");
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+        .current_dir(bundle.directory.path())
+        .stdin(Stdio::null());
+    let output = shell.output().unwrap();
+    let (out, err) = (
+        String::from_utf8(output.stdout),
+        String::from_utf8(output.stderr),
+    );
+    (
+        output.status.code().unwrap_or(-1),
+        out.unwrap() + &err.unwrap(),
+    )
+}
+
+#[test]
+fn descriptors_of_the_caller_are_handed_on_as_many_as_are_named() {
+    let bundle = Bundle::new("files");
+    let look = "cat <&3; cat <&4; (: <&5) 2>/tmp/five || echo; echo $LISTEN_FDS $LISTEN_PID";
+    bundle.configure(&["sh", "-c", look], |_| {});
+    let open = "exec 3<three 4<four 5<five";
+    let run = ["run", "--preserve-fds", "2", &bundle.id];
+    assert_eq!(
+        with_files(&bundle, open, &run),
+        (0, "threefour\n\n".to_owned())
+    );
+    let run = ["run", "--preserve-fds", "1", &bundle.id];
+    let listen = format!("{open}; export LISTEN_FDS=1 LISTEN_PID=$$");
+    assert_eq!(
+        with_files(&bundle, &listen, &run),
+        (0, "threefour\n1 1\n".to_owned())
+    );
+    let listen = format!("{open}; export LISTEN_FDS=1 LISTEN_PID=1");
+    let run = ["run", "--preserve-fds", "2", &bundle.id];
+    assert_eq!(
+        with_files(&bundle, &listen, &run),
+        (0, "threefour\n\n".to_owned())
+    );
+    let (code, said) = with_files(&bundle, "exec 3<three 4<&-", &run);
+    assert!(code == 1 && said.contains("4 is not open"), "{said}");
+
+    bundle.configure(&["sleep", "1000"], |_| {});
+    bundle.succeeds(&["run", "--detach", &bundle.id]);
+    let exec = ["exec", "--preserve-fds", "2", &bundle.id, "sh", "-c", look];
+    assert_eq!(
+        with_files(&bundle, open, &exec),
+        (0, "threefour\n\n".to_owned())
+    );
+}
+
 /// A directory that a descriptor of the runtime leads to (CVE-2024-21626).
 #[test]
 fn b13_no_working_directory_is_outside_of_the_container() {
@@ -275,8 +405,8 @@ fn b13_no_working_directory_is_outside_of_the_container() {
 #[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::new("refused");
-    for options in [["--no-pivot"], ["--systemd-cgroup"], ["--preserve-fds=1"]] {
-        let name = options[0].split('=').next().unwrap();
+    for options in [["--no-pivot"], ["--systemd-cgroup"]] {
+        let name = options[0];
         let (code, said) = bundle.run(&["create", options[0], &bundle.id]);
         assert!(code == 1 && said.contains(name), "{said}");
     }
@@ -301,149 +431,4 @@ fn what_is_not_supported_is_refused_by_its_name() {
         assert_eq!(line["level"], "error");
         assert!(line["msg"].as_str().unwrap().contains(&name), "{line}");
     }
-}
-
-/// A dockerd of our own, without a network, whose runtime is ours.
-struct Docker {
-    directory: tempfile::TempDir,
-    daemon: Child,
-}
-
-impl Docker {
-    fn start() -> Self {
-        let directory = tempfile::tempdir_in("/var/tmp").unwrap();
-        let path = |name: &str| directory.path().join(name);
-        let runtime = format!("orlop={}", binary("orlop-oci").display());
-        let daemon = Command::new("/usr/sbin/dockerd")
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false"])
-            .args(["--storage-driver=vfs", "--add-runtime", &runtime])
-            .arg(format!("--cgroup-parent=/{}", parent()))
-            .args(["--default-runtime=orlop", "--host"])
-            .arg(format!("unix://{}", path("docker.sock").display()))
-            .arg("--data-root")
-            .arg(path("data"))
-            .arg("--exec-root")
-            .arg(path("exec"))
-            .arg("--pidfile")
-            .arg(path("pid"))
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(path("log")).unwrap())
-            .spawn()
-            .unwrap();
-        let docker = Self { directory, daemon };
-        eventually("dockerd answers", || {
-            docker.run(&["version"]).status.success()
-        });
-        docker.import();
-        docker
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("/usr/bin/docker");
-        let socket = self.directory.path().join("docker.sock");
-        command
-            .arg("--host")
-            .arg(format!("unix://{}", socket.display()))
-            .args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn succeeds(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    }
-
-    /// An image of busybox.
-    fn import(&self) {
-        let root = self.directory.path().join("rootfs");
-        make_root(&root);
-        let mut archive = tar::Builder::new(Vec::new());
-        archive.follow_symlinks(false);
-        archive.append_dir_all(".", &root).unwrap();
-        let archive = archive.into_inner().unwrap();
-        let mut import = self.command(&["import", "-", "bb"]);
-        let mut import = import
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        import.stdin.take().unwrap().write_all(&archive).unwrap();
-        assert!(import.wait().unwrap().success());
-    }
-
-    /// What a command says on a terminal.
-    fn on_terminal(&self, args: &[&str]) -> Output {
-        let command = self.command(args);
-        let words = std::iter::once(command.get_program()).chain(command.get_args());
-        let words: Vec<String> = words.map(|word| format!("'{}'", word.display())).collect();
-        let mut script = Command::new("script");
-        script.args(["-qec", &words.join(" "), "/dev/null"]);
-        script.stdin(Stdio::null()).output().unwrap()
-    }
-}
-
-/// The cgroup above those of dockerd's containers.
-fn parent() -> String {
-    format!("oci-docker-{}", std::process::id())
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
-        self.daemon.wait().ok();
-        let hierarchies = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
-        let groups = hierarchies.map(|hierarchy| hierarchy.path().join(parent()));
-        for group in groups.chain([Path::new("/sys/fs/cgroup").join(parent())]) {
-            fs::remove_dir(group).ok();
-        }
-    }
-}
-
-#[test]
-fn dockerd_runs_its_containers_with_it() {
-    let docker = Docker::start();
-    let output = docker.run(&["run", "--rm", "bb", "sh", "-c", "echo hello; exit 5"]);
-    assert_eq!(output.status.code(), Some(5), "{}", text(&output));
-    assert_eq!(output.stdout, b"hello\n");
-    let output = docker.run(&["run", "--rm", "bb", "/nonexistent"]);
-    assert_eq!(output.status.code(), Some(127), "{}", text(&output));
-    let said = docker.succeeds(&["run", "--rm", "--user", "7:8", "--read-only", "bb", "id"]);
-    assert!(said.contains("uid=7 gid=8"), "{said}");
-
-    docker.succeeds(&[
-        "run",
-        "-d",
-        "--name",
-        "one",
-        "--memory=64m",
-        "bb",
-        "sleep",
-        "1000",
-    ]);
-    let output = docker.run(&["exec", "one", "sh", "-c", "echo inside; exit 3"]);
-    assert_eq!(
-        (output.status.code(), text(&output).as_str()),
-        (Some(3), "inside\n")
-    );
-    docker.succeeds(&["pause", "one"]);
-    let format = ["inspect", "--format", "{{.State.Status}}", "one"];
-    assert_eq!(docker.succeeds(&format), "paused\n");
-    docker.succeeds(&["unpause", "one"]);
-    docker.succeeds(&["update", "--memory=96m", "--memory-swap=96m", "one"]);
-    let top = docker.succeeds(&["top", "one"]);
-    assert!(top.contains("sleep 1000"), "{top}");
-    let output = docker.on_terminal(&["exec", "-it", "one", "tty"]);
-    assert!(text(&output).contains("/dev/pts/"), "{}", text(&output));
-    docker.succeeds(&["stop", "--time=1", "one"]);
-    docker.succeeds(&["rm", "one"]);
-
-    let output = docker.on_terminal(&["run", "--rm", "-it", "bb", "sh", "-c", "tty; exit 4"]);
-    assert!(text(&output).contains("/dev/pts/"), "{}", text(&output));
-    assert_eq!(output.status.code(), Some(4));
 }

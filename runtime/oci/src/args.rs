@@ -137,6 +137,9 @@ pub(crate) struct Process {
     /// Socket that takes the master of the terminal
     #[arg(long)]
     pub(crate) console_socket: Option<PathBuf>,
+    /// How many more descriptors of the caller the process gets
+    #[arg(long, default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -145,8 +148,6 @@ pub(crate) struct Unsupported {
     no_pivot: bool,
     #[arg(long, hide = true)]
     no_new_keyring: bool,
-    #[arg(long, hide = true, default_value_t = 0)]
-    preserve_fds: u32,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -171,8 +172,6 @@ pub(crate) struct Exec {
     pub(crate) env: Vec<String>,
     #[command(flatten)]
     pub(crate) files: Process,
-    #[arg(long, hide = true, default_value_t = 0)]
-    preserve_fds: u32,
     pub(crate) id: String,
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     pub(crate) args: Vec<String>,
@@ -190,13 +189,9 @@ impl Args {
     pub(crate) fn check(&self) -> Result<()> {
         refuse("--systemd-cgroup", self.global.systemd_cgroup)?;
         let (Command::Create(create) | Command::Run { create, .. }) = &self.command else {
-            return match &self.command {
-                Command::Exec(exec) => refuse("--preserve-fds", exec.preserve_fds != 0),
-                _ => Ok(()),
-            };
+            return Ok(());
         };
         refuse("--no-pivot", create.unsupported.no_pivot)?;
-        refuse("--no-new-keyring", create.unsupported.no_new_keyring)?;
-        refuse("--preserve-fds", create.unsupported.preserve_fds != 0)
+        refuse("--no-new-keyring", create.unsupported.no_new_keyring)
     }
 }

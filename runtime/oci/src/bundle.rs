@@ -63,20 +63,12 @@ fn unsupported(spec: &Spec) -> Result<Option<String>> {
     let process = spec.process().as_ref().ok_or(Error::Lacks("a process"))?;
     let linux = spec.linux().as_ref();
     let linux = linux.ok_or(Error::Lacks("a section for linux"))?;
-    let hooks = spec.hooks().as_ref();
-    let create = hooks.and_then(|hooks| hooks.create_container().as_ref());
-    let start = hooks.and_then(|hooks| hooks.start_container().as_ref());
     let mounts = spec.mounts().iter().flatten();
     let mapped = |mount: &oci_spec::runtime::Mount| {
         mount.uid_mappings().is_some() || mount.gid_mappings().is_some()
     };
     let own = first(&[
         ("domainname", named(spec.domainname().as_ref())),
-        (
-            "hooks.createContainer",
-            create.is_some_and(|h| !h.is_empty()),
-        ),
-        ("hooks.startContainer", start.is_some_and(|h| !h.is_empty())),
         ("mounts.uidMappings", mounts.into_iter().any(mapped)),
     ]);
     Ok(own

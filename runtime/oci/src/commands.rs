@@ -17,6 +17,7 @@ use std::path::Path;
 
 use crate::args::{Args, Command};
 use crate::error::{Error, Result};
+use crate::inherited::Descriptors;
 use crate::state::Container;
 
 /// Does what is asked; the exit code.
@@ -25,7 +26,10 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     let root = std::path::absolute(&args.global.root);
     let root = &root.map_err(Error::file("find", &args.global.root))?;
     match &args.command {
-        Command::Create(create) => create::create(root, create).map(drop)?,
+        Command::Create(create) => {
+            let kept = Descriptors::find(create.process.preserve_fds)?;
+            create::create(root, create, kept).map(drop)?;
+        }
         Command::Start { id } => start::start(&Container::open(root, id)?)?,
         Command::Run { create, detach } => return start::run(root, create, *detach),
         Command::State { id } => list::state(&Container::open(root, id)?)?,
@@ -33,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
             kill::kill(&Container::open(root, id)?, *all, signal)?;
         }
         Command::Delete { force, id } => delete::delete(root, id, *force)?,
-        Command::Exec(exec) => return exec::exec(&Container::open(root, &exec.id)?, exec),
+        Command::Exec(exec) => return exec::exec(root, exec),
         Command::Ps { format, id } => list::ps(&Container::open(root, id)?, *format)?,
         Command::List { quiet: true, .. } => list::ids(root)?,
         Command::List { format, .. } => list::list(root, *format)?,

@@ -39,6 +39,8 @@ pub(crate) enum Error {
     NoConsole,
     #[error("--console-socket is given, and the process has no terminal")]
     NoTerminal,
+    #[error("--preserve-fds and LISTEN_FDS count descriptors from 3 on: {0} is not open")]
+    Descriptor(u32),
     #[error("the bundle lacks {0}")]
     Lacks(&'static str),
     #[error("the hook {path} failed: {message}")]
@@ -73,7 +75,8 @@ impl Error {
         }
     }
 
-    fn message(&self) -> String {
+    /// The error and what caused it, in one line.
+    pub(crate) fn message(&self) -> String {
         let mut message = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {

@@ -2,16 +2,18 @@
 //! containerd and podman.
 //!
 //! [`args`] is that command line and [`commands`] what it does, one file per command. A container is a
-//! [`bundle`] that was read, its [`groups`], and the [`state`] that is kept of it; [`hooks`] and
-//! [`console`] are how others take part.
+//! [`bundle`] that was read, its [`groups`], and the [`state`] that is kept of it; [`hooks`],
+//! [`console`] and [`inherited`] are how others take part.
 
 mod args;
 mod bundle;
 mod commands;
+mod config;
 mod console;
 mod error;
 mod groups;
 mod hooks;
+mod inherited;
 mod state;
 mod sysctls;
 
@@ -23,7 +25,7 @@ use crate::args::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let protected = orlop_shim::oci::protect().map_err(error::Error::from);
+    let protected = orlop_shim::oci::protect(&config::VARIABLES).map_err(error::Error::from);
     match protected.and_then(|()| commands::run(&args)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{self, SPEC_FILE};
 use crate::error::{Error, Result};
+use crate::hooks;
 
 const RECORD_FILE: &str = "state.json";
 /// The longest id: runc's.
@@ -155,14 +156,9 @@ impl Container {
 
     /// What hooks are told.
     pub(crate) fn state(&self, status: ContainerState, spec: &Spec) -> State {
-        let mut state = State::default();
-        state
-            .set_version(spec.version().clone())
-            .set_id(self.record.id.clone())
-            .set_status(status)
-            .set_pid((status != ContainerState::Stopped).then_some(self.record.pid))
-            .set_bundle(self.record.bundle.clone())
-            .set_annotations(Some(self.record.annotations.clone()));
+        let pid = (status != ContainerState::Stopped).then_some(self.record.pid);
+        let mut state = hooks::state(spec, &self.record.id, &self.record.bundle);
+        state.set_status(status).set_pid(pid);
         state
     }
 

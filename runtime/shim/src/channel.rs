@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// From a child. A descriptor may come with it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// It has its namespaces and mounts, and waits for the hooks of the host.
+    Made,
     /// All is prepared; the terminal's master comes with it, if there is one.
     Ready,
     /// It left its place to a process inside of the container, whose handle comes with this.
@@ -94,11 +96,7 @@ impl Channel {
     pub(crate) fn pair() -> io::Result<(Self, Self)> {
         let (family, kind) = (AddressFamily::UNIX, SocketType::SEQPACKET);
         let (ours, theirs) = socketpair(family, kind, SocketFlags::CLOEXEC, None)?;
-        rustix::net::sockopt::set_socket_timeout(
-            &ours,
-            rustix::net::sockopt::Timeout::Recv,
-            Some(PATIENCE),
-        )?;
+        rustix::net::sockopt::set_socket_timeout(&ours, Timeout::Recv, Some(PATIENCE))?;
         Ok((Self { socket: ours }, Self { socket: theirs }))
     }
 
@@ -113,6 +111,15 @@ impl Channel {
     /// The descriptor, to be kept while others are closed.
     pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+
+    /// Waits for ever from now on: programs of others take their time.
+    pub(crate) fn be_patient(&self) -> io::Result<()> {
+        Ok(rustix::net::sockopt::set_socket_timeout(
+            &self.socket,
+            Timeout::Recv,
+            None,
+        )?)
     }
 
     /// The child's report, with a descriptor: the terminal's master, or its successor's handle.

@@ -27,6 +27,8 @@ const DEATH_PATIENCE: Timespec = Timespec {
 pub(crate) enum Step {
     /// It is another process now.
     Replaced,
+    /// It waits for what the host has to do on the way.
+    Made,
     /// It is prepared and waits for [`Child::go`]; its terminal's master, if it made one.
     Ready(Option<OwnedFd>),
     /// It has no more to say: its command runs, if it was ready, or it died.
@@ -89,15 +91,33 @@ impl Child {
         self.channel.go().map_err(Error::Silent)
     }
 
-    /// Waits until it is prepared; its terminal's master, if it made one.
-    pub(crate) fn ready(&mut self) -> Result<Option<OwnedFd>> {
+    /// Waits until it is prepared; its terminal's master, if it made one. `made` is what the host has to
+    /// do on the way, if it is asked to.
+    pub(crate) fn ready(
+        &mut self,
+        made: impl FnOnce(i32) -> Result<()>,
+    ) -> Result<Option<OwnedFd>> {
+        let mut made = Some(made);
         loop {
             match self.step()? {
                 Step::Ready(master) => return Ok(master),
                 Step::Replaced => {}
+                Step::Made => {
+                    let done = made.take().map_or(Ok(()), |made| made(self.pid));
+                    if let Err(error) = done.and_then(|()| self.go_on_patiently()) {
+                        self.abandon();
+                        return Err(error);
+                    }
+                }
                 Step::Closed => return Err(Error::Vanished(self.abandon())),
             }
         }
+    }
+
+    /// Lets it run the hooks of its own, which take the time that they take.
+    fn go_on_patiently(&self) -> Result<()> {
+        self.channel.be_patient().map_err(Error::Silent)?;
+        self.channel.go().map_err(Error::Silent)
     }
 
     /// Lets it go on to its command; returns when that runs.
@@ -130,6 +150,7 @@ impl Child {
                 self.channel.go().map_err(Error::Silent)?;
                 Ok(Step::Replaced)
             }
+            Ok(Some((Report::Made, _))) => Ok(Step::Made),
             Ok(None) => Ok(Step::Closed),
             other => Err(self.failed(other)),
         }
@@ -196,8 +217,12 @@ fn fail(channel: &Channel, error: &Error) {
 }
 
 /// Lets the container that waits at the gate with this path begin; returns when its command runs.
-pub(crate) fn open_gate(path: &Path) -> Result<()> {
+/// `patient`: however long that takes.
+pub(crate) fn open_gate(path: &Path, patient: bool) -> Result<()> {
     let channel = Channel::at_gate(path).map_err(Error::Silent)?;
+    if patient {
+        channel.be_patient().map_err(Error::Silent)?;
+    }
     channel.go().map_err(Error::Silent)?;
     match channel.wait().map_err(Error::Silent)? {
         Some((Report::Failed { failure, message }, _)) => {

@@ -16,6 +16,7 @@ use crate::capabilities::Sets;
 use crate::channel::{Channel, Gate, Report};
 use crate::child::{self, Child};
 use crate::error::{Error, Result};
+use crate::hooks::{self, Hooks};
 use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
@@ -53,6 +54,8 @@ pub(crate) struct Host<'a> {
     pub(crate) streams: Wanted,
     /// Where it waits for its beginning, if that is not up to the shim that made it.
     pub(crate) gate: Option<&'a Gate>,
+    /// Who takes part in its making.
+    pub(crate) hooks: Option<&'a dyn Hooks>,
 }
 
 /// What a container is made of, opened on the host.
@@ -120,8 +123,9 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Makes the container, up to the step before its command.
-    pub(crate) fn create(&self) -> Result<Created> {
+    /// Makes the container, up to the step before its command. `made` is told of its process before
+    /// that lets go of the host, if there are hooks for it.
+    pub(crate) fn create(&self, made: impl FnOnce(i32) -> Result<()>) -> Result<Created> {
         let tty = self.steps.process.terminal().unwrap_or(false);
         let (streams, ends) = self.host.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();
@@ -130,7 +134,7 @@ impl<'a> Plan<'a> {
             self.live(channel, ends.as_ref())
         })?;
         drop(ends);
-        let streams = match child.ready()? {
+        let streams = match child.ready(made)? {
             Some(master) => Streams::terminal(master)?,
             None => streams,
         };
@@ -152,22 +156,21 @@ impl<'a> Plan<'a> {
             })?;
         }
         self.namespaces.enter()?;
-        rootfs::enter(self.host.root.as_fd(), self.host.place)?;
-        if let Some(join) = &self.namespaces.pid {
-            self.move_in(join, channel, ends)?;
-        }
+        rootfs::show(self.host.root.as_fd(), self.host.place)?;
+        let hooks = self.early_hooks()?;
+        let root = match hooks {
+            Some(_) => rootfs::same(&self.host.root)?,
+            None => self.let_go(channel, ends)?,
+        };
         rustix::process::setsid().map_err(setup("session"))?;
         rustix::process::umask(Mode::empty());
-        let root = rootfs::root_handle()?;
-        self.mount(root.as_fd())?;
-        devices::populate(
-            root.as_fd(),
-            self.linux.devices().as_deref().unwrap_or_default(),
-        )?;
-        self.name()?;
-        self.set_parameters()?;
-        let identity = self.steps.identity(root.as_fd())?;
+        self.furnish(root.as_fd())?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
+        if let Some(hooks) = hooks {
+            take_part(hooks, channel)?;
+            rootfs::enter(root.as_fd())?;
+        }
+        let identity = self.steps.identity(root.as_fd())?;
         let cwd = self.steps.open_cwd(root.as_fd())?;
         let terminal = match ends {
             Some(_) => None,
@@ -201,6 +204,36 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Hooks that run before the container's root is entered. Among the processes of another container,
+    /// which may look at it, nothing of the host may be left by then.
+    fn early_hooks(&self) -> Result<Option<&'a dyn Hooks>> {
+        let hooks = self.host.hooks.filter(|hooks| hooks.early());
+        match hooks.is_some() && self.namespaces.pid.is_some() {
+            true => Err(Error::Unsupported(
+                "a hook before the start in a pid namespace of another".to_owned(),
+            )),
+            false => Ok(hooks),
+        }
+    }
+
+    /// Enters the container's root, and the processes of another container if they are to be its own; the
+    /// root.
+    fn let_go(&self, channel: &Channel, ends: Option<&Ends>) -> Result<OwnedFd> {
+        rootfs::enter(self.host.root.as_fd())?;
+        if let Some(join) = &self.namespaces.pid {
+            self.move_in(join, channel, ends)?;
+        }
+        rootfs::root_handle()
+    }
+
+    /// Mounts, devices, the name and kernel parameters.
+    fn furnish(&self, root: BorrowedFd<'_>) -> Result<()> {
+        self.mount(root)?;
+        devices::populate(root, self.linux.devices().as_deref().unwrap_or_default())?;
+        self.name()?;
+        self.set_parameters()
+    }
+
     /// Goes on as a sibling among the processes of another container, which may look at it: it has its
     /// own root by now, and closes all but what the container is going to have anyway.
     fn move_in(&self, join: &Join, channel: &Channel, ends: Option<&Ends>) -> Result<()> {
@@ -208,6 +241,7 @@ impl<'a> Plan<'a> {
         let mut keep = vec![channel.as_fd().as_raw_fd(), join.file.as_raw_fd()];
         keep.extend(self.trees.iter().flatten().map(AsRawFd::as_raw_fd));
         keep.extend(self.groups.handles().map(AsRawFd::as_raw_fd));
+        keep.extend(self.steps.kept());
         keep.extend(self.host.gate.map(|gate| gate.as_fd().as_raw_fd()));
         if let Some(ends) = ends {
             keep.extend([&ends.stdin, &ends.stdout, &ends.stderr].map(AsRawFd::as_raw_fd));
@@ -296,6 +330,15 @@ impl<'a> Plan<'a> {
         }
         Ok(())
     }
+}
+
+/// The hooks of the host, then those in the container's namespaces.
+fn take_part(hooks: &dyn Hooks, channel: &Channel) -> Result<()> {
+    channel.report(&Report::Made, None).map_err(Error::Silent)?;
+    if !channel.wait_go() {
+        sys::exit_now(1);
+    }
+    hooks::run(hooks.create_container())
 }
 
 /// The tmpfs of an IPC namespace's shared memory.

@@ -26,6 +26,17 @@ pub(crate) fn fill(volume: &Path, root: BorrowedFd<'_>, target: &Path) -> Result
         path: target.into(),
         source,
     };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let to = rustix::fs::openat(CWD, volume, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
+    copy(root, target, &to)
+}
+
+/// The same into a directory that is open.
+pub(crate) fn copy(root: BorrowedFd<'_>, target: &Path, to: &OwnedFd) -> Result<()> {
+    let fail = |source| Error::CopyUp {
+        path: target.into(),
+        source,
+    };
     let directory = OFlags::RDONLY | OFlags::DIRECTORY;
     let from = match rootfs::open_in(root, target, directory) {
         Ok(from) => from,
@@ -39,16 +50,14 @@ pub(crate) fn fill(volume: &Path, root: BorrowedFd<'_>, target: &Path) -> Result
         }
         Err(error) => return Err(fail(error)),
     };
-    let flags = directory | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let to = rustix::fs::openat(CWD, volume, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
-    if !is_empty(&to).map_err(fail)? {
+    if !is_empty(to).map_err(fail)? {
         return Ok(());
     }
     let mut copy = Copy {
-        top: &to,
+        top: to,
         links: HashMap::new(),
     };
-    copy.tree(&from, &to, Path::new(""), 0).map_err(fail)?;
+    copy.tree(&from, to, Path::new(""), 0).map_err(fail)?;
     let stat = rustix::fs::fstat(&from).map_err(|errno| fail(errno.into()))?;
     dress(from.as_fd(), to.as_fd(), &stat).map_err(fail)
 }

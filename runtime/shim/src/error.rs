@@ -130,6 +130,8 @@ pub(crate) enum Error {
     NotExecutable { command: String, source: io::Error },
     #[error("exec: {command:?}")]
     Exec { command: String, source: io::Error },
+    #[error("{0}")]
+    Hook(String),
     #[error("the container has ended")]
     Ended,
     #[error("the process ended before its command began; its exit status was {0}")]

@@ -48,7 +48,7 @@ impl Exec<'_> {
     /// Starts it; when this returns its command runs.
     pub(crate) fn start(&self) -> Result<(Child, Streams)> {
         let (mut child, streams) = self.spawn()?;
-        let streams = match child.ready()? {
+        let streams = match child.ready(|_| Ok(()))? {
             Some(master) => Streams::terminal(master)?,
             None => streams,
         };
@@ -67,7 +67,8 @@ impl Exec<'_> {
             }
             None => stdio::silence().map_err(setup("streams"))?,
         }
-        let mut keep = [channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
+        let mut keep = vec![channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
+        keep.extend(self.steps.kept());
         sys::close_others(&mut keep).map_err(setup("descriptors"))?;
         sys::join_namespaces(self.init, JOINED | namespaces::PID).map_err(|_| Error::Ended)?;
         match sys::fork_sibling().map_err(Error::Namespaces)? {

@@ -26,6 +26,7 @@ mod error;
 mod exec;
 mod exit;
 pub mod health;
+mod hooks;
 mod init;
 mod log;
 mod mounts;
@@ -54,7 +55,7 @@ pub fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let directory = PathBuf::from(directory);
-    let result = program::protect().and_then(|()| shim::run(&directory));
+    let result = program::protect(&[]).and_then(|()| shim::run(&directory));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -11,6 +11,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
+use crate::copy_up;
 use crate::error::{Error, Result};
 use crate::rootfs::{self, Kind};
 
@@ -23,6 +24,8 @@ pub(crate) const DEVPTS_MAGIC: u64 = 0x1cd1;
 
 /// The word of mount(8) for a part of a source.
 const SUBPATH: &str = "X-mount.subdir";
+/// runc's word for a tmpfs that begins with what is at its place, which podman says.
+const COPY_UP: &str = "tmpcopyup";
 
 /// The options of one mount, sorted.
 #[derive(Debug, Default, PartialEq)]
@@ -77,6 +80,13 @@ impl Options {
         self.set = self.set & !clear | set;
         self.clear = self.clear & !set | clear;
         true
+    }
+
+    /// Whether a word is there, which is no option of the file system.
+    fn take(&mut self, word: &str) -> bool {
+        let before = self.data.len();
+        self.data.retain(|(key, _)| key != word);
+        self.data.len() < before
     }
 
     /// The part of the source that is mounted.
@@ -196,14 +206,20 @@ pub(crate) fn attach(
         .typ()
         .as_deref()
         .ok_or(Error::Missing("the type of a mount"))?;
-    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    let mut options = Options::parse(mount.options().as_deref().unwrap_or_default());
     match kind {
         "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, groups),
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let source = mount.source().as_deref().unwrap_or(Path::new(kind));
             let bits = MountAttrFlags::from_bits_retain(bits(options.set));
+            let filled = kind == "tmpfs" && options.take(COPY_UP);
             let tree = rootfs::new_filesystem(kind, source, &options.data, bits)
                 .map_err(fail("make the file system"))?;
+            if filled {
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let top = rustix::fs::openat(&tree, ".", flags, Mode::empty());
+                copy_up::copy(root, destination, &top.map_err(fail("fill"))?)?;
+            }
             rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"))
         }
         other => Err(Error::Unsupported(format!("a mount of type {other:?}"))),

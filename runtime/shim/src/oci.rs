@@ -21,6 +21,8 @@ use crate::config::Cgroup;
 use crate::container::{Host, Namespaces, Plan, process};
 use crate::error;
 use crate::exec::Exec;
+use crate::hooks;
+pub use crate::hooks::Hooks;
 use crate::init;
 use crate::process::Steps;
 use crate::program;
@@ -104,9 +106,10 @@ impl Started {
     }
 }
 
-/// Keeps the running program's file from containers. To be called first: it may start the program anew.
-pub fn protect() -> Result<(), Error> {
-    Ok(program::protect()?)
+/// Keeps the running program's file from containers. To be called first: it may start the program anew,
+/// with the variables of the environment that are named.
+pub fn protect(variables: &[&str]) -> Result<(), Error> {
+    Ok(program::protect(variables)?)
 }
 
 /// Clock ticks since boot at which a process began; an error if there is none with this number.
@@ -162,14 +165,16 @@ pub fn gate(directory: &Path) -> PathBuf {
     directory.join("gate")
 }
 
-/// Lets the container of `directory` begin; returns when its command runs.
-pub fn begin(directory: &Path) -> Result<(), Error> {
-    Ok(child::open_gate(&gate(directory))?)
+/// Lets the container of `directory` begin; returns when its command runs. `patient`: however long that
+/// takes, as hooks may.
+pub fn begin(directory: &Path, patient: bool) -> Result<(), Error> {
+    Ok(child::open_gate(&gate(directory), patient)?)
 }
 
 impl Container<'_> {
-    /// Makes it, up to the step before its command: there it waits for [`begin`].
-    pub fn create(&self) -> Result<Started, Error> {
+    /// Makes it, up to the step before its command: there it waits for [`begin`]. Its command has the
+    /// first `kept` descriptors of the caller besides its streams.
+    pub fn create(&self, hooks: &dyn Hooks, kept: u32) -> Result<Started, Error> {
         let gate = Gate::open(&gate(self.directory)).map_err(|source| error::Error::Setup {
             step: "gate",
             source,
@@ -177,32 +182,48 @@ impl Container<'_> {
         let process = process(self.spec)?;
         let (sets, filter) = self.confinement(process)?;
         let user = user(process);
-        let steps = steps(process, &user, sets, filter.as_deref());
+        let mut steps = steps(process, &user, sets, filter.as_deref());
+        (steps.hooks, steps.kept) = (Some(hooks), kept);
         let host = Host {
-            place: self.directory,
+            place: self.rootfs,
             root: clone_root(self.rootfs)?,
             cgroups: self.cgroups,
             shm_from: None,
             window: window(process),
             streams: Wanted::Own,
             gate: Some(&gate),
+            hooks: Some(hooks),
+        };
+        let made = |pid| {
+            self.restrict_devices()?;
+            hooks::run(hooks.create_runtime(pid))
         };
         let namespaces = Namespaces::open(self.spec)?;
-        let created = Plan::open(host, self.spec, &namespaces, steps)?.create()?;
+        let created = Plan::open(host, self.spec, &namespaces, steps)?.create(made)?;
         let started = Started::new(created.child, created.streams);
-        if let Err(error) = self.restrict_devices() {
+        if !hooks.early()
+            && let Err(error) = made(started.pid())
+        {
             started.abandon();
             return Err(error.into());
         }
         Ok(started)
     }
 
-    /// Adds a process to it; when this returns its command runs. `init` is the first one's handle.
-    pub fn exec(&self, init: BorrowedFd<'_>, process: &Process) -> Result<Started, Error> {
+    /// Adds a process to it; when this returns its command runs. `init` is the first one's handle, `kept`
+    /// as for [`Self::create`].
+    pub fn exec(
+        &self,
+        init: BorrowedFd<'_>,
+        process: &Process,
+        kept: u32,
+    ) -> Result<Started, Error> {
         let (sets, filter) = self.confinement(process)?;
         let user = user(process);
+        let mut steps = steps(process, &user, sets, filter.as_deref());
+        steps.kept = kept;
         let exec = Exec {
-            steps: steps(process, &user, sets, filter.as_deref()),
+            steps,
             init,
             cgroups: self.cgroups,
             streams: Wanted::Own,
@@ -260,6 +281,8 @@ fn steps<'a>(
         tied: false,
         sets,
         filter,
+        hooks: None,
+        kept: 0,
     }
 }
 

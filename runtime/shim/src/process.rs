@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use oci_spec::runtime::{PosixRlimitType, Process};
@@ -17,6 +17,7 @@ use rustix::thread::{Gid, Uid};
 use crate::capabilities::Sets;
 use crate::channel::Channel;
 use crate::error::{Error, Result};
+use crate::hooks::{self, Hooks};
 use crate::init;
 use crate::rootfs::{self, Kind};
 use crate::user::{Accounts, Identity};
@@ -40,6 +41,10 @@ pub(crate) struct Steps<'a> {
     pub(crate) tied: bool,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
+    /// Who takes part just before the command.
+    pub(crate) hooks: Option<&'a dyn Hooks>,
+    /// How many descriptors of the caller, from 3 on, the command has as well.
+    pub(crate) kept: u32,
 }
 
 impl Steps<'_> {
@@ -88,6 +93,11 @@ impl Steps<'_> {
         }
     }
 
+    /// The descriptors that the command has besides its streams.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = RawFd> {
+        (3..).take(self.kept as usize)
+    }
+
     /// Fails if there is no program to execute.
     pub(crate) fn find_program(&self, identity: &Identity) -> Result<()> {
         Program::new(self.process, identity)?.find()
@@ -112,9 +122,12 @@ impl Steps<'_> {
             init::stay_behind(|| self.confine(identity, shim))?;
         }
         sys::reset_signals().map_err(setup("signals"))?;
-        sys::close_on_exec_from(3).map_err(setup("descriptors"))?;
+        sys::close_on_exec_from(3 + self.kept).map_err(setup("descriptors"))?;
         self.limit();
         self.confine(identity, shim)?;
+        if let Some(hooks) = self.hooks {
+            hooks::run(hooks.start_container())?;
+        }
         program.exec()
     }
 

@@ -10,7 +10,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use nix::fcntl::AtFlags;
 use orlop_sys::mount::{self, attributes};
@@ -23,8 +23,8 @@ use crate::error::{Error, Result};
 const SELF: &str = "/proc/self/exe";
 
 /// Returns in a process that cannot be traced, dumped or read by others, and whose program file
-/// cannot be written through it.
-pub(crate) fn protect() -> Result<()> {
+/// cannot be written through it. Of its environment the variables named in `keep` are left.
+pub(crate) fn protect(keep: &[&str]) -> Result<()> {
     let undumpable = DumpableBehavior::NotDumpable;
     let set = |behavior| rustix::process::set_dumpable_behavior(behavior);
     set(undumpable).map_err(|errno| Error::Program(errno.into()))?;
@@ -32,17 +32,21 @@ pub(crate) fn protect() -> Result<()> {
     if mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(());
     }
-    run_from_clone().map_err(Error::Program)
+    run_from_clone(keep).map_err(Error::Program)
 }
 
-fn run_from_clone() -> io::Result<()> {
+fn run_from_clone(keep: &[&str]) -> io::Result<()> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let clone = open_tree(CWD, SELF, flags)?;
     mount::set(clone.as_fd(), attributes::READ_ONLY, 0, None, false)?;
     let args: Vec<CString> = std::env::args_os()
         .map(|arg| CString::new(arg.into_vec()))
         .collect::<std::result::Result<_, _>>()?;
-    let empty: [CString; 0] = [];
-    nix::unistd::execveat(clone.as_fd(), c"", &args, &empty, AtFlags::AT_EMPTY_PATH)?;
+    let kept = std::env::vars_os().filter(|(name, _)| keep.iter().any(|kept| name == kept));
+    let kept = kept.map(|(name, value)| [name.as_bytes(), b"=", value.as_bytes()].concat());
+    let env: Vec<CString> = kept
+        .map(CString::new)
+        .collect::<std::result::Result<_, _>>()?;
+    nix::unistd::execveat(clone.as_fd(), c"", &args, &env, AtFlags::AT_EMPTY_PATH)?;
     Ok(())
 }

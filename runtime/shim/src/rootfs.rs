@@ -41,17 +41,18 @@ pub(crate) fn assemble(root: &RootMount) -> Result<OwnedFd> {
     })
 }
 
-/// Makes `root` the root of the process, in its own mount namespace, and lets go of the old one.
+fn fail(step: &'static str) -> impl FnOnce(Errno) -> Error {
+    move |source| Error::Root {
+        step,
+        source: source.into(),
+    }
+}
+
+/// Attaches `root` at `place`, in the mount namespace of the process.
 ///
 /// `place` is any directory of the host; it is covered in the container's namespace only, and gone
 /// with the old root.
-pub(crate) fn enter(root: BorrowedFd<'_>, place: &Path) -> Result<()> {
-    let fail = |step| {
-        move |source: Errno| Error::Root {
-            step,
-            source: source.into(),
-        }
-    };
+pub(crate) fn show(root: BorrowedFd<'_>, place: &Path) -> Result<()> {
     let old = open_path(CWD, Path::new("/")).map_err(fail("open the old root"))?;
     // Slave, not private: an unmount on the host then also lets go of the copy here.
     mount::set(old.as_fd(), 0, 0, Some(Propagation::Slave), true).map_err(|source| {
@@ -61,7 +62,11 @@ pub(crate) fn enter(root: BorrowedFd<'_>, place: &Path) -> Result<()> {
         }
     })?;
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    move_mount(root, "", CWD, place, flags).map_err(fail("attach"))?;
+    move_mount(root, "", CWD, place, flags).map_err(fail("attach"))
+}
+
+/// Makes `root`, which was attached, the root of the process, and lets go of the old one.
+pub(crate) fn enter(root: BorrowedFd<'_>) -> Result<()> {
     rustix::process::fchdir(root).map_err(fail("enter"))?;
     rustix::process::pivot_root(".", ".").map_err(fail("pivot_root"))?;
     unmount(".", UnmountFlags::DETACH).map_err(fail("detach the old root"))?;
@@ -72,6 +77,14 @@ pub(crate) fn enter(root: BorrowedFd<'_>, place: &Path) -> Result<()> {
 fn open_path<Fd: AsFd>(directory: Fd, path: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(directory, path, flags, Mode::empty())
+}
+
+/// One more handle of a root.
+pub(crate) fn same(root: &OwnedFd) -> Result<OwnedFd> {
+    root.try_clone().map_err(|source| Error::Root {
+        step: "open the root",
+        source,
+    })
 }
 
 /// A handle of the root directory of the process.

@@ -123,10 +123,12 @@ impl Given<'_> {
             init: self.config.init,
             tied: true,
             sets: self.sets,
+            hooks: None,
+            kept: 0,
             filter: self.filter,
         };
         let host = self.host(root);
-        Plan::open(host, self.spec, &self.namespaces, steps)?.create()
+        Plan::open(host, self.spec, &self.namespaces, steps)?.create(|_| Ok(()))
     }
 
     fn host(&self, root: OwnedFd) -> Host<'_> {
@@ -141,6 +143,7 @@ impl Given<'_> {
                 output: true,
             },
             gate: None,
+            hooks: None,
         }
     }
 }

@@ -2,31 +2,39 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::ContainerState;
+use oci_spec::runtime::{ContainerState, Hook};
 use orlop_shim::config::Cgroup;
-use orlop_shim::oci::{self, Started};
+use orlop_shim::oci;
 
 use super::write_pid;
 use crate::args::Create;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+use crate::inherited::Descriptors;
 use crate::state::{Container, Record, reserve};
 use crate::{console, groups, hooks};
 
-/// Makes a container. On error nothing is left of it.
-pub(super) fn create(root: &Path, args: &Create) -> Result<Container> {
-    let bundle = Bundle::read(&args.bundle)?;
+/// Makes a container, whose command gets `kept` as well. On error nothing is left of it.
+pub(super) fn create(root: &Path, args: &Create, kept: Descriptors) -> Result<Container> {
+    let mut bundle = Bundle::read(&args.bundle)?;
+    kept.announce(&mut bundle.spec);
     let directory = reserve(root, &args.id)?;
-    let made = in_groups(&directory, &bundle, args);
+    let made = in_groups(&directory, &bundle, args, kept.count());
     if made.is_err() {
         drop(std::fs::remove_dir_all(&directory));
     }
-    made
+    made.and_then(|()| Container::open(root, &args.id))
 }
 
-fn in_groups(directory: &Path, bundle: &Bundle, args: &Create) -> Result<Container> {
+fn in_groups(directory: &Path, bundle: &Bundle, args: &Create, kept: u32) -> Result<()> {
     let cgroups = groups::create(&bundle.spec, &args.id)?;
-    let made = start(directory, bundle, args, &cgroups);
+    let making = Making {
+        directory,
+        bundle,
+        args,
+        cgroups: &cgroups,
+    };
+    let made = making.start(kept);
     if made.is_err() {
         oci::kill_all(&cgroups);
         drop(groups::remove(&cgroups));
@@ -34,66 +42,105 @@ fn in_groups(directory: &Path, bundle: &Bundle, args: &Create) -> Result<Contain
     made
 }
 
-fn start(
-    directory: &Path,
-    bundle: &Bundle,
-    args: &Create,
-    cgroups: &[Cgroup],
-) -> Result<Container> {
-    let process = bundle.spec.process().as_ref();
-    let terminal = process.and_then(|process| process.terminal());
-    let socket = args.process.console_socket.as_deref();
-    let console = console::connect(socket, terminal.unwrap_or(false))?;
-    let container = oci::Container {
-        spec: &bundle.spec,
-        rootfs: &bundle.rootfs,
-        cgroups,
-        directory,
-    };
-    let started = container.create()?;
-    let kept = keep(directory, bundle, args, cgroups, &started);
-    let told = kept.and_then(|container| {
-        if let (Some(stream), Some(master)) = (&console, &started.terminal) {
-            let path = socket.unwrap_or(Path::new(""));
-            console::send(stream, master).map_err(Error::file("send the terminal to", path))?;
-        }
-        write_pid(args.process.pid_file.as_deref(), started.pid())?;
-        Ok(container)
-    });
-    if told.is_err() {
-        started.abandon();
-    }
-    told
+/// A container that is being made.
+#[derive(Debug)]
+struct Making<'a> {
+    directory: &'a Path,
+    bundle: &'a Bundle,
+    args: &'a Create,
+    cgroups: &'a [Cgroup],
 }
 
-/// Writes down what there is now, and lets hooks take part in it.
-fn keep(
-    directory: &Path,
-    bundle: &Bundle,
-    args: &Create,
-    cgroups: &[Cgroup],
-    started: &Started,
-) -> Result<Container> {
-    let pid = started.pid();
-    let began = oci::start_time(pid).map_err(Error::file("read", format!("/proc/{pid}/stat")))?;
-    let container = Container {
-        directory: directory.into(),
-        record: Record {
-            id: args.id.clone(),
-            pid,
-            started: began,
-            bundle: bundle.path.clone(),
-            rootfs: bundle.rootfs.clone(),
-            created: jiff::Timestamp::now(),
-            cgroups: cgroups.to_vec(),
-            annotations: bundle.spec.annotations().clone().unwrap_or_default(),
-        },
-    };
-    container.keep(&bundle.spec)?;
-    if let Some(all) = bundle.spec.hooks() {
-        let state = container.state(ContainerState::Creating, &bundle.spec);
-        hooks::run(all.prestart().as_ref(), &state)?;
-        hooks::run(all.create_runtime().as_ref(), &state)?;
+impl Making<'_> {
+    fn start(&self, kept: u32) -> Result<()> {
+        let process = self.bundle.spec.process().as_ref();
+        let terminal = process.and_then(|process| process.terminal());
+        let files = &self.args.process;
+        let socket = files.console_socket.as_deref();
+        let console = console::connect(socket, terminal.unwrap_or(false))?;
+        let container = oci::Container {
+            spec: &self.bundle.spec,
+            rootfs: &self.bundle.rootfs,
+            cgroups: self.cgroups,
+            directory: self.directory,
+        };
+        let started = container.create(self, kept)?;
+        let sent = match (&console, &started.terminal) {
+            (Some(stream), Some(master)) => {
+                let path = socket.unwrap_or(Path::new(""));
+                console::send(stream, master).map_err(Error::file("send the terminal to", path))
+            }
+            _ => Ok(()),
+        };
+        let told = sent.and_then(|()| write_pid(files.pid_file.as_deref(), started.pid()));
+        if told.is_err() {
+            started.abandon();
+        }
+        told
     }
-    Ok(container)
+
+    /// What is to be kept of it.
+    fn container(&self, pid: i32) -> Result<Container> {
+        let stat = format!("/proc/{pid}/stat");
+        Ok(Container {
+            directory: self.directory.into(),
+            record: Record {
+                id: self.args.id.clone(),
+                pid,
+                started: oci::start_time(pid).map_err(Error::file("read", stat))?,
+                bundle: self.bundle.path.clone(),
+                rootfs: self.bundle.rootfs.clone(),
+                created: jiff::Timestamp::now(),
+                cgroups: self.cgroups.to_vec(),
+                annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
+            },
+        })
+    }
+
+    /// Writes it down, and lets the hooks of the host take part in it.
+    fn keep(&self, pid: i32) -> Result<()> {
+        let spec = &self.bundle.spec;
+        let container = self.container(pid)?;
+        container.keep(spec)?;
+        let state = container.state(ContainerState::Creating, spec);
+        let all = spec.hooks().as_ref();
+        hooks::run(all.and_then(|all| all.prestart().as_ref()), &state)?;
+        hooks::run(all.and_then(|all| all.create_runtime().as_ref()), &state)
+    }
+
+    /// Runs hooks in the container, which knows itself by another number.
+    fn run_inside(&self, hooks: Option<&Vec<Hook>>, status: ContainerState) -> Result<()> {
+        let own = rustix::process::getpid().as_raw_nonzero().get();
+        let mut state = hooks::state(&self.bundle.spec, &self.args.id, &self.bundle.path);
+        state.set_status(status).set_pid(Some(own));
+        hooks::run(hooks, &state)
+    }
+}
+
+impl oci::Hooks for Making<'_> {
+    fn early(&self) -> bool {
+        let hooks = self.bundle.spec.hooks().as_ref();
+        hooks.is_some_and(|all| {
+            let early = [all.prestart(), all.create_runtime(), all.create_container()];
+            early.into_iter().flatten().any(|hooks| !hooks.is_empty())
+        })
+    }
+
+    fn create_runtime(&self, pid: i32) -> std::result::Result<(), String> {
+        self.keep(pid).map_err(|error| error.message())
+    }
+
+    fn create_container(&self) -> std::result::Result<(), String> {
+        let hooks = self.bundle.spec.hooks().as_ref();
+        let hooks = hooks.and_then(|all| all.create_container().as_ref());
+        let ended = self.run_inside(hooks, ContainerState::Creating);
+        ended.map_err(|error| error.message())
+    }
+
+    fn start_container(&self) -> std::result::Result<(), String> {
+        let hooks = self.bundle.spec.hooks().as_ref();
+        let hooks = hooks.and_then(|all| all.start_container().as_ref());
+        let ended = self.run_inside(hooks, ContainerState::Created);
+        ended.map_err(|error| error.message())
+    }
 }

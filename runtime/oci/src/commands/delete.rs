@@ -38,7 +38,7 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     remove_directory(&container.directory)?;
     let poststop = spec.hooks().as_ref();
     let poststop = poststop.and_then(|hooks| hooks.poststop().as_ref());
-    hooks::run(poststop, &container.state(ContainerState::Stopped, &spec))
+    hooks::run_all(poststop, &container.state(ContainerState::Stopped, &spec))
 }
 
 fn remove_directory(directory: &Path) -> Result<()> {
@@ -50,7 +50,8 @@ fn remove_directory(directory: &Path) -> Result<()> {
     }
 }
 
-fn kill(container: &Container) -> Result<()> {
+/// Kills what runs in it.
+pub(super) fn kill(container: &Container) -> Result<()> {
     let Some(first) = container.first() else {
         return Ok(());
     };

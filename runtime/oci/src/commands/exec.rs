@@ -11,10 +11,13 @@ use crate::args::Exec;
 use crate::bundle::{self, unsupported_of_process};
 use crate::console;
 use crate::error::{Error, Result};
+use crate::inherited::Descriptors;
 use crate::state::{Container, Status};
 
 /// Starts one more process and, unless it is to be detached, waits for its end.
-pub(super) fn exec(container: &Container, args: &Exec) -> Result<u8> {
+pub(super) fn exec(root: &Path, args: &Exec) -> Result<u8> {
+    let kept = Descriptors::preserved(args.files.preserve_fds)?;
+    let container = &Container::open(root, &args.id)?;
     let first = match container.status() {
         Status::Created | Status::Running => container.first(),
         other => return Err(Error::NoExec(other.word())),
@@ -35,7 +38,7 @@ pub(super) fn exec(container: &Container, args: &Exec) -> Result<u8> {
         cgroups: &record.cgroups,
         directory: &container.directory,
     };
-    let started = target.exec(first.as_fd(), &process)?;
+    let started = target.exec(first.as_fd(), &process, kept.count())?;
     if let (Some(stream), Some(master)) = (&console, &started.terminal) {
         let path = socket.unwrap_or(Path::new(""));
         console::send(stream, master).map_err(Error::file("send the terminal to", path))?;

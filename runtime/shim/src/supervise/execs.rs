@@ -51,7 +51,7 @@ impl Running {
                 self.start.iter_mut().for_each(|start| start.ready = true);
             }
             Step::Closed if ready => self.start = None,
-            Step::Closed => {
+            Step::Made | Step::Closed => {
                 let code = self.end.map(|end| end.code);
                 return Err(Error::Vanished(
                     code.unwrap_or_else(|| self.child.abandon()),
@@ -107,6 +107,8 @@ impl Supervisor<'_> {
             init: false,
             tied: true,
             sets,
+            hooks: None,
+            kept: 0,
             filter: filter
                 .as_ref()
                 .map_or(self.given.filter, |own| own.as_deref()),

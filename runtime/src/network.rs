@@ -14,7 +14,9 @@
 //! - [`definition`]: networks as users said them. [`segment`]: one network and who is in it.
 //!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
+//!   [`family`]: what IPv4 and IPv6 have in common. [`ipv6`]: what only IPv6 has.
 //! - [`watch`]: putting back what others took. [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
+//!   [`loopback`]: what the packet filter cannot do for them.
 //! - [`dns`]: names of containers. [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
 //! - [`netlink`], [`route`], [`nft`]: what the kernel understands.
 
@@ -24,9 +26,12 @@ mod connect;
 mod definition;
 mod dns;
 pub mod error;
+mod family;
 mod firewall;
 mod founding;
 pub(crate) mod instance;
+mod ipv6;
+mod loopback;
 mod namespace;
 mod netlink;
 mod nft;
@@ -46,7 +51,7 @@ mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -56,18 +61,20 @@ pub(crate) use self::reconcile::Live;
 pub use error::NetworkError;
 pub use founding::NetworkInfo;
 pub use request::{
-    Attachment, EndpointInfo, Membership, NetworkKind, NetworkMode, NetworkRequest, PortBinding,
-    Protocol,
+    Attachment, EndpointInfo, Ipv6Info, Membership, NetworkKind, NetworkMode, NetworkRequest,
+    PortBinding, PortRequest, Protocol,
 };
 
-use self::address::{Lease, mac_of};
+use self::address::{Addresses, Lease, mac_of};
 use self::bridge::Bridge;
 use self::definition::{DEFAULT, Definition};
 use self::dns::NameServer;
 use self::error::Result;
+use self::family::Address;
 use self::firewall::{Behind, Firewall, Published};
 use self::instance::Instance;
-use self::namespace::{BridgePort, Namespace, Place};
+use self::loopback::Relay;
+use self::namespace::{BridgePort, Ipv6Port, Namespace, Place};
 use self::numbers::Numbers;
 use self::pool::Pool;
 use self::ports::Reservation;
@@ -122,6 +129,7 @@ struct Held {
     namespace: Option<OwnedFd>,
     ports: Vec<BridgePort>,
     joined: Vec<Joined>,
+    _relays: Vec<Relay>,
     /// Dropped after the firewall forgot the ports.
     _reservations: Vec<Reservation>,
 }
@@ -131,8 +139,16 @@ struct Held {
 struct Joining {
     segment: Arc<Segment>,
     address: Option<Ipv4Addr>,
+    ipv6_address: Option<Ipv6Addr>,
     names: Vec<String>,
     aliases: Vec<String>,
+}
+
+/// Of which families a place on a bridge is the way out.
+#[derive(Clone, Copy, Debug, Default)]
+struct WayOut {
+    ipv4: bool,
+    ipv6: bool,
 }
 
 impl Network {
@@ -260,12 +276,13 @@ impl Network {
         let joining = self.joining(request)?;
         let joined = join_all(container, &joining, request)?;
         let wanted = request.ports.clone();
-        let way_out = joining.iter().any(|j| !j.segment.definition.internal);
-        let reservations = match way_out {
-            true => blocking(move || ports::reserve(&wanted)).await?,
+        let way_out = way_out(joining.iter());
+        let reservations = match way_out.ipv4 {
+            true => blocking(move || ports::reserve(&wanted, way_out.ipv6)).await?,
             false => Vec::new(),
         };
         let plain = matches!(joining.as_slice(), [only] if self.is_pooled(only));
+        let relays = self.relays(container, &reservations)?;
         let namespace = match plain {
             true => self.take_namespace().await?,
             false => self.build_namespace(&joining).await?,
@@ -293,6 +310,7 @@ impl Network {
             namespace: Some(namespace.handle),
             ports: namespace.ports,
             joined,
+            _relays: relays,
             _reservations: reservations,
         })
     }
@@ -310,6 +328,7 @@ impl Network {
         Ok(Joining {
             segment: self.segment(&membership.network)?,
             address: membership.address,
+            ipv6_address: membership.ipv6_address,
             names,
             aliases: membership.aliases.clone(),
         })
@@ -317,7 +336,8 @@ impl Network {
 
     /// Whether what waits in the pool will do.
     fn is_pooled(&self, joining: &Joining) -> bool {
-        joining.address.is_none() && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
+        let any = joining.address.is_none() && joining.ipv6_address.is_none();
+        any && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
     }
 
     fn take_apart(&self, namespace: Namespace) {
@@ -341,6 +361,7 @@ impl Network {
         Joining {
             segment: Arc::clone(&self.inner.everyone),
             address: None,
+            ipv6_address: None,
             names: Vec::new(),
             aliases: Vec::new(),
         }
@@ -361,10 +382,10 @@ impl Network {
 
     async fn build_once(&self, joining: &[Joining]) -> Result<Namespace> {
         let mut places = Vec::new();
-        let mut routed = false;
+        let mut before = WayOut::default();
         for (number, joining) in joining.iter().enumerate() {
-            let first = !routed && !joining.segment.definition.internal;
-            routed |= first;
+            let first = way_out([joining]).without(before);
+            before = before.or(first);
             places.push(self.place(joining, format!("eth{number}"), first).await?);
         }
         let _turn = self.inner.pool.turn().await;
@@ -372,9 +393,11 @@ impl Network {
     }
 
     /// A place for a container on a network's bridge, not yet in the kernel.
-    async fn place(&self, joining: &Joining, interface: String, routed: bool) -> Result<Place> {
+    async fn place(&self, joining: &Joining, interface: String, routed: WayOut) -> Result<Place> {
         let bridge = self.bridge(&joining.segment).await?;
-        let lease = lease(&bridge, joining)?;
+        let network = &joining.segment.definition.name;
+        let lease = lease(&bridge.addresses, joining.address, network)?;
+        let ipv6 = ipv6_port(&bridge, joining, routed.ipv6)?;
         let number = self.inner.veths.take();
         let number = number.ok_or(NetworkError::InterfacesExhausted)?;
         let port = BridgePort {
@@ -383,7 +406,8 @@ impl Network {
             interface,
             gateway: bridge.addresses.gateway(),
             lease,
-            routed,
+            routed: routed.ipv4,
+            ipv6,
             _number: number,
         };
         Ok(Place { bridge, port })
@@ -451,11 +475,12 @@ impl Network {
     /// Lets a container's ports lead to its way out. If the firewall refuses, it was changed by
     /// somebody else: it is written anew, with all ports.
     async fn publish(&self, attachment: &Attachment) -> Result<()> {
-        let new: Vec<_> = ports_of(attachment).collect();
+        let mut new: Vec<_> = ports_of(attachment).collect();
         if new.is_empty() {
             return Ok(());
         }
         let mut filter = self.inner.filter.lock().await;
+        new.retain(|port| !filter.published.contains(port));
         let firewall = self.inner.firewall.clone();
         let added = new.clone();
         let refused = blocking(move || firewall.publish(&added)).await.err();
@@ -482,14 +507,14 @@ impl Network {
     }
 
     async fn withdraw(&self, attachment: &Attachment) -> Result<()> {
-        let Some(endpoint) = attachment.routed() else {
+        let ways_in: Vec<_> = attachment.ways_in().collect();
+        if ways_in.is_empty() {
             return Ok(());
-        };
-        let container = endpoint.address;
+        }
         let mut filter = self.inner.filter.lock().await;
         let gone: Vec<_> = filter
             .published
-            .extract_if(.., |port| port.container == container)
+            .extract_if(.., |port| ways_in.contains(&port.container))
             .collect();
         if gone.is_empty() {
             return Ok(());
@@ -561,6 +586,7 @@ impl Held {
             namespace,
             ports: Vec::new(),
             joined: Vec::new(),
+            _relays: Vec::new(),
             _reservations: Vec::new(),
         }
     }
@@ -583,7 +609,7 @@ impl Filter {
         let Some(index) = known else {
             return false;
         };
-        let gateway = self.networks.remove(index).gateway;
+        let gateway = IpAddr::V4(self.networks.remove(index).gateway);
         self.published.retain(|port| port.container != gateway);
         true
     }
@@ -602,21 +628,69 @@ fn join_all(container: &str, joining: &[Joining], request: &NetworkRequest) -> R
     joining.iter().map(join).collect()
 }
 
-fn lease(bridge: &Bridge, joining: &Joining) -> Result<Lease> {
-    let addresses = &bridge.addresses;
-    let Some(address) = joining.address else {
+/// The families that containers of these networks get out by.
+fn way_out<'a>(joining: impl IntoIterator<Item = &'a Joining>) -> WayOut {
+    let definitions = joining.into_iter().map(|j| &j.segment.definition);
+    let open = definitions.filter(|definition| !definition.internal);
+    open.fold(WayOut::default(), |found, definition| WayOut {
+        ipv4: true,
+        ipv6: found.ipv6 || definition.ipv6.is_some(),
+    })
+}
+
+impl WayOut {
+    fn or(self, other: Self) -> Self {
+        Self {
+            ipv4: self.ipv4 || other.ipv4,
+            ipv6: self.ipv6 || other.ipv6,
+        }
+    }
+
+    fn without(self, other: Self) -> Self {
+        Self {
+            ipv4: self.ipv4 && !other.ipv4,
+            ipv6: self.ipv6 && !other.ipv6,
+        }
+    }
+}
+
+fn lease<A: Address>(
+    addresses: &Addresses<A>,
+    wanted: Option<A>,
+    network: &str,
+) -> Result<Lease<A>> {
+    let Some(wanted) = wanted else {
         return addresses
             .take()
             .ok_or_else(|| NetworkError::AddressesExhausted {
                 subnet: addresses.subnet().to_string(),
             });
     };
-    let network = joining.segment.definition.name.clone();
-    if !addresses.has(address) || address == addresses.gateway() {
+    let (address, network) = (wanted.into(), network.to_owned());
+    if !addresses.has(wanted) || wanted == addresses.gateway() {
         return Err(NetworkError::AddressOutside { address, network });
     }
     let taken = NetworkError::AddressTaken { address, network };
-    addresses.claim(address).ok_or(taken)
+    addresses.claim(wanted).ok_or(taken)
+}
+
+/// `None`: the network has no IPv6.
+fn ipv6_port(bridge: &Bridge, joining: &Joining, routed: bool) -> Result<Option<Ipv6Port>> {
+    let network = &joining.segment.definition.name;
+    let Some(addresses) = &bridge.ipv6 else {
+        return match joining.ipv6_address {
+            None => Ok(None),
+            Some(address) => Err(NetworkError::NoIpv6 {
+                address,
+                network: network.clone(),
+            }),
+        };
+    };
+    Ok(Some(Ipv6Port {
+        lease: lease(addresses, joining.ipv6_address, network)?,
+        gateway: addresses.gateway(),
+        routed,
+    }))
 }
 
 fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
@@ -627,6 +701,12 @@ fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
         address,
         prefix: port.lease.subnet().prefix(),
         gateway: port.gateway,
+        ipv6: port.ipv6.as_ref().map(|ipv6| Ipv6Info {
+            address: ipv6.lease.address(),
+            prefix: ipv6.lease.subnet().prefix(),
+            gateway: ipv6.gateway,
+            routed: ipv6.routed,
+        }),
         mac: text_of(address),
         interface: port.interface.clone(),
         veth: port.veth.clone(),
@@ -640,6 +720,7 @@ fn behind(segment: &Segment, bridge: &Bridge) -> Behind {
     Behind {
         bridge: bridge.name.clone(),
         subnet: bridge.addresses.subnet(),
+        ipv6: bridge.ipv6.as_ref().map(Addresses::subnet),
         gateway: bridge.addresses.gateway(),
         internal: segment.definition.internal,
         masquerade: segment.options.masquerade,
@@ -653,13 +734,13 @@ fn inhabited(segment: &Segment) -> Option<subnet::Subnet> {
     endpoints.find_map(|e| subnet::Subnet::new(e.address, e.prefix))
 }
 
-/// A container's ports lead to where its way out is.
+/// A container's ports lead to where its way out, of the same family, is.
 fn ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
-    let container = attachment.routed().map(|endpoint| endpoint.address);
-    attachment.ports.iter().filter_map(move |binding| {
+    attachment.ports.iter().filter_map(|binding| {
+        let is_same_family = |way: &IpAddr| way.is_ipv4() == binding.host_address.is_ipv4();
         Some(Published {
             binding: *binding,
-            container: container?,
+            container: attachment.ways_in().find(is_same_family)?,
         })
     })
 }

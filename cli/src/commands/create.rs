@@ -120,13 +120,17 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "PROGRAM", allow_hyphen_values = true)]
     entrypoint: Option<String>,
 
-    /// Network: a name, none, host or container:NAME; or name=…,ip=…,alias=…, several times
+    /// Network: a name, none, host or container:NAME; or name=…,ip=…,ip6=…,alias=…, several times
     #[arg(long, visible_alias = "net", value_name = "NETWORK")]
     network: Vec<String>,
 
     /// Address in the network
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<String>,
+
+    /// IPv6 address in the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<String>,
 
     /// One more name in the network
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]

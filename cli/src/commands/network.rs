@@ -18,7 +18,7 @@ use crate::error::CliError;
 use crate::format::listing;
 use crate::ui::table::Table;
 use crate::ui::{self, time};
-use crate::values::pair;
+use crate::values::{invalid, pair};
 
 /// Digits of an id that are shown.
 const ID_SHOWN: usize = 12;
@@ -70,17 +70,21 @@ pub(crate) struct CreateArgs {
     #[arg(short, long, default_value = "bridge", value_name = "DRIVER")]
     driver: String,
 
-    /// Addresses, for example 10.5.0.0/24
-    #[arg(long, value_name = "SUBNET")]
-    subnet: Option<String>,
+    /// Give it IPv6 as well
+    #[arg(long)]
+    ipv6: bool,
 
-    /// Address of the host in it
+    /// Addresses, for example 10.5.0.0/24; once more for IPv6, for example fd00:5::/64
+    #[arg(long, value_name = "SUBNET")]
+    subnet: Vec<String>,
+
+    /// Address of the host in it; once more for IPv6
     #[arg(long, value_name = "ADDRESS")]
-    gateway: Option<String>,
+    gateway: Vec<String>,
 
-    /// Where containers' addresses are taken from, for example 10.5.0.128/25
+    /// Where containers' addresses are taken from, for example 10.5.0.128/25; once more for IPv6
     #[arg(long, value_name = "SUBNET")]
-    ip_range: Option<String>,
+    ip_range: Vec<String>,
 
     /// Let nothing out of it
     #[arg(long)]
@@ -119,12 +123,19 @@ pub(crate) struct PruneArgs {
 
 /// Makes a network.
 pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCode, CliError> {
+    let (subnet, ipv6_subnet) = families("--subnet", args.subnet)?;
+    let (gateway, ipv6_gateway) = families("--gateway", args.gateway)?;
+    let (ip_range, ipv6_range) = families("--ip-range", args.ip_range)?;
     let request = CreateNetworkRequest {
         name: args.name,
         driver: args.driver,
-        subnet: args.subnet.unwrap_or_default(),
-        gateway: args.gateway.unwrap_or_default(),
-        ip_range: args.ip_range.unwrap_or_default(),
+        subnet,
+        gateway,
+        ip_range,
+        ipv6: args.ipv6,
+        ipv6_subnet,
+        ipv6_gateway,
+        ipv6_range,
         options: args.opt.iter().map(|option| pair(option)).collect(),
         internal: args.internal,
         labels: args.label.iter().map(|label| pair(label)).collect(),
@@ -137,6 +148,24 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
         .into_inner();
     ui::line(network.id)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is given for IPv4, and what for IPv6: once each at most.
+fn families(option: &'static str, given: Vec<String>) -> Result<(String, String), CliError> {
+    let (mut ipv4, mut ipv6) = (String::new(), String::new());
+    for text in given {
+        let own = if text.contains(':') {
+            &mut ipv6
+        } else {
+            &mut ipv4
+        };
+        if !own.is_empty() {
+            let problem = "a network has one of IPv4 and one of IPv6";
+            return Err(invalid(option, &text, problem));
+        }
+        *own = text;
+    }
+    Ok((ipv4, ipv6))
 }
 
 /// Removes networks.
@@ -241,7 +270,7 @@ fn row(network: &Network, id: String) -> Map<String, Value> {
         "Name": network.name,
         "Driver": network.driver,
         "Scope": "local",
-        "IPv6": "false",
+        "IPv6": (!network.ipv6_subnet.is_empty()).to_string(),
         "Internal": network.internal.to_string(),
         "CreatedAt": time::rfc3339(network.created.as_ref()),
         "Labels": labels.collect::<Vec<_>>().join(","),
@@ -256,11 +285,15 @@ fn facts(network: &Network) -> Value {
         .members
         .iter()
         .map(|member| {
+            let ipv6 = match member.ipv6_address.as_str() {
+                "" => String::new(),
+                address => format!("{address}/{}", member.ipv6_prefix_length),
+            };
             let facts = json!({
                 "Name": member.name,
                 "MacAddress": member.mac,
                 "IPv4Address": format!("{}/{}", member.address, member.prefix_length),
-                "IPv6Address": "",
+                "IPv6Address": ipv6,
             });
             (member.container.clone(), facts)
         })
@@ -271,7 +304,7 @@ fn facts(network: &Network) -> Value {
         "Created": time::rfc3339(network.created.as_ref()),
         "Scope": "local",
         "Driver": network.driver,
-        "EnableIPv6": false,
+        "EnableIPv6": !network.ipv6_subnet.is_empty(),
         "IPAM": { "Driver": "default", "Config": addresses(network) },
         "Internal": network.internal,
         "Attachable": false,
@@ -284,14 +317,23 @@ fn facts(network: &Network) -> Value {
 }
 
 fn addresses(network: &Network) -> Value {
-    if network.subnet.is_empty() {
-        return json!([]);
-    }
-    let mut addresses = json!({ "Subnet": network.subnet, "Gateway": network.gateway });
-    if !network.ip_range.is_empty() {
-        addresses["IPRange"] = network.ip_range.clone().into();
-    }
-    json!([addresses])
+    let ipv4 = [&network.subnet, &network.gateway, &network.ip_range];
+    let ipv6 = [
+        &network.ipv6_subnet,
+        &network.ipv6_gateway,
+        &network.ipv6_range,
+    ];
+    let families = [ipv4, ipv6].into_iter();
+    families
+        .filter(|[subnet, ..]| !subnet.is_empty())
+        .map(|[subnet, gateway, range]| {
+            let mut addresses = json!({ "Subnet": subnet, "Gateway": gateway });
+            if !range.is_empty() {
+                addresses["IPRange"] = range.as_str().into();
+            }
+            addresses
+        })
+        .collect()
 }
 
 /// Shows everything about networks.
@@ -326,5 +368,17 @@ mod tests {
         assert!(!passes(&["label=a", "label=b"]));
         assert!(!passes(&["type=custom"]));
         assert!(passes(&["type=builtin"]));
+    }
+
+    #[test]
+    fn each_family_is_given_once() {
+        let given = |texts: &[&str]| {
+            let texts = texts.iter().map(|text| (*text).to_owned());
+            families("--subnet", texts.collect())
+        };
+        let both = given(&["fd00::/64", "10.5.0.0/24"]).unwrap();
+        assert_eq!(both, ("10.5.0.0/24".to_owned(), "fd00::/64".to_owned()));
+        assert!(given(&["10.5.0.0/24", "10.6.0.0/24"]).is_err());
+        assert!(given(&["fd00::/64", "fd01::/64"]).is_err());
     }
 }

@@ -159,6 +159,9 @@ pub struct NetworkMembership {
     /// Further names of the container in this network.
     #[prost(string, repeated, tag = "3")]
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// An address of the network's IPv6 subnet; empty: a free one at each start, if it has one.
+    #[prost(string, tag = "4")]
+    pub ipv6_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {
@@ -278,7 +281,7 @@ pub struct PortBinding {
     pub protocol: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub container_port: u32,
-    /// Empty: all addresses.
+    /// Empty: all addresses, of IPv6 too if the container has that.
     #[prost(string, tag = "3")]
     pub host_address: ::prost::alloc::string::String,
     /// 0: a free one is chosen.
@@ -574,6 +577,13 @@ pub struct Endpoint {
     /// Names that were asked for, besides the container's own.
     #[prost(string, repeated, tag = "7")]
     pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `fd00::2`; empty, like what follows, in a network without IPv6.
+    #[prost(string, tag = "8")]
+    pub ipv6_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "9")]
+    pub ipv6_prefix_length: u32,
+    #[prost(string, tag = "10")]
+    pub ipv6_gateway: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListContainersRequest {
@@ -1026,6 +1036,18 @@ pub struct CreateNetworkRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// Give it IPv6 as well.
+    #[prost(bool, tag = "9")]
+    pub ipv6: bool,
+    /// `fd00:5::/64`, of 16 to 126 bits; empty: a unique local one.
+    #[prost(string, tag = "10")]
+    pub ipv6_subnet: ::prost::alloc::string::String,
+    /// The bridge's address; empty: the first of the subnet.
+    #[prost(string, tag = "11")]
+    pub ipv6_gateway: ::prost::alloc::string::String,
+    /// Where containers' addresses are taken from; empty: all of the subnet.
+    #[prost(string, tag = "12")]
+    pub ipv6_range: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNetworksRequest {}
@@ -1114,6 +1136,13 @@ pub struct Network {
     /// Running containers that are in it; only Inspect tells.
     #[prost(message, repeated, tag = "12")]
     pub members: ::prost::alloc::vec::Vec<NetworkMember>,
+    /// `fd00:5::/64`; empty: it has no IPv6.
+    #[prost(string, tag = "13")]
+    pub ipv6_subnet: ::prost::alloc::string::String,
+    #[prost(string, tag = "14")]
+    pub ipv6_gateway: ::prost::alloc::string::String,
+    #[prost(string, tag = "15")]
+    pub ipv6_range: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkMember {
@@ -1127,6 +1156,11 @@ pub struct NetworkMember {
     pub prefix_length: u32,
     #[prost(string, tag = "5")]
     pub mac: ::prost::alloc::string::String,
+    /// Empty: it has none.
+    #[prost(string, tag = "6")]
+    pub ipv6_address: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "7")]
+    pub ipv6_prefix_length: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateVolumeRequest {

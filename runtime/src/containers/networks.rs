@@ -233,7 +233,8 @@ fn check(membership: &Membership, network: &NetworkInfo) -> Result<()> {
     if network.driver != "bridge" {
         return Err(NetworkError::NoNamespace(network.name.clone()).into());
     }
-    let given = membership.address.is_some() || !membership.aliases.is_empty();
+    let addressed = membership.address.is_some() || membership.ipv6_address.is_some();
+    let given = addressed || !membership.aliases.is_empty();
     if network.created.is_none() && given {
         let problem = format!(
             "addresses and aliases are for networks of users, and {} is none",

@@ -21,7 +21,7 @@ use crate::devices::HostDevice;
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
 use crate::host::Host;
-use crate::network::{Attachment, NetworkMode, NetworkRequest, PortBinding};
+use crate::network::{Attachment, NetworkMode, NetworkRequest, PortRequest};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::namespaces::Joined;
 use crate::spec::{self, Surroundings, health};
@@ -309,7 +309,7 @@ impl Containers {
             NetworkMode::Bridge(_) => record.config.ports.as_slice(),
             _ => &[],
         };
-        let ports: Result<Vec<PortBinding>, _> = ports.iter().map(PortBinding::try_from).collect();
+        let ports: Result<Vec<PortRequest>, _> = ports.iter().map(PortRequest::try_from).collect();
         let servers = record.config.dns.iter();
         Ok(NetworkRequest {
             kind: mode.kind(),

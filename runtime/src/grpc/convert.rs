@@ -52,6 +52,11 @@ pub(super) fn network(info: NetworkInfo) -> wire::Network {
             address: endpoint.address.to_string(),
             prefix_length: endpoint.prefix.into(),
             mac: endpoint.mac,
+            ipv6_address: endpoint
+                .ipv6
+                .map(|ipv6| ipv6.address.to_string())
+                .unwrap_or_default(),
+            ipv6_prefix_length: endpoint.ipv6.map_or(0, |ipv6| ipv6.prefix.into()),
         };
     wire::Network {
         name: info.name,
@@ -66,6 +71,9 @@ pub(super) fn network(info: NetworkInfo) -> wire::Network {
         internal: info.internal,
         options: info.options.into_iter().collect(),
         members: info.members.into_iter().map(member).collect(),
+        ipv6_subnet: info.ipv6_subnet,
+        ipv6_gateway: info.ipv6_gateway,
+        ipv6_range: info.ipv6_range,
     }
 }
 

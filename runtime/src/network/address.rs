@@ -3,15 +3,16 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use super::family::Address;
 use super::numbers::{Number, Numbers};
 use super::route::Mac;
 use super::subnet::Subnet;
 
 /// The addresses of one subnet. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
-pub(crate) struct Addresses {
-    subnet: Subnet,
-    gateway: Ipv4Addr,
+pub(crate) struct Addresses<A = Ipv4Addr> {
+    subnet: Subnet<A>,
+    gateway: A,
     numbers: Numbers,
     /// The gateway's.
     _taken: Arc<Option<Number>>,
@@ -19,18 +20,18 @@ pub(crate) struct Addresses {
 
 /// An address that is taken until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    subnet: Subnet,
+pub(crate) struct Lease<A = Ipv4Addr> {
+    subnet: Subnet<A>,
     number: Number,
 }
 
-impl Addresses {
+impl<A: Address> Addresses<A> {
     /// All free but the gateway's. Containers that ask for no address get one of the range.
-    pub(crate) fn new(subnet: Subnet, gateway: Ipv4Addr, range: Subnet) -> Self {
-        let last = subnet.size().saturating_sub(2);
+    pub(crate) fn new(subnet: Subnet<A>, gateway: A, range: Subnet<A>) -> Self {
         let in_range = |address| subnet.number(address).unwrap_or(0);
+        let last = in_range(subnet.last()).saturating_sub(1);
         let first = in_range(range.network()).max(1);
-        let numbers = Numbers::new(first..=in_range(range.broadcast()).min(last));
+        let numbers = Numbers::new(first..=in_range(range.last()).min(last));
         let taken = subnet
             .number(gateway)
             .and_then(|number| numbers.claim(number));
@@ -43,33 +44,34 @@ impl Addresses {
     }
 
     /// The subnet.
-    pub(crate) fn subnet(&self) -> Subnet {
+    pub(crate) fn subnet(&self) -> Subnet<A> {
         self.subnet
     }
 
     /// The bridge's own address.
-    pub(crate) fn gateway(&self) -> Ipv4Addr {
+    pub(crate) fn gateway(&self) -> A {
         self.gateway
     }
 
     /// A free address; `None` if there is none.
-    pub(crate) fn take(&self) -> Option<Lease> {
+    pub(crate) fn take(&self) -> Option<Lease<A>> {
         Some(self.lease(self.numbers.take()?))
     }
 
     /// This address, if a container can have it and it is free.
-    pub(crate) fn claim(&self, address: Ipv4Addr) -> Option<Lease> {
+    pub(crate) fn claim(&self, address: A) -> Option<Lease<A>> {
         let number = self.subnet.number(address).filter(|_| self.has(address))?;
         Some(self.lease(self.numbers.claim(number)?))
     }
 
-    /// Whether it is an address of the subnet that an interface can have.
-    pub(crate) fn has(&self, address: Ipv4Addr) -> bool {
-        let ends = [self.subnet.network(), self.subnet.broadcast()];
+    /// Whether it is an address of the subnet that an interface can have. In IPv6 the first is every
+    /// router's, and the last is reserved (RFC 4291, 2.6.1; RFC 2526).
+    pub(crate) fn has(&self, address: A) -> bool {
+        let ends = [self.subnet.network(), self.subnet.last()];
         self.subnet.number(address).is_some() && !ends.contains(&address)
     }
 
-    fn lease(&self, number: Number) -> Lease {
+    fn lease(&self, number: Number) -> Lease<A> {
         Lease {
             subnet: self.subnet,
             number,
@@ -77,14 +79,14 @@ impl Addresses {
     }
 }
 
-impl Lease {
+impl<A: Address> Lease<A> {
     /// The address.
-    pub(crate) fn address(&self) -> Ipv4Addr {
+    pub(crate) fn address(&self) -> A {
         self.subnet.host(self.number.value())
     }
 
     /// The subnet that it is of.
-    pub(crate) fn subnet(&self) -> Subnet {
+    pub(crate) fn subnet(&self) -> Subnet<A> {
         self.subnet
     }
 }
@@ -98,6 +100,8 @@ pub(crate) fn mac_of(address: Ipv4Addr) -> Mac {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn addresses(range: &str) -> Addresses {
@@ -129,5 +133,15 @@ mod tests {
         for text in ["10.1.2.0", "10.1.2.1", "10.1.2.7", "10.9.9.9"] {
             assert!(addresses.claim(text.parse().unwrap()).is_none(), "{text}");
         }
+    }
+
+    #[test]
+    fn addresses_of_ipv6_begin_after_the_gateway_and_any_can_be_asked_for() {
+        let subnet: Subnet<Ipv6Addr> = "fd00:5::/64".parse().unwrap();
+        let addresses = Addresses::new(subnet, subnet.host(1), subnet);
+        assert_eq!(addresses.take().unwrap().address(), subnet.host(2));
+        let far = subnet.host(u128::from(u64::MAX) - 1);
+        assert_eq!(addresses.claim(far).unwrap().address(), far);
+        assert!(addresses.claim(subnet.network()).is_none());
     }
 }

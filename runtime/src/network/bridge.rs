@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::address::{Addresses, mac_of};
 use super::definition::Definition;
 use super::error::{NetworkError, Result};
+use super::family::Address;
 use super::instance::Instance;
+use super::ipv6::{self, Ipv6};
 use super::namespace::set;
 use super::route::Routes;
 use super::subnet::{Subnet, pool};
@@ -27,10 +29,19 @@ pub(crate) struct Bridge {
     pub(crate) name: String,
     pub(crate) index: u32,
     pub(crate) addresses: Addresses,
+    /// Absent: it has no IPv6.
+    pub(crate) ipv6: Option<Addresses<Ipv6Addr>>,
     /// Whether its ports reach each other.
     pub(crate) between: bool,
     /// Bytes; absent: the kernel's default.
     pub(crate) mtu: Option<u32>,
+}
+
+/// Subnets of an instance's networks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Taken {
+    pub(crate) ipv4: Vec<Subnet>,
+    pub(crate) ipv6: Vec<Subnet<Ipv6Addr>>,
 }
 
 /// What is kept of the one that always exists.
@@ -60,7 +71,7 @@ pub(crate) fn ensure(
     let name = instance.bridge_of(definition.number);
     let options = definition.options()?;
     let index = find_or_add(&mut routes, instance, definition, options.mtu)?;
-    configure(&name)?;
+    configure(&name, definition)?;
     let subnet = match (inhabited, definition.subnet) {
         (Some(subnet), _) => subnet,
         (None, Some(subnet)) if is_free(&mut routes, index, subnet)? => subnet,
@@ -80,9 +91,15 @@ pub(crate) fn ensure(
         record(&instance.state, subnet).map_err(NetworkError::file(&instance.state))?;
     }
     set("net/ipv4/ip_forward", "1")?;
+    let ipv6 = definition.ipv6.map(|ipv6| {
+        assign_ipv6(&mut routes, index, &ipv6, inhabited.is_some())?;
+        let range = ipv6.ip_range.unwrap_or(ipv6.subnet);
+        Ok(Addresses::new(ipv6.subnet, ipv6.gateway, range))
+    });
     Ok(Bridge {
         name,
         index,
+        ipv6: ipv6.transpose()?,
         addresses: Addresses::new(subnet, gateway, definition.ip_range.unwrap_or(subnet)),
         between: options.between,
         mtu: options.mtu,
@@ -92,12 +109,12 @@ pub(crate) fn ensure(
 /// Finds a subnet for a new network, the one that it asks for or a free one, and keeps others from it
 /// by making the bridge. `taken`: those of this instance's other networks, whose bridges may not be
 /// there.
-pub(crate) fn found(
-    instance: &Instance,
-    definition: &Definition,
-    taken: &[Subnet],
-) -> Result<Subnet> {
-    let clear = |subnet: &Subnet| !taken.iter().any(|other| other.overlaps(*subnet));
+pub(crate) fn found(instance: &Instance, definition: &Definition, taken: &Taken) -> Result<Subnet> {
+    let clear = |subnet: &Subnet| !taken.ipv4.iter().any(|other| other.overlaps(*subnet));
+    let is_taken = |ipv6: &Ipv6| taken.ipv6.iter().any(|other| other.overlaps(ipv6.subnet));
+    if let Some(ipv6) = definition.ipv6.filter(is_taken) {
+        return Err(NetworkError::SubnetTaken(ipv6.subnet.to_string()));
+    }
     if let Some(subnet) = definition.subnet.filter(|subnet| !clear(subnet)) {
         return Err(NetworkError::SubnetTaken(subnet.to_string()));
     }
@@ -113,8 +130,11 @@ pub(crate) fn found(
         ),
     };
     let held = chosen.and_then(|subnet| {
-        configure(&instance.bridge_of(definition.number))?;
+        configure(&instance.bridge_of(definition.number), definition)?;
         assign(&mut routes, index, definition.gateway_in(subnet), subnet)?;
+        if let Some(ipv6) = &definition.ipv6 {
+            assign_ipv6(&mut routes, index, ipv6, false)?;
+        }
         Ok(subnet)
     });
     if held.is_err() {
@@ -155,9 +175,8 @@ fn find_or_add(
 
 /// `route_localnet`: connections of the host to 127.0.0.1 that are sent on to a container come from
 /// 127.0.0.1; the firewall's `guard` chain keeps containers from using it the other way (K2).
-fn configure(bridge: &str) -> Result<()> {
-    set(&format!("net/ipv6/conf/{bridge}/accept_ra"), "0")?;
-    set(&format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1")?;
+fn configure(bridge: &str, definition: &Definition) -> Result<()> {
+    ipv6::configure(bridge, definition.ipv6.is_some())?;
     set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")
 }
 
@@ -184,15 +203,29 @@ fn choose(
     Err(NetworkError::SubnetsExhausted)
 }
 
-fn is_free(routes: &mut Routes, index: u32, subnet: Subnet) -> Result<bool> {
+/// `inhabited`: containers live in the subnet, so it is not asked whether it is free.
+fn assign_ipv6(routes: &mut Routes, index: u32, ipv6: &Ipv6, inhabited: bool) -> Result<()> {
+    if !inhabited && !is_free(routes, index, ipv6.subnet)? {
+        return Err(NetworkError::SubnetTaken(ipv6.subnet.to_string()));
+    }
+    assign(routes, index, ipv6.gateway, ipv6.subnet)?;
+    ipv6::forward()
+}
+
+fn is_free<A: Address>(routes: &mut Routes, index: u32, subnet: Subnet<A>) -> Result<bool> {
     let others = routes
-        .subnets(index)
+        .subnets::<A>(index)
         .map_err(NetworkError::kernel("list the host's addresses and routes"))?;
     Ok(!others.iter().any(|other| other.overlaps(subnet)))
 }
 
 /// An address that the bridge has already is no error.
-fn assign(routes: &mut Routes, index: u32, gateway: Ipv4Addr, subnet: Subnet) -> Result<()> {
+fn assign<A: Address>(
+    routes: &mut Routes,
+    index: u32,
+    gateway: A,
+    subnet: Subnet<A>,
+) -> Result<()> {
     match routes.add_address(index, gateway, subnet) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => routes.set_up(index),
         other => other,

@@ -6,7 +6,7 @@ use super::error::{NetworkError, Result};
 use super::namespace::{self, BridgePort};
 use super::request::{Attachment, EndpointInfo, Membership};
 use super::segment::{Joined, Member};
-use super::{Held, Network, endpoint};
+use super::{Held, Network, WayOut, endpoint, way_out};
 
 /// What a container that leaves a network had of it, and what it still has.
 struct Left {
@@ -37,13 +37,18 @@ impl Network {
                 servers: has.servers.clone(),
             },
         )?;
-        let routed = has.routed().is_none() && !joining.segment.definition.internal;
+        let routed = way_out([&joining]).without(WayOut {
+            ipv4: has.routed().is_some(),
+            ipv6: has.routed_by_ipv6().is_some(),
+        });
         let place = self.place(&joining, free_interface(&has), routed).await?;
         let port = namespace::plug_into(namespace, place).await?;
         let endpoint = endpoint(&joining, &port);
         joined.settle(endpoint.clone());
         let attachment = self.add(container, endpoint, port, joined)?;
-        if routed && let Err(error) = self.publish(&attachment).await {
+        if (routed.ipv4 || routed.ipv6)
+            && let Err(error) = self.publish(&attachment).await
+        {
             self.disconnect(container, &membership.network).await?;
             return Err(error);
         }
@@ -73,18 +78,25 @@ impl Network {
     /// through it, another network's is taken, and published ports lead there.
     pub(crate) async fn disconnect(&self, container: &str, network: &str) -> Result<Attachment> {
         let left = self.leave(container, network)?;
-        let moved = left.before.routed() != left.after.routed();
-        if moved {
+        let (before, after) = (&left.before, &left.after);
+        let ipv4 = after.routed().filter(|_| before.routed() != after.routed());
+        let is_moved = before.routed_by_ipv6() != after.routed_by_ipv6();
+        let ipv6 = after.routed_by_ipv6().filter(|_| is_moved);
+        if before.ways_in().ne(after.ways_in()) {
             self.withdraw(&left.before).await?;
         }
         drop(left.joined);
         self.inner.teardown.places(Vec::from_iter(left.port), None);
         self.inner.teardown.finish().await;
-        if let Some(next) = left.after.routed().filter(|_| moved) {
-            let (interface, gateway) = (next.interface.clone(), next.gateway);
-            namespace::route_through(left.namespace, interface, gateway).await?;
-            self.publish(&left.after).await?;
+        if let Some(next) = ipv4 {
+            let handle = share(&left.namespace)?;
+            namespace::route_through(handle, next.interface.clone(), next.gateway).await?;
         }
+        if let Some((next, ipv6)) = ipv6 {
+            let handle = share(&left.namespace)?;
+            namespace::route_through(handle, next.interface.clone(), ipv6.gateway).await?;
+        }
+        self.publish(after).await?;
         Ok(left.after)
     }
 
@@ -108,9 +120,7 @@ impl Network {
             .iter()
             .position(|joined| joined.segment.definition.name == network)
             .map(|index| held.joined.remove(index));
-        if gone.routed {
-            self.reroute(&mut held.attachment);
-        }
+        self.reroute(&mut held.attachment);
         Ok(Left {
             before,
             after: held.attachment.clone(),
@@ -120,15 +130,22 @@ impl Network {
         })
     }
 
-    /// The first network that has a way out becomes the container's.
+    /// Where a family has no way out any more, the first network that has one becomes it.
     fn reroute(&self, attachment: &mut Attachment) {
         let leads_out = |endpoint: &&mut EndpointInfo| {
             let segment = self.segment(&endpoint.network);
             segment.is_ok_and(|segment| !segment.definition.internal)
         };
-        let mut endpoints = attachment.endpoints.iter_mut();
-        if let Some(next) = endpoints.find(leads_out) {
+        if attachment.routed().is_none()
+            && let Some(next) = attachment.endpoints.iter_mut().find(leads_out)
+        {
             next.routed = true;
+        }
+        if attachment.routed_by_ipv6().is_none() {
+            let mut open = attachment.endpoints.iter_mut().filter(leads_out);
+            if let Some(next) = open.find_map(|endpoint| endpoint.ipv6.as_mut()) {
+                next.routed = true;
+            }
         }
     }
 
@@ -161,9 +178,12 @@ fn duplicate(held: &Held) -> Result<OwnedFd> {
     let kind = held.attachment.kind;
     let namespace = held.namespace.as_ref();
     let namespace = namespace.ok_or_else(|| NetworkError::NoNamespace(kind.name().to_owned()))?;
-    namespace
-        .try_clone()
-        .map_err(NetworkError::kernel("open a container's namespace"))
+    share(namespace)
+}
+
+fn share(namespace: &OwnedFd) -> Result<OwnedFd> {
+    let copy = namespace.try_clone();
+    copy.map_err(NetworkError::kernel("open a container's namespace"))
 }
 
 /// The first `ethN` that the container does not have.

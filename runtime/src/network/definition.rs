@@ -12,6 +12,8 @@ use orlop_proto::runtime as wire;
 use serde::{Deserialize, Serialize};
 
 use super::error::{NetworkError, Result};
+use super::family::Address;
+use super::ipv6::Ipv6;
 use super::subnet::Subnet;
 use crate::containers::names;
 use crate::files::{self, Durability};
@@ -46,6 +48,8 @@ pub(crate) struct Definition {
     pub(crate) gateway: Option<Ipv4Addr>,
     /// Where addresses are taken from; absent: all of the subnet.
     pub(crate) ip_range: Option<Subnet>,
+    /// Absent: the network has no IPv6.
+    pub(crate) ipv6: Option<Ipv6>,
     /// No way out.
     pub(crate) internal: bool,
     pub(crate) labels: BTreeMap<String, String>,
@@ -74,6 +78,7 @@ impl Definition {
             subnet: None,
             gateway: None,
             ip_range: None,
+            ipv6: None,
             internal: false,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
@@ -98,8 +103,10 @@ impl Definition {
                 most: LABELS_MAX,
             });
         }
+        let id = names::new_id().map_err(|error| NetworkError::Invalid(error.to_string()))?;
         let definition = Self {
-            id: names::new_id().map_err(|error| NetworkError::Invalid(error.to_string()))?,
+            ipv6: Ipv6::parse(&request, &id)?,
+            id,
             name: request.name,
             number: 0,
             created: Timestamp::now(),
@@ -129,20 +136,7 @@ impl Definition {
                 "{subnet} is no subnet for containers: give a unicast one of 8 to 30 bits"
             )));
         }
-        let gateway = self.gateway_in(subnet);
-        if subnet.number(gateway).is_none_or(|number| number == 0) || gateway == subnet.broadcast()
-        {
-            return Err(invalid(format!("gateway {gateway} is not in {subnet}")));
-        }
-        let inside = |range: Subnet| {
-            range.prefix() >= subnet.prefix() && subnet.number(range.network()).is_some()
-        };
-        match self.ip_range {
-            Some(range) if !inside(range) => {
-                Err(invalid(format!("ip-range {range} is not in {subnet}")))
-            }
-            _ => Ok(()),
-        }
+        check_inside(subnet, self.gateway_in(subnet), self.ip_range)
     }
 
     /// The bridge's address in its subnet.
@@ -219,8 +213,28 @@ fn path(state: &Path, name: &str) -> PathBuf {
     state.join(format!("{name}.json"))
 }
 
+/// The bridge can have the gateway's address, and the range is a part of the subnet.
+pub(super) fn check_inside<A: Address>(
+    subnet: Subnet<A>,
+    gateway: A,
+    range: Option<Subnet<A>>,
+) -> Result<()> {
+    if subnet.number(gateway).is_none_or(|number| number == 0) || gateway == subnet.last() {
+        return Err(invalid(format!("gateway {gateway} is not in {subnet}")));
+    }
+    let inside = |range: Subnet<A>| {
+        range.prefix() >= subnet.prefix() && subnet.number(range.network()).is_some()
+    };
+    match range {
+        Some(range) if !inside(range) => {
+            Err(invalid(format!("ip-range {range} is not in {subnet}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An empty text is none.
-fn optional<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
+pub(super) fn optional<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -229,7 +243,7 @@ fn optional<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
     parsed.map_err(|_| invalid(format!("{shown:?} is no {what}")))
 }
 
-fn invalid(problem: impl Into<String>) -> NetworkError {
+pub(super) fn invalid(problem: impl Into<String>) -> NetworkError {
     NetworkError::Invalid(problem.into())
 }
 

@@ -128,10 +128,10 @@ fn door(protocol: Protocol, gateway: Ipv4Addr, port: u16) -> Published {
         binding: PortBinding {
             protocol,
             container_port: port,
-            host_address: gateway,
+            host_address: gateway.into(),
             host_port: PORT,
         },
-        container: gateway,
+        container: gateway.into(),
     }
 }
 
@@ -209,10 +209,7 @@ impl Desk {
         from: SocketAddr,
         transport: Transport,
     ) -> Option<Vec<u8>> {
-        let IpAddr::V4(from) = from.ip() else {
-            return None;
-        };
-        let asker = self.who(from)?;
+        let asker = self.who(from.ip())?;
         match answer::to(question, &asker) {
             Verdict::Answer(answer) => Some(answer),
             Verdict::Nothing => None,
@@ -224,7 +221,7 @@ impl Desk {
         }
     }
 
-    fn who(&self, from: Ipv4Addr) -> Option<Asker> {
+    fn who(&self, from: IpAddr) -> Option<Asker> {
         let network = Network {
             inner: self.network.upgrade()?,
         };
@@ -253,14 +250,14 @@ impl Asker {
 }
 
 impl Names for Asker {
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+    fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let segments = self.segments.iter();
         segments
             .flat_map(|segment| segment.addresses(name))
             .collect()
     }
 
-    fn name(&self, address: Ipv4Addr) -> Option<String> {
+    fn name(&self, address: IpAddr) -> Option<String> {
         let mut segments = self.segments.iter();
         segments.find_map(|segment| segment.name_at(address))
     }

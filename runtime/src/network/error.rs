@@ -1,7 +1,7 @@
 //! What goes wrong with networks.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use orlop_proto::error::{Classify, Kind, reason};
@@ -69,7 +69,7 @@ pub enum NetworkError {
     #[error("address {address} is not one that a container can have in network {network}")]
     AddressOutside {
         /// What was asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// In which network.
         network: String,
     },
@@ -77,7 +77,7 @@ pub enum NetworkError {
     #[error("address {address} of network {network} is in use")]
     AddressTaken {
         /// What was asked for.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// In which network.
         network: String,
     },
@@ -90,17 +90,28 @@ pub enum NetworkError {
     /// Not an IP address.
     #[error("{0:?} is not an IP address of this host")]
     InvalidAddress(String),
-    /// Published ports are IPv4 in this version.
-    #[error("cannot publish a port on {0}: published ports are IPv4 only in this version")]
-    Ipv6Address(IpAddr),
+    /// A port on an IPv6 address, of a container that has none.
+    #[error("cannot publish a port on {0}: no network of the container has IPv6 and a way out")]
+    NoIpv6Port(IpAddr),
+    /// What neither the kernel nor a relay does.
+    #[error("cannot publish a udp port on ::1: publish it on 127.0.0.1, or another address")]
+    UdpOnLoopback,
+    /// A static IPv6 address in a network without IPv6.
+    #[error("cannot have address {address} in network {network}: it has no IPv6")]
+    NoIpv6 {
+        /// What was asked for.
+        address: Ipv6Addr,
+        /// In which network.
+        network: String,
+    },
     /// A host address that the host does not have.
     #[error("cannot publish a port on {0}: this host has no such address")]
-    AddressNotHere(Ipv4Addr),
+    AddressNotHere(IpAddr),
     /// Another process or container has the port.
     #[error("port {address}/{protocol} of the host is already in use")]
     PortInUse {
         /// Address and port of the host.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Which protocol.
         protocol: Protocol,
     },
@@ -108,7 +119,7 @@ pub enum NetworkError {
     #[error("cannot reserve port {address}/{protocol} of the host")]
     Reserve {
         /// Address and port of the host.
-        address: SocketAddrV4,
+        address: SocketAddr,
         /// Which protocol.
         protocol: Protocol,
         /// What the system said.
@@ -199,12 +210,14 @@ impl Classify for NetworkError {
             | Self::AddressOutside { .. }
             | Self::InvalidPort(_)
             | Self::InvalidAddress(_)
-            | Self::Ipv6Address(_)
             | Self::InvalidDns(_)
             | Self::TooMany { .. }
             | Self::InvalidExtraHost(_)
             | Self::InvalidHostname(_) => Kind::InvalidArgument,
             Self::AddressNotHere(_)
+            | Self::NoIpv6Port(_)
+            | Self::NoIpv6 { .. }
+            | Self::UdpOnLoopback
             | Self::PortInUse { .. }
             | Self::AmbiguousNetwork(_)
             | Self::ReservedName(_)
@@ -226,9 +239,12 @@ impl Classify for NetworkError {
     fn reason(&self) -> Option<&'static str> {
         match self {
             Self::PortInUse { .. } => Some(reason::PORT_IN_USE),
-            Self::AddressNotHere(_) | Self::NoSuchNeighbour(_) | Self::AddressTaken { .. } => {
-                Some(reason::CANNOT_START)
-            }
+            Self::AddressNotHere(_)
+            | Self::NoIpv6Port(_)
+            | Self::NoIpv6 { .. }
+            | Self::UdpOnLoopback
+            | Self::NoSuchNeighbour(_)
+            | Self::AddressTaken { .. } => Some(reason::CANNOT_START),
             Self::NetworkInUse { .. } => Some(reason::IN_USE),
             Self::AmbiguousNetwork(_) => Some(reason::AMBIGUOUS_PREFIX),
             _ => None,
@@ -241,6 +257,9 @@ impl Classify for NetworkError {
                 "publish another port of the host, or find who has it: ss -lntup 'sport = :{}'",
                 address.port()
             )),
+            Self::NoIpv6Port(_) | Self::NoIpv6 { .. } => {
+                Some("put the container into a network that was made with --ipv6".to_owned())
+            }
             Self::UnknownNetwork(_) => Some("list networks with `orlop network ls`".to_owned()),
             Self::NetworkInUse { network, .. } => Some(format!(
                 "stop the container, or take it out: orlop network disconnect {network} CONTAINER"

@@ -1,16 +1,17 @@
 //! Making and removing networks, and telling what there is.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use orlop_proto::runtime as wire;
 
+use super::bridge::Taken;
 use super::definition::{DEFAULT, Definition};
 use super::error::{NetworkError, Result};
 use super::request::{EndpointInfo, NetworkKind};
 use super::segment::Segment;
-use super::subnet::Subnet;
 use super::{Network, blocking, bridge};
 
 /// Each needs a number and a bridge; the firewall's rules grow with them.
@@ -34,6 +35,12 @@ pub struct NetworkInfo {
     pub gateway: String,
     /// Where addresses are taken from; empty: all of the subnet.
     pub ip_range: String,
+    /// `fd00:5::/64`; empty: it has no IPv6.
+    pub ipv6_subnet: String,
+    /// The bridge's IPv6 address.
+    pub ipv6_gateway: String,
+    /// Where IPv6 addresses are taken from; empty: all of the subnet.
+    pub ipv6_range: String,
     /// The bridge's interface on the host.
     pub interface: String,
     /// No way out.
@@ -140,12 +147,16 @@ impl Network {
     }
 
     /// Those of all networks, also of the ones whose bridge is not there.
-    fn subnets(&self) -> Vec<Subnet> {
+    fn subnets(&self) -> Taken {
         let segments = self.segments();
         let users = segments.values().filter_map(|s| s.definition.subnet);
-        users
-            .chain(bridge::recorded(&self.inner.instance))
-            .collect()
+        let ipv6 = segments.values().filter_map(|s| s.definition.ipv6);
+        Taken {
+            ipv4: users
+                .chain(bridge::recorded(&self.inner.instance))
+                .collect(),
+            ipv6: ipv6.map(|ipv6| ipv6.subnet).collect(),
+        }
     }
 
     fn describe(&self, segment: &Segment) -> NetworkInfo {
@@ -153,16 +164,17 @@ impl Network {
         let is_default = definition.name == DEFAULT;
         let recorded = || bridge::recorded(&self.inner.instance);
         let subnet = definition.subnet.or_else(recorded);
-        let text = |subnet: Option<Subnet>| subnet.map(|s| s.to_string()).unwrap_or_default();
+        let ipv6 = definition.ipv6;
         NetworkInfo {
             name: definition.name.clone(),
             id: definition.id.clone(),
             driver: "bridge",
             created: (!is_default).then_some(definition.created),
             subnet: text(subnet),
-            gateway: subnet
-                .map(|subnet| definition.gateway_in(subnet).to_string())
-                .unwrap_or_default(),
+            ipv6_subnet: text(ipv6.map(|ipv6| ipv6.subnet)),
+            ipv6_gateway: text(ipv6.map(|ipv6| ipv6.gateway)),
+            ipv6_range: text(ipv6.and_then(|ipv6| ipv6.ip_range)),
+            gateway: text(subnet.map(|subnet| definition.gateway_in(subnet))),
             ip_range: text(definition.ip_range),
             interface: self.inner.instance.bridge_of(definition.number),
             internal: definition.internal,
@@ -171,6 +183,11 @@ impl Network {
             members: Vec::new(),
         }
     }
+}
+
+/// Nothing is an empty text.
+fn text(thing: Option<impl Display>) -> String {
+    thing.map(|thing| thing.to_string()).unwrap_or_default()
 }
 
 fn plain_network(kind: NetworkKind, id: &str) -> NetworkInfo {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 const ROOT_DEFAULT: &str = "/var/lib/orlop";
 /// Five hexadecimal digits: what an interface's name has room for.
-pub(crate) const VETHS_MAX: u32 = 0xf_ffff;
+pub(crate) const VETHS_MAX: u128 = 0xf_ffff;
 
 /// The kernel's names of one instance. An interface's name has at most 15 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +73,13 @@ impl Instance {
     }
 
     /// The host's end of the veth pair with this number.
-    pub(crate) fn veth(&self, number: u32) -> String {
+    pub(crate) fn veth(&self, number: u128) -> String {
         format!("{}{number:04x}", self.veth_prefix)
     }
 
     /// The number in the name of a host's end of ours.
-    pub(crate) fn veth_number(&self, name: &str) -> Option<u32> {
-        u32::from_str_radix(name.strip_prefix(&self.veth_prefix)?, 16).ok()
+    pub(crate) fn veth_number(&self, name: &str) -> Option<u128> {
+        u128::from_str_radix(name.strip_prefix(&self.veth_prefix)?, 16).ok()
     }
 }
 

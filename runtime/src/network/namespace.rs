@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -13,13 +13,15 @@ use nix::sched::{CloneFlags, setns, unshare};
 use super::address::{Lease, mac_of};
 use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
+use super::family::Address;
+use super::ipv6;
 use super::numbers::Number;
 use super::route::{Routes, Veth};
 
 const LOOPBACK: u32 = 1;
 
 /// Settings of a new namespace. Any user may open low ports and ping: both are the container's own.
-/// Interfaces made later have no IPv6 (K8) and believe no router (K1).
+/// Interfaces made later have no IPv6 (K8) unless their network has it, and believe no router (K1).
 const SETTINGS: [(&str, &str); 4] = [
     ("net/ipv4/ip_unprivileged_port_start", "0"),
     ("net/ipv4/ping_group_range", "0 2147483647"),
@@ -48,8 +50,19 @@ pub(crate) struct BridgePort {
     pub(crate) gateway: Ipv4Addr,
     /// The way out is through here.
     pub(crate) routed: bool,
+    /// Absent: the network has no IPv6.
+    pub(crate) ipv6: Option<Ipv6Port>,
     /// Keeps the name of the veth pair.
     pub(crate) _number: Number,
+}
+
+/// The IPv6 side of a place on a bridge.
+#[derive(Debug)]
+pub(crate) struct Ipv6Port {
+    pub(crate) lease: Lease<Ipv6Addr>,
+    pub(crate) gateway: Ipv6Addr,
+    /// The way out by IPv6 is through here.
+    pub(crate) routed: bool,
 }
 
 /// A place that is to be made, and the bridge that it is on.
@@ -87,11 +100,11 @@ pub(crate) async fn plug_into(handle: OwnedFd, place: Place) -> Result<BridgePor
     .await
 }
 
-/// Lets the way out of a namespace be through this gateway.
-pub(crate) async fn route_through(
+/// Lets the way out of a namespace, for the gateway's family, be through this gateway.
+pub(crate) async fn route_through<A: Address>(
     handle: OwnedFd,
     interface: String,
-    gateway: Ipv4Addr,
+    gateway: A,
 ) -> Result<()> {
     in_thread(move || {
         let mut inside = enter(&handle)?;
@@ -161,13 +174,12 @@ fn plug(host: &mut Routes, inside: &mut Routes, place: &Place, namespace: &Owned
         mtu: bridge.mtu,
         namespace: namespace.as_fd(),
     };
-    let connected = host
-        .add_veth(&veth)
-        .and_then(|()| connect(host, inside, place));
-    connected.map_err(NetworkError::kernel(format!(
-        "connect {} to the bridge",
-        port.veth
-    )))
+    let failed = || NetworkError::kernel(format!("connect {} to the bridge", port.veth));
+    host.add_veth(&veth).map_err(failed())?;
+    if port.ipv6.is_some() {
+        ipv6::configure(&port.interface, true)?;
+    }
+    connect(host, inside, place).map_err(failed())
 }
 
 fn connect(host: &mut Routes, inside: &mut Routes, place: &Place) -> io::Result<()> {
@@ -177,6 +189,12 @@ fn connect(host: &mut Routes, inside: &mut Routes, place: &Place) -> io::Result<
     inside.add_address(link.index, port.lease.address(), port.lease.subnet())?;
     if port.routed {
         inside.add_default_route(link.index, port.gateway)?;
+    }
+    if let Some(ipv6) = &port.ipv6 {
+        inside.add_address(link.index, ipv6.lease.address(), ipv6.lease.subnet())?;
+        if ipv6.routed {
+            inside.add_default_route(link.index, ipv6.gateway)?;
+        }
     }
     inside.wait_until_running(&port.interface)?;
     host.wait_until_running(&port.veth)?;

@@ -8,6 +8,7 @@ use std::io;
 use rustix::net::netlink;
 
 use self::expression::Expression;
+use super::family::Family;
 use super::netlink::{
     Answer, Message, NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_DUMP, Notice, Socket,
 };
@@ -31,8 +32,6 @@ pub(crate) const CHANGES: u32 = 1 << 6;
 const NFGENMSG_BYTES: usize = 4;
 const TABLE_NAME: u16 = 1;
 
-/// `NFPROTO_IPV4`: the table's family.
-const FAMILY: u8 = 2;
 const LIST_ELEMENT: u16 = 1;
 const DATA_VALUE: u16 = 1;
 const SET_IS_MAP: u32 = 8;
@@ -55,20 +54,20 @@ pub(crate) enum ChainType {
     Nat,
 }
 
-/// The types of map keys and values, by the numbers that `nft` shows them by.
+/// The types of map keys and values.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum FieldType {
-    Ipv4Address = 7,
-    Protocol = 12,
-    Port = 13,
+    Address(Family),
+    Protocol,
+    Port,
 }
 
 /// A map from a concatenation to a concatenation.
 #[derive(Debug)]
 pub(crate) struct Map<'a> {
     pub(crate) name: &'a str,
-    pub(crate) key: &'a [FieldType],
-    pub(crate) value: &'a [FieldType],
+    pub(crate) key: Vec<FieldType>,
+    pub(crate) value: Vec<FieldType>,
 }
 
 /// One entry of a map: fields, each padded to 4 bytes.
@@ -78,20 +77,27 @@ pub(crate) struct Entry {
     pub(crate) value: Vec<u8>,
 }
 
-/// Changes to one table of family `ip`, made all at once.
+/// Changes to one table, and to others of the same name, made all at once.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     table: &'a str,
+    family: Family,
     messages: Vec<Message>,
 }
 
 impl<'a> Batch<'a> {
-    /// No changes yet.
+    /// No changes yet; those to come are to the table of family `ip`.
     pub(crate) fn new(table: &'a str) -> Self {
         Self {
             table,
+            family: Family::V4,
             messages: Vec::new(),
         }
+    }
+
+    /// Changes to come are to the table of this family.
+    pub(crate) fn of(self, family: Family) -> Self {
+        Self { family, ..self }
     }
 
     /// Makes the table, if it is not there.
@@ -155,10 +161,10 @@ impl<'a> Batch<'a> {
             m.text(1, table)
                 .text(2, map.name)
                 .be32(3, SET_IS_MAP)
-                .be32(4, concatenated(map.key))
-                .be32(5, length(map.key))
-                .be32(6, concatenated(map.value))
-                .be32(7, length(map.value))
+                .be32(4, concatenated(&map.key))
+                .be32(5, length(&map.key))
+                .be32(6, concatenated(&map.value))
+                .be32(7, length(&map.value))
                 .be32(10, id)
         })
     }
@@ -198,7 +204,8 @@ impl<'a> Batch<'a> {
 
     fn push(mut self, kind: u16, flags: u16, write: impl FnOnce(Message) -> Message) -> Self {
         let message = Message::new(SUBSYSTEM << 8 | kind, flags | NLM_F_ACK);
-        self.messages.push(write(message.fixed(&[FAMILY, 0, 0, 0])));
+        self.messages
+            .push(write(message.fixed(&[self.family as u8, 0, 0, 0])));
         self
     }
 
@@ -222,9 +229,9 @@ impl<'a> Batch<'a> {
 }
 
 /// How many rules a table has; 0 for one that is not there.
-pub(crate) fn count_rules(table: &str) -> io::Result<usize> {
+pub(crate) fn count_rules(family: Family, table: &str) -> io::Result<usize> {
     let message = Message::new(SUBSYSTEM << 8 | GET_RULE, NLM_F_DUMP)
-        .fixed(&[FAMILY, 0, 0, 0])
+        .fixed(&[family as u8, 0, 0, 0])
         .text(TABLE_NAME, table);
     match Socket::open(Some(netlink::NETFILTER))?.dump(message) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
@@ -246,11 +253,31 @@ fn is_of(answer: &Answer, table: &str) -> bool {
 fn concatenated(fields: &[FieldType]) -> u32 {
     fields
         .iter()
-        .fold(0, |packed, field| packed << TYPE_BITS | *field as u32)
+        .fold(0, |packed, field| packed << TYPE_BITS | field.number())
 }
 
 fn length(fields: &[FieldType]) -> u32 {
-    u32::try_from(fields.len() * 4).unwrap_or(u32::MAX)
+    fields.iter().map(|field| field.registers() * 4).sum()
+}
+
+impl FieldType {
+    /// What `nft` shows it by.
+    fn number(self) -> u32 {
+        match self {
+            Self::Address(Family::V4) => 7,
+            Self::Address(Family::V6) => 8,
+            Self::Protocol => 12,
+            Self::Port => 13,
+        }
+    }
+
+    /// Of 4 bytes, that a value takes.
+    pub(crate) fn registers(self) -> u32 {
+        match self {
+            Self::Address(Family::V6) => 4,
+            Self::Address(Family::V4) | Self::Protocol | Self::Port => 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -307,5 +334,9 @@ mod tests {
         let key = [FieldType::Protocol, FieldType::Port];
         assert_eq!(concatenated(&key), 12 << 6 | 13);
         assert_eq!(length(&key), 8);
+        assert_eq!(
+            length(&[FieldType::Address(Family::V6), FieldType::Port]),
+            20
+        );
     }
 }

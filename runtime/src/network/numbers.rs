@@ -8,28 +8,28 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Numbers of a range, and claims of numbers outside of it. Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
 pub(crate) struct Numbers {
-    range: RangeInclusive<u32>,
+    range: RangeInclusive<u128>,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    taken: HashSet<u32>,
+    taken: HashSet<u128>,
     /// Where the search goes on: a number comes back as late as possible, so that nobody has its old
     /// owner in a cache.
-    next: u32,
+    next: u128,
 }
 
 /// A number that is taken until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Number {
     numbers: Numbers,
-    value: u32,
+    value: u128,
 }
 
 impl Numbers {
     /// All free.
-    pub(crate) fn new(range: RangeInclusive<u32>) -> Self {
+    pub(crate) fn new(range: RangeInclusive<u128>) -> Self {
         Self {
             range,
             state: Arc::default(),
@@ -54,17 +54,17 @@ impl Numbers {
     }
 
     /// This number, if it is free.
-    pub(crate) fn claim(&self, value: u32) -> Option<Number> {
+    pub(crate) fn claim(&self, value: u128) -> Option<Number> {
         let new = self.lock().taken.insert(value);
         new.then(|| self.number(value))
     }
 
     /// Whether somebody has it.
-    pub(crate) fn is_taken(&self, value: u32) -> bool {
+    pub(crate) fn is_taken(&self, value: u128) -> bool {
         self.lock().taken.contains(&value)
     }
 
-    fn number(&self, value: u32) -> Number {
+    fn number(&self, value: u128) -> Number {
         Number {
             numbers: self.clone(),
             value,
@@ -78,7 +78,7 @@ impl Numbers {
 
 impl Number {
     /// The number.
-    pub(crate) fn value(&self) -> u32 {
+    pub(crate) fn value(&self) -> u128 {
         self.value
     }
 }

@@ -9,9 +9,9 @@ use super::bridge::{self, Bridge};
 use super::definition::DEFAULT;
 use super::error::{NetworkError, Result};
 use super::instance::Instance;
-use super::namespace::BridgePort;
+use super::namespace::{BridgePort, Ipv6Port};
 use super::ports::{self, Reservation};
-use super::request::{Attachment, EndpointInfo};
+use super::request::{Attachment, EndpointInfo, Ipv6Info};
 use super::route::Routes;
 use super::segment::{Joined, Member, Segment};
 use super::subnet::Subnet;
@@ -80,6 +80,7 @@ impl Network {
         // The addresses that this process gave out stay given out.
         if let Some(known) = known.as_ref() {
             bridge.addresses = known.addresses.clone();
+            bridge.ipv6 = known.ipv6.clone();
         }
         let veths = self.veths_in(segment, live);
         let (instance, to) = (self.inner.instance.clone(), bridge.clone());
@@ -149,8 +150,10 @@ impl Network {
             let bridge = self.bridge(&segment).await?;
             ports.extend(self.claim(&bridge, endpoint));
         }
+        let reservations = rebind(&live.attachment);
         let held = Held {
-            _reservations: rebind(&live.attachment),
+            _relays: self.relays(&live.id, &reservations)?,
+            _reservations: reservations,
             attachment: live.attachment,
             namespace: live.namespace,
             ports,
@@ -169,6 +172,7 @@ impl Network {
             lease: bridge.addresses.claim(endpoint.address)?,
             gateway: endpoint.gateway,
             routed: endpoint.routed,
+            ipv6: endpoint.ipv6.and_then(|ipv6| claim_ipv6(bridge, ipv6)),
             _number: self.inner.veths.claim(number)?,
         })
     }
@@ -190,6 +194,14 @@ impl Network {
     }
 }
 
+fn claim_ipv6(bridge: &Bridge, ipv6: Ipv6Info) -> Option<Ipv6Port> {
+    Some(Ipv6Port {
+        lease: bridge.ipv6.as_ref()?.claim(ipv6.address)?,
+        gateway: ipv6.gateway,
+        routed: ipv6.routed,
+    })
+}
+
 fn rejoin(segment: &Arc<Segment>, live: &Live, endpoint: &EndpointInfo) -> Result<Joined> {
     let member = Member {
         title: endpoint.names.first().unwrap_or(&live.id).clone(),
@@ -202,19 +214,17 @@ fn rejoin(segment: &Arc<Segment>, live: &Live, endpoint: &EndpointInfo) -> Resul
 /// A port that somebody took while nobody held it stays published (the firewall comes first), and is
 /// said so.
 fn rebind(attachment: &Attachment) -> Vec<Reservation> {
-    let one = |binding| ports::reserve(std::slice::from_ref(binding));
-    let rebound = attachment.ports.iter().map(one);
+    let rebound = attachment.ports.iter().map(ports::reserve_again);
     rebound
         .filter_map(|reserved| {
             reserved
                 .inspect_err(|error| tracing::warn!(%error, "a published port was taken meanwhile"))
                 .ok()
         })
-        .flatten()
         .collect()
 }
 
-fn remove_veths(instance: &Instance, keep: impl Fn(&str, u32) -> bool) -> Result<()> {
+fn remove_veths(instance: &Instance, keep: impl Fn(&str, u128) -> bool) -> Result<()> {
     let failed = || NetworkError::kernel("remove interfaces that no container has");
     let mut routes = Routes::open().map_err(failed())?;
     for link in routes.links().map_err(failed())? {

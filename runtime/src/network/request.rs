@@ -2,7 +2,7 @@
 //! answer in the container's record.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -51,6 +51,8 @@ pub struct Membership {
     pub network: String,
     /// A static address.
     pub address: Option<Ipv4Addr>,
+    /// A static IPv6 address.
+    pub ipv6_address: Option<Ipv6Addr>,
     /// Further names of the container in this network.
     pub aliases: Vec<String>,
 }
@@ -66,6 +68,19 @@ pub enum Protocol {
     Udp,
 }
 
+/// A port that is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    /// Protocol on both sides.
+    pub protocol: Protocol,
+    /// Port in the container, 1 to 65535.
+    pub container_port: u16,
+    /// Address of the host; absent: all of them, of each family that the container has.
+    pub host_address: Option<IpAddr>,
+    /// Port of the host; 0: a free one is chosen.
+    pub host_port: u16,
+}
+
 /// One published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortBinding {
@@ -73,9 +88,9 @@ pub struct PortBinding {
     pub protocol: Protocol,
     /// Port in the container, 1 to 65535.
     pub container_port: u16,
-    /// Address of the host; unspecified: all of them.
-    pub host_address: Ipv4Addr,
-    /// Port of the host; 0 in a request: a free one is chosen.
+    /// Address of the host; unspecified: all of its family. The container's is of the same.
+    pub host_address: IpAddr,
+    /// Port of the host.
     pub host_port: u16,
 }
 
@@ -86,7 +101,7 @@ pub struct NetworkRequest {
     pub kind: NetworkKind,
     /// Ports to publish. They mean something on a bridge only: elsewhere none is published (as with
     /// Docker, which warns of it when the container is created).
-    pub ports: Vec<PortBinding>,
+    pub ports: Vec<PortRequest>,
     /// The bridge networks to be in; none is possible.
     pub memberships: Vec<Membership>,
     /// What others in these networks call it; the first is also for people.
@@ -128,6 +143,8 @@ pub struct EndpointInfo {
     pub prefix: u8,
     /// The bridge's address.
     pub gateway: Ipv4Addr,
+    /// Absent: the network has no IPv6.
+    pub ipv6: Option<Ipv6Info>,
     /// `02:42:ac:12:00:02`.
     pub mac: String,
     /// The interface in the container: `eth0`.
@@ -140,6 +157,19 @@ pub struct EndpointInfo {
     pub names: Vec<String>,
     /// Those of the names that were asked for in this network.
     pub aliases: Vec<String>,
+}
+
+/// A container's IPv6 address in a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipv6Info {
+    /// The container's address.
+    pub address: Ipv6Addr,
+    /// Bits of the subnet.
+    pub prefix: u8,
+    /// The bridge's address.
+    pub gateway: Ipv6Addr,
+    /// The container's way out by IPv6 is through this network.
+    pub routed: bool,
 }
 
 // === impl Attachment ===
@@ -220,10 +250,6 @@ impl TryFrom<&wire::NetworkMembership> for Membership {
     type Error = NetworkError;
 
     fn try_from(membership: &wire::NetworkMembership) -> Result<Self, NetworkError> {
-        let address = match membership.address.as_str() {
-            "" => None,
-            text => Some(static_address(text)?),
-        };
         if membership.aliases.len() > ALIASES_MAX {
             return Err(NetworkError::TooMany {
                 what: "aliases",
@@ -236,15 +262,20 @@ impl TryFrom<&wire::NetworkMembership> for Membership {
             .try_for_each(|alias| check_name(alias))?;
         Ok(Self {
             network: membership.network.clone(),
-            address,
+            address: static_address(&membership.address)?,
+            ipv6_address: static_address(&membership.ipv6_address)?,
             aliases: membership.aliases.clone(),
         })
     }
 }
 
-fn static_address(text: &str) -> Result<Ipv4Addr, NetworkError> {
-    let invalid = || NetworkError::InvalidAddress(text.chars().take(64).collect());
-    text.parse().map_err(|_| invalid())
+/// An empty text is none.
+fn static_address<A: FromStr>(text: &str) -> Result<Option<A>, NetworkError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let invalid = |_| NetworkError::InvalidAddress(text.chars().take(64).collect());
+    text.parse().map(Some).map_err(invalid)
 }
 
 // === impl Protocol ===
@@ -280,9 +311,9 @@ impl fmt::Display for Protocol {
     }
 }
 
-// === impl PortBinding ===
+// === impl PortRequest ===
 
-impl TryFrom<&wire::PortBinding> for PortBinding {
+impl TryFrom<&wire::PortBinding> for PortRequest {
     type Error = NetworkError;
 
     fn try_from(binding: &wire::PortBinding) -> Result<Self, NetworkError> {
@@ -301,6 +332,8 @@ impl TryFrom<&wire::PortBinding> for PortBinding {
     }
 }
 
+// === impl PortBinding ===
+
 impl From<&PortBinding> for wire::PortBinding {
     fn from(binding: &PortBinding) -> Self {
         Self {
@@ -312,13 +345,12 @@ impl From<&PortBinding> for wire::PortBinding {
     }
 }
 
-fn host_address(text: &str) -> Result<Ipv4Addr, NetworkError> {
+fn host_address(text: &str) -> Result<Option<IpAddr>, NetworkError> {
     match text {
-        "" => Ok(Ipv4Addr::UNSPECIFIED),
-        "localhost" => Ok(Ipv4Addr::LOCALHOST),
+        "" => Ok(None),
+        "localhost" => Ok(Some(Ipv4Addr::LOCALHOST.into())),
         _ => match text.parse() {
-            Ok(IpAddr::V4(address)) => Ok(address),
-            Ok(address @ IpAddr::V6(_)) => Err(NetworkError::Ipv6Address(address)),
+            Ok(address) => Ok(Some(address)),
             Err(_) => Err(NetworkError::InvalidAddress(text.to_owned())),
         },
     }
@@ -344,10 +376,32 @@ impl Attachment {
     pub(crate) fn routed(&self) -> Option<&EndpointInfo> {
         self.endpoints.iter().find(|endpoint| endpoint.routed)
     }
+
+    /// The endpoint that its way out by IPv6 is through.
+    pub(crate) fn routed_by_ipv6(&self) -> Option<(&EndpointInfo, Ipv6Info)> {
+        let mut endpoints = self.endpoints.iter();
+        endpoints.find_map(|endpoint| Some((endpoint, endpoint.ipv6.filter(|ipv6| ipv6.routed)?)))
+    }
+
+    /// Where published ports lead to.
+    pub(crate) fn ways_in(&self) -> impl Iterator<Item = IpAddr> {
+        let ipv4 = self.routed().map(|endpoint| endpoint.address.into());
+        let ipv6 = self.routed_by_ipv6().map(|(_, ipv6)| ipv6.address.into());
+        ipv4.into_iter().chain(ipv6)
+    }
+}
+
+impl EndpointInfo {
+    /// Those of the container, of each family.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        let ipv6 = self.ipv6.map(|ipv6| ipv6.address.into());
+        std::iter::once(self.address.into()).chain(ipv6)
+    }
 }
 
 impl From<&EndpointInfo> for wire::Endpoint {
     fn from(endpoint: &EndpointInfo) -> Self {
+        let ipv6 = endpoint.ipv6;
         Self {
             network: endpoint.network.clone(),
             address: endpoint.address.to_string(),
@@ -356,6 +410,9 @@ impl From<&EndpointInfo> for wire::Endpoint {
             mac: endpoint.mac.clone(),
             network_id: endpoint.network_id.clone(),
             aliases: endpoint.aliases.clone(),
+            ipv6_address: ipv6.map(|i| i.address.to_string()).unwrap_or_default(),
+            ipv6_prefix_length: ipv6.map(|i| i.prefix.into()).unwrap_or_default(),
+            ipv6_gateway: ipv6.map(|i| i.gateway.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -375,19 +432,26 @@ mod tests {
 
     #[test]
     fn a_binding_goes_there_and_back() {
-        let binding = PortBinding::try_from(&wire("", 80, "", 8080)).unwrap();
-        assert_eq!(binding.host_address, Ipv4Addr::UNSPECIFIED);
+        let request = PortRequest::try_from(&wire("", 80, "", 8080)).unwrap();
+        assert_eq!(request.host_address, None);
+        let request = PortRequest::try_from(&wire("", 80, "::1", 8080)).unwrap();
+        let binding = PortBinding {
+            protocol: request.protocol,
+            container_port: request.container_port,
+            host_address: request.host_address.unwrap(),
+            host_port: request.host_port,
+        };
         let back = wire::PortBinding::from(&binding);
-        assert_eq!(back, wire("tcp", 80, "0.0.0.0", 8080));
+        assert_eq!(back, wire("tcp", 80, "::1", 8080));
     }
 
     #[test]
     fn what_is_no_binding_is_refused_by_name() {
-        let refused = |w: &wire::PortBinding| PortBinding::try_from(w).unwrap_err().to_string();
+        let refused = |w: &wire::PortBinding| PortRequest::try_from(w).unwrap_err().to_string();
         assert!(refused(&wire("sctp", 80, "", 0)).contains("sctp"));
         assert!(refused(&wire("tcp", 0, "", 0)).contains('0'));
         assert!(refused(&wire("tcp", 65_536, "", 0)).contains("65536"));
-        assert!(refused(&wire("tcp", 80, "::1", 0)).contains("::1"));
+        assert!(refused(&wire("tcp", 80, "::x", 0)).contains("::x"));
         assert!(refused(&wire("tcp", 80, "1.2.3", 0)).contains("1.2.3"));
     }
 
@@ -397,6 +461,7 @@ mod tests {
             Membership::try_from(&wire::NetworkMembership {
                 network: "n".to_owned(),
                 address: address.to_owned(),
+                ipv6_address: "fd00::9".to_owned(),
                 aliases: vec![alias.to_owned()],
             })
         };

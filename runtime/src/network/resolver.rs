@@ -156,7 +156,9 @@ pub(crate) fn hosts(
     }
     check_hostname(hostname)?;
     for endpoint in endpoints.iter().filter(|_| !hostname.is_empty()) {
-        writeln!(text, "{}\t{hostname}", endpoint.address).ok();
+        for address in endpoint.addresses() {
+            writeln!(text, "{address}\t{hostname}").ok();
+        }
     }
     Ok(text)
 }
@@ -196,7 +198,11 @@ fn check_hostname(name: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
+    use crate::network::request::Ipv6Info;
+
     const STUB: &str = "# systemd\nnameserver 127.0.0.53\noptions edns0\nsearch example.org\n";
 
     fn endpoint() -> EndpointInfo {
@@ -211,6 +217,12 @@ mod tests {
             address: Ipv4Addr::new(172, 18, 0, 5),
             prefix: 16,
             gateway: Ipv4Addr::new(172, 18, 0, 1),
+            ipv6: Some(Ipv6Info {
+                address: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 5),
+                prefix: 64,
+                gateway: Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1),
+                routed: true,
+            }),
             mac: "02:42:ac:12:00:05".to_owned(),
         }
     }
@@ -286,7 +298,8 @@ mod tests {
                 "10.0.0.9\tdb",
                 "172.18.0.1\tgw",
                 "::1\tsix",
-                "172.18.0.5\tweb"
+                "172.18.0.5\tweb",
+                "fd00::5\tweb"
             ]
         );
     }

@@ -1,12 +1,12 @@
 //! Links, addresses and routes: the part of rtnetlink(7) that containers need.
 
 use std::io;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::bridge::Bridge;
+use super::family::{Address, Family};
 use super::netlink::{
     Answer, Message, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Notice, Socket,
 };
@@ -55,10 +55,11 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 const IFINFOMSG_BYTES: usize = 16;
 const IFADDRMSG_BYTES: usize = 8;
+/// Use an address at once, without asking for one that has it too.
+const IFA_F_NODAD: u8 = 2;
 const IFF_UP: u32 = 1;
 const IF_OPER_UP: u8 = 6;
 const AF_UNSPEC: u8 = 0;
-const AF_INET: u8 = 2;
 
 /// `RTNLGRP_LINK`, as a bit.
 pub(crate) const LINK_CHANGES: u32 = 1;
@@ -233,11 +234,11 @@ impl Routes {
     }
 
     /// Gives an interface an address and brings it up, in one exchange.
-    pub(crate) fn add_address(
+    pub(crate) fn add_address<A: Address>(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
-        subnet: Subnet,
+        address: A,
+        subnet: Subnet<A>,
     ) -> io::Result<()> {
         self.socket.request(vec![
             address_message(RTM_NEWADDR, index, address, subnet),
@@ -246,37 +247,41 @@ impl Routes {
     }
 
     /// Takes an address from an interface.
-    pub(crate) fn delete_address(
+    pub(crate) fn delete_address<A: Address>(
         &mut self,
         index: u32,
-        address: Ipv4Addr,
-        subnet: Subnet,
+        address: A,
+        subnet: Subnet<A>,
     ) -> io::Result<()> {
         let message = address_message(RTM_DELADDR, index, address, subnet);
         self.socket.request(vec![message])
     }
 
-    /// The default route.
-    pub(crate) fn add_default_route(&mut self, index: u32, gateway: Ipv4Addr) -> io::Result<()> {
+    /// The default route of a family.
+    pub(crate) fn add_default_route<A: Address>(
+        &mut self,
+        index: u32,
+        gateway: A,
+    ) -> io::Result<()> {
         let mut fixed = [0; RTMSG_BYTES];
-        fixed[0] = AF_INET;
+        fixed[0] = A::FAMILY as u8;
         fixed[4] = RT_TABLE_MAIN;
         fixed[5] = RTPROT_STATIC;
         fixed[7] = RTN_UNICAST;
         let message = Message::new(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE)
             .fixed(&fixed)
-            .attribute(RTA_GATEWAY, &gateway.octets())
+            .attribute(RTA_GATEWAY, &gateway.bytes())
             .ne32(RTA_OIF, index);
         self.socket.request(vec![message])
     }
 
-    /// Every IPv4 subnet that an interface other than `except` has an address in or a route to. The
-    /// default route is none.
-    pub(crate) fn subnets(&mut self, except: u32) -> io::Result<Vec<Subnet>> {
+    /// Every subnet of a family that an interface other than `except` has an address in or a route to.
+    /// The default route is none.
+    pub(crate) fn subnets<A: Address>(&mut self, except: u32) -> io::Result<Vec<Subnet<A>>> {
         let mut family = [0; IFADDRMSG_BYTES];
-        family[0] = AF_INET;
+        family[0] = A::FAMILY as u8;
         let addresses = Message::new(RTM_GETADDR, NLM_F_DUMP).fixed(&family);
-        let mut found: Vec<(u32, Subnet)> = Vec::new();
+        let mut found: Vec<(u32, Subnet<A>)> = Vec::new();
         found.extend(
             self.socket
                 .dump(addresses)?
@@ -284,7 +289,7 @@ impl Routes {
                 .filter_map(subnet_of_address),
         );
         let mut family = [0; RTMSG_BYTES];
-        family[0] = AF_INET;
+        family[0] = A::FAMILY as u8;
         let routes = Message::new(RTM_GETROUTE, NLM_F_DUMP).fixed(&family);
         found.extend(self.socket.dump(routes)?.iter().filter_map(subnet_of_route));
         let others = found.into_iter().filter(|(index, _)| *index != except);
@@ -356,21 +361,27 @@ fn up_by_name(name: &str) -> Message {
         .text(IFLA_IFNAME, name)
 }
 
-fn address_message(kind: u16, index: u32, address: Ipv4Addr, subnet: Subnet) -> Message {
+fn address_message<A: Address>(kind: u16, index: u32, address: A, subnet: Subnet<A>) -> Message {
     // What is EXCL for a new one is BULK when one is deleted.
     let flags = match kind {
         RTM_NEWADDR => NLM_F_CREATE | NLM_F_EXCL,
         _ => 0,
     };
     let mut fixed = [0; IFADDRMSG_BYTES];
-    fixed[0] = AF_INET;
+    fixed[0] = A::FAMILY as u8;
     fixed[1] = subnet.prefix();
     fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    Message::new(kind, NLM_F_ACK | flags)
+    if A::FAMILY == Family::V6 {
+        fixed[2] = IFA_F_NODAD;
+    }
+    let message = Message::new(kind, NLM_F_ACK | flags)
         .fixed(&fixed)
-        .attribute(IFA_LOCAL, &address.octets())
-        .attribute(IFA_ADDRESS, &address.octets())
-        .attribute(IFA_BROADCAST, &subnet.broadcast().octets())
+        .attribute(IFA_LOCAL, &address.bytes())
+        .attribute(IFA_ADDRESS, &address.bytes());
+    match A::FAMILY {
+        Family::V4 => message.attribute(IFA_BROADCAST, &subnet.last().bytes()),
+        Family::V6 => message,
+    }
 }
 
 fn link_of(answer: &Answer) -> Option<Link> {
@@ -387,7 +398,7 @@ fn link_of(answer: &Answer) -> Option<Link> {
     })
 }
 
-fn subnet_of_address(answer: &Answer) -> Option<(u32, Subnet)> {
+fn subnet_of_address<A: Address>(answer: &Answer) -> Option<(u32, Subnet<A>)> {
     let prefix = *answer.payload.get(1)?;
     let index = u32_of(answer.payload.get(4..8)?)?;
     let address = answer
@@ -397,7 +408,7 @@ fn subnet_of_address(answer: &Answer) -> Option<(u32, Subnet)> {
 }
 
 /// Routes without a device (blackhole, several next hops) count as another interface's.
-fn subnet_of_route(answer: &Answer) -> Option<(u32, Subnet)> {
+fn subnet_of_route<A: Address>(answer: &Answer) -> Option<(u32, Subnet<A>)> {
     let prefix = *answer.payload.get(1)?;
     let destination = answer.attribute(RTMSG_BYTES, RTA_DST)?;
     let index = answer.attribute(RTMSG_BYTES, RTA_OIF).and_then(u32_of);
@@ -409,6 +420,9 @@ fn u32_of(bytes: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(bytes.try_into().ok()?))
 }
 
-fn address_of(bytes: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?))
+fn address_of<A: Address>(bytes: &[u8]) -> Option<A> {
+    let length = usize::from(A::BITS / 8);
+    let mut number = [0; 16];
+    number[16 - length..].copy_from_slice(bytes.get(..length)?);
+    Some(A::of_number(u128::from_be_bytes(number)))
 }

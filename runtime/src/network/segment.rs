@@ -1,7 +1,7 @@
 //! One bridge network: its definition, its bridge once a container needs it, and who is in it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -121,7 +121,7 @@ impl Segment {
     }
 
     /// Who has an address.
-    pub(crate) fn member_at(&self, address: Ipv4Addr) -> Option<(String, Member)> {
+    pub(crate) fn member_at(&self, address: IpAddr) -> Option<(String, Member)> {
         let members = self.lock();
         let (id, member) = members
             .by_container
@@ -132,7 +132,7 @@ impl Segment {
 
     /// The addresses of a name in lower case, alone or with the network's after a dot. Who has a name
     /// together with others is found as often as they are.
-    pub(crate) fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+    pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let network = self.definition.name.to_ascii_lowercase();
         let alone = name
             .strip_suffix(&network)
@@ -151,16 +151,18 @@ impl Segment {
                     .any(|n| own.eq_ignore_ascii_case(n))
             })
         };
-        let mut found: Vec<_> = endpoints.filter(is_named).map(|e| e.address).collect();
-        drop(members);
+        let mut found: Vec<_> = endpoints.filter(is_named).collect();
         let first = self.turn.fetch_add(1, Ordering::Relaxed);
         let count = found.len().max(1);
         found.rotate_left(first % count);
         found
+            .into_iter()
+            .flat_map(EndpointInfo::addresses)
+            .collect()
     }
 
     /// The name, with the network's, of who has an address.
-    pub(crate) fn name_at(&self, address: Ipv4Addr) -> Option<String> {
+    pub(crate) fn name_at(&self, address: IpAddr) -> Option<String> {
         let (_, member) = self.member_at(address)?;
         Some(format!("{}.{}", member.title, self.definition.name))
     }
@@ -183,9 +185,9 @@ impl Segment {
 }
 
 impl Member {
-    fn is_at(&self, address: Ipv4Addr) -> bool {
-        let endpoint = self.endpoint.as_ref();
-        endpoint.is_some_and(|endpoint| endpoint.address == address)
+    fn is_at(&self, address: IpAddr) -> bool {
+        let mut addresses = self.endpoint.iter().flat_map(EndpointInfo::addresses);
+        addresses.any(|own| own == address)
     }
 }
 

@@ -1,10 +1,12 @@
-//! IPv4 subnets, and the pool that an instance's networks take theirs from.
+//! Subnets, and the pool that an instance's networks take theirs from.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::family::Address;
 
 /// Bits of a network's subnet, unless its user says otherwise: room for 65,533 containers.
 const PREFIX: u8 = 16;
@@ -14,29 +16,30 @@ const POOL_SIZE: usize = 14 + 256;
 
 /// A network address and the number of its leading bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub(crate) struct Subnet {
-    network: Ipv4Addr,
+#[serde(bound = "A: Address", into = "String", try_from = "String")]
+pub(crate) struct Subnet<A = Ipv4Addr> {
+    network: A,
     prefix: u8,
 }
 
-impl Subnet {
-    /// Addresses of a host that only it can use.
-    pub(crate) const LOOPBACK: Self = Self {
-        network: Ipv4Addr::new(127, 0, 0, 0),
-        prefix: 8,
-    };
+impl<A> Subnet<A> {
+    /// One that is known when the program is made: the address has no bits after the prefix.
+    pub(crate) const fn fixed(network: A, prefix: u8) -> Self {
+        Self { network, prefix }
+    }
+}
 
-    /// The subnet that an address is in; `None` for more than 32 bits.
-    pub(crate) fn new(address: Ipv4Addr, prefix: u8) -> Option<Self> {
-        (prefix <= 32).then(|| Self {
-            network: Ipv4Addr::from(u32::from(address) & mask(prefix)),
+impl<A: Address> Subnet<A> {
+    /// The subnet that an address is in; `None` for more bits than an address has.
+    pub(crate) fn new(address: A, prefix: u8) -> Option<Self> {
+        (prefix <= A::BITS).then(|| Self {
+            network: A::of_number(address.number() & mask::<A>(prefix)),
             prefix,
         })
     }
 
     /// Its first address.
-    pub(crate) fn network(self) -> Ipv4Addr {
+    pub(crate) fn network(self) -> A {
         self.network
     }
 
@@ -46,35 +49,31 @@ impl Subnet {
     }
 
     /// The leading bits.
-    pub(crate) fn mask(self) -> Ipv4Addr {
-        Ipv4Addr::from(mask(self.prefix))
+    pub(crate) fn mask(self) -> A {
+        A::of_number(mask::<A>(self.prefix))
     }
 
     /// Its last address.
-    pub(crate) fn broadcast(self) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network) | !mask(self.prefix))
+    pub(crate) fn last(self) -> A {
+        A::of_number(self.network.number() | !mask::<A>(self.prefix))
     }
 
     /// The address with this number in it.
-    pub(crate) fn host(self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(u32::from(self.network) | (number & !mask(self.prefix)))
-    }
-
-    /// How many addresses it has, network and broadcast included.
-    pub(crate) fn size(self) -> u32 {
-        (!mask(self.prefix)).saturating_add(1)
+    pub(crate) fn host(self, number: u128) -> A {
+        A::of_number(self.network.number() | (number & !mask::<A>(self.prefix)))
     }
 
     /// The number of an address in it; `None` for one that is elsewhere.
-    pub(crate) fn number(self, address: Ipv4Addr) -> Option<u32> {
-        let inside = u32::from(address) & mask(self.prefix) == u32::from(self.network);
-        inside.then(|| u32::from(address) & !mask(self.prefix))
+    pub(crate) fn number(self, address: A) -> Option<u128> {
+        let mask = mask::<A>(self.prefix);
+        let inside = address.number() & mask == self.network.number();
+        inside.then(|| address.number() & !mask)
     }
 
     /// Whether any address is in both.
     pub(crate) fn overlaps(self, other: Self) -> bool {
-        let common = mask(self.prefix.min(other.prefix));
-        u32::from(self.network) & common == u32::from(other.network) & common
+        let common = mask::<A>(self.prefix.min(other.prefix));
+        self.network.number() & common == other.network.number() & common
     }
 }
 
@@ -91,17 +90,19 @@ pub(crate) fn pool(start: usize) -> impl Iterator<Item = Subnet> {
     })
 }
 
-fn mask(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0)
+/// The leading bits, and all above those that an address has.
+fn mask<A: Address>(prefix: u8) -> u128 {
+    let rest = u32::from(A::BITS - prefix);
+    u128::MAX.checked_shl(rest).unwrap_or(0)
 }
 
-impl fmt::Display for Subnet {
+impl<A: Display> fmt::Display for Subnet<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.prefix)
     }
 }
 
-impl FromStr for Subnet {
+impl<A: Address> FromStr for Subnet<A> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -113,13 +114,13 @@ impl FromStr for Subnet {
     }
 }
 
-impl From<Subnet> for String {
-    fn from(subnet: Subnet) -> Self {
+impl<A: Address> From<Subnet<A>> for String {
+    fn from(subnet: Subnet<A>) -> Self {
         subnet.to_string()
     }
 }
 
-impl TryFrom<String> for Subnet {
+impl<A: Address> TryFrom<String> for Subnet<A> {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
@@ -129,9 +130,15 @@ impl TryFrom<String> for Subnet {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     fn subnet(text: &str) -> Subnet {
+        text.parse().unwrap()
+    }
+
+    fn subnet6(text: &str) -> Subnet<Ipv6Addr> {
         text.parse().unwrap()
     }
 
@@ -140,10 +147,26 @@ mod tests {
         let s = subnet("172.18.3.4/16");
         assert_eq!(s.to_string(), "172.18.0.0/16");
         assert_eq!(s.host(1), Ipv4Addr::new(172, 18, 0, 1));
-        assert_eq!(s.broadcast(), Ipv4Addr::new(172, 18, 255, 255));
+        assert_eq!(s.last(), Ipv4Addr::new(172, 18, 255, 255));
         assert_eq!(s.number(Ipv4Addr::new(172, 18, 1, 2)), Some(258));
         assert_eq!(s.number(Ipv4Addr::new(172, 19, 1, 2)), None);
-        assert_eq!(subnet("0.0.0.0/0").size(), u32::MAX);
+        assert_eq!(subnet("0.0.0.0/0").last(), Ipv4Addr::BROADCAST);
+        assert_eq!(subnet("0.0.0.0/0").mask(), Ipv4Addr::UNSPECIFIED);
+    }
+
+    #[test]
+    fn arithmetic_of_ipv6() {
+        let s = subnet6("fd00:1:2:3:4::5/64");
+        assert_eq!(s.to_string(), "fd00:1:2:3::/64");
+        assert_eq!(s.host(1).to_string(), "fd00:1:2:3::1");
+        assert_eq!(s.last().to_string(), "fd00:1:2:3:ffff:ffff:ffff:ffff");
+        assert_eq!(s.number(s.host(258)), Some(258));
+        assert_eq!(s.number(subnet6("fd00::/64").host(1)), None);
+        assert!(s.overlaps(subnet6("fd00::/16")) && subnet6("::/0").overlaps(s));
+        assert!(!s.overlaps(subnet6("fd00:1:2:4::/64")));
+        for text in ["fd00::", "fd00::/129", "10.0.0.0/8", "fd00:::/64"] {
+            assert!(text.parse::<Subnet<Ipv6Addr>>().is_err(), "{text}");
+        }
     }
 
     #[test]
@@ -171,7 +194,7 @@ mod tests {
 
     #[test]
     fn bad_texts_are_no_subnet() {
-        for text in ["", "1.2.3.4", "1.2.3.4/33", "x/8", "1.2.3.4/-1"] {
+        for text in ["", "1.2.3.4", "1.2.3.4/33", "x/8", "1.2.3.4/-1", "fd00::/8"] {
             assert!(text.parse::<Subnet>().is_err(), "{text}");
         }
     }

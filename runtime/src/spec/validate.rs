@@ -9,7 +9,7 @@ use orlop_proto::runtime::{BelowBind, CreateRequest, Mount, MountKind, RestartPo
 use super::{devices, namespaces, sysctls, ulimits};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::network::{Membership, NetworkMode, PortBinding};
+use crate::network::{Membership, NetworkMode, PortRequest};
 
 /// One component of a DNS name, and what `sethostname` takes.
 const HOSTNAME_MAX: usize = 64;
@@ -63,7 +63,7 @@ pub fn request(request: &CreateRequest) -> Result<()> {
         label(key, value)?;
     }
     for port in &request.ports {
-        PortBinding::try_from(port)?;
+        PortRequest::try_from(port)?;
     }
     super::resources::check(&request.resources.clone().unwrap_or_default())?;
     security(&request.security.clone().unwrap_or_default(), Host::this())?;

@@ -120,6 +120,9 @@ fn networks(args: &ContainerOptions) -> Result<(String, Vec<NetworkMembership>),
     if let Some(address) = &args.ip {
         memberships[0].address.clone_from(address);
     }
+    if let Some(address) = &args.ip6 {
+        memberships[0].ipv6_address.clone_from(address);
+    }
     memberships[0]
         .aliases
         .extend(args.network_alias.iter().cloned());

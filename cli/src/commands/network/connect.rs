@@ -18,6 +18,10 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<String>,
 
+    /// IPv6 address in the network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<String>,
+
     /// One more name in the network
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
@@ -55,6 +59,7 @@ pub(in crate::commands) async fn connect(
             network: args.network,
             address: args.ip.unwrap_or_default(),
             aliases: args.alias,
+            ipv6_address: args.ip6.unwrap_or_default(),
         }),
     };
     let mut networks = context.clients.networks()?;

@@ -1,23 +1,25 @@
 //! What follows from a question. Questions are hostile: they are parsed by hickory, and what it does not
 //! understand gets no answer.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 /// Seconds that an answer is good for. A container's address changes with its restart.
 const TTL: u32 = 5;
 /// Addresses in an answer: more do not fit into a datagram of 512 bytes.
 const ADDRESSES_MAX: usize = 24;
+/// The same of IPv6, which are longer.
+const IPV6_ADDRESSES_MAX: usize = 14;
 
 /// What is known here.
 pub(super) trait Names {
     /// Of a name in lower case; none: it is nobody's.
-    fn addresses(&self, name: &str) -> Vec<Ipv4Addr>;
+    fn addresses(&self, name: &str) -> Vec<IpAddr>;
     /// The name of who has an address.
-    fn name(&self, address: Ipv4Addr) -> Option<String>;
+    fn name(&self, address: IpAddr) -> Option<String>;
 }
 
 /// What follows from a question.
@@ -76,27 +78,33 @@ fn parse(message: &[u8]) -> Option<(Message, Query)> {
     }
 }
 
-/// `None`: the name is nobody's. There is only IPv4: a known name has no records of other kinds.
+/// `None`: the name is nobody's. A known name has no records of other kinds.
 fn addresses(query: &Query, names: &impl Names) -> Option<Vec<Record>> {
     let name = query.name().to_ascii().to_ascii_lowercase();
-    let mut found = names.addresses(name.trim_end_matches('.'));
+    let found = names.addresses(name.trim_end_matches('.'));
     if found.is_empty() {
         return None;
     }
-    if query.query_type() != RecordType::A {
-        return Some(Vec::new());
-    }
-    found.truncate(ADDRESSES_MAX);
-    let record = |address| Record::from_rdata(query.name().clone(), TTL, RData::A(A(address)));
-    Some(found.into_iter().map(record).collect())
+    let most = match query.query_type() {
+        RecordType::AAAA => IPV6_ADDRESSES_MAX,
+        _ => ADDRESSES_MAX,
+    };
+    let data = found.into_iter().filter_map(|address| match address {
+        IpAddr::V4(address) => {
+            (query.query_type() == RecordType::A).then_some(RData::A(A(address)))
+        }
+        IpAddr::V6(address) => {
+            (query.query_type() == RecordType::AAAA).then_some(RData::AAAA(AAAA(address)))
+        }
+    });
+    let record = |data| Record::from_rdata(query.name().clone(), TTL, data);
+    Some(data.take(most).map(record).collect())
 }
 
 fn pointer(query: &Query, names: &impl Names) -> Option<Vec<Record>> {
     let net = query.name().parse_arpa_name().ok()?;
-    let std::net::IpAddr::V4(address) = net.addr() else {
-        return None;
-    };
-    let name = names.name(address).filter(|_| net.prefix_len() == 32)?;
+    let whole = net.prefix_len() == net.max_prefix_len();
+    let name = names.name(net.addr()).filter(|_| whole)?;
     let name = Name::from_ascii(format!("{name}.")).ok()?;
     let record = Record::from_rdata(query.name().clone(), TTL, RData::PTR(PTR(name)));
     Some(vec![record])
@@ -118,23 +126,32 @@ fn respond(
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
+
+    const BOTH: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 3);
 
     struct Web;
 
+    fn many(last: u8) -> [IpAddr; 2] {
+        let ipv6 = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 1, last.into());
+        [Ipv4Addr::new(10, 0, 1, last).into(), ipv6.into()]
+    }
+
     impl Names for Web {
-        fn addresses(&self, name: &str) -> Vec<Ipv4Addr> {
+        fn addresses(&self, name: &str) -> Vec<IpAddr> {
             match name {
-                "web" => vec![Ipv4Addr::new(10, 0, 0, 2)],
-                "many" => (0..=255)
-                    .map(|last| Ipv4Addr::new(10, 0, 1, last))
-                    .collect(),
+                "web" => vec![Ipv4Addr::new(10, 0, 0, 2).into()],
+                "both" => vec![Ipv4Addr::new(10, 0, 0, 3).into(), BOTH.into()],
+                "many" => (0..=255).flat_map(many).collect(),
                 _ => Vec::new(),
             }
         }
 
-        fn name(&self, address: Ipv4Addr) -> Option<String> {
-            (address == Ipv4Addr::new(10, 0, 0, 2)).then(|| "web.front".to_owned())
+        fn name(&self, address: IpAddr) -> Option<String> {
+            let web = IpAddr::from(Ipv4Addr::new(10, 0, 0, 2));
+            (address == web || address == IpAddr::from(BOTH)).then(|| "web.front".to_owned())
         }
     }
 
@@ -165,9 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn each_family_has_its_own_records() {
+        assert_eq!(answers("both.", RecordType::A), ["10.0.0.3"]);
+        assert_eq!(answers("both.", RecordType::AAAA), ["fd00::3"]);
+        assert!(answers("both.", RecordType::TXT).is_empty());
+        let many = answers("many.", RecordType::AAAA);
+        assert_eq!(many.len(), IPV6_ADDRESSES_MAX);
+    }
+
+    #[test]
     fn an_address_of_a_container_has_its_name() {
         let of = |name| answers(name, RecordType::PTR);
         assert_eq!(of("2.0.0.10.in-addr.arpa."), ["web.front."]);
+        let six = "3.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.";
+        assert_eq!(of(six), ["web.front."]);
         assert_eq!(of("3.0.0.10.in-addr.arpa."), ["elsewhere"]);
         assert_eq!(of("0.0.10.in-addr.arpa."), ["elsewhere"]);
         assert_eq!(of("in-addr.arpa.example."), ["elsewhere"]);

@@ -1,6 +1,7 @@
 //! The expressions that our rules are made of. An expression reads or writes registers; one that does
 //! not match ends its rule.
 
+use crate::network::family::{Address, Family};
 use crate::network::netlink::Message;
 use crate::network::subnet::Subnet;
 
@@ -19,8 +20,11 @@ const VERDICT_REGISTER: u32 = 0;
 
 impl Register {
     pub(crate) const R0: Self = Self(8);
-    pub(crate) const R1: Self = Self(9);
-    pub(crate) const R2: Self = Self(10);
+
+    /// The one that many after this.
+    pub(crate) fn after(self, registers: u32) -> Self {
+        Self(self.0 + registers)
+    }
 }
 
 /// What happens to a packet.
@@ -49,8 +53,8 @@ pub(crate) enum Conntrack {
 /// A part of the packet: base, offset, bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Field {
-    SourceAddress,
-    DestinationAddress,
+    SourceAddress(Family),
+    DestinationAddress(Family),
     DestinationPort,
 }
 
@@ -66,7 +70,7 @@ pub(crate) enum Expression<'a> {
     /// Loads what kind of address the destination is (`RTN_LOCAL`: the host's own).
     DestinationType(Register),
     /// Register and mask, into the register.
-    Mask(Register, [u8; 4]),
+    Mask(Register, Vec<u8>),
     /// Goes on if the register begins with these bytes.
     Equal(Register, Vec<u8>),
     /// Goes on if it does not.
@@ -78,7 +82,11 @@ pub(crate) enum Expression<'a> {
         value: Register,
     },
     /// Changes the destination to the address and the port in these registers.
-    DestinationNat { address: Register, port: Register },
+    DestinationNat {
+        family: Family,
+        address: Register,
+        port: Register,
+    },
     /// Changes the source to the address of the interface that the packet leaves by.
     Masquerade,
     /// Ends the rule.
@@ -90,8 +98,6 @@ const ESTABLISHED_OR_RELATED: u32 = 2 | 4;
 /// `IPS_DST_NAT`.
 const DESTINATION_CHANGED: u32 = 1 << 5;
 const RTN_LOCAL: u32 = 2;
-/// 127.0.0.0/8.
-pub(crate) const LOOPBACK: Subnet = Subnet::LOOPBACK;
 
 /// Expressions of a rule's condition: the packet came in by this interface.
 pub(crate) fn input_is<'a>(name: &str) -> Vec<Expression<'a>> {
@@ -111,21 +117,31 @@ pub(crate) fn output_is_not<'a>(name: &str) -> Vec<Expression<'a>> {
     vec![Expression::Meta(Meta::OutputName, Register::R0), differs]
 }
 
-/// An address of the packet is in a subnet.
-pub(crate) fn address_in<'a>(field: Field, subnet: Subnet) -> Vec<Expression<'a>> {
-    vec![
-        Expression::Payload(field, Register::R0),
-        Expression::Mask(Register::R0, subnet.mask().octets()),
-        Expression::Equal(Register::R0, subnet.network().octets().to_vec()),
-    ]
+/// The packet comes from a subnet.
+pub(crate) fn source_in<'a, A: Address>(subnet: Subnet<A>) -> Vec<Expression<'a>> {
+    let mut rule = leading_bits(Field::SourceAddress(A::FAMILY), subnet);
+    rule.push(Expression::Equal(Register::R0, subnet.network().bytes()));
+    rule
 }
 
-/// An address of the packet is elsewhere.
-pub(crate) fn address_not_in<'a>(field: Field, subnet: Subnet) -> Vec<Expression<'a>> {
+/// The packet goes into a subnet.
+pub(crate) fn destination_in<'a, A: Address>(subnet: Subnet<A>) -> Vec<Expression<'a>> {
+    let mut rule = leading_bits(Field::DestinationAddress(A::FAMILY), subnet);
+    rule.push(Expression::Equal(Register::R0, subnet.network().bytes()));
+    rule
+}
+
+/// The packet goes elsewhere.
+pub(crate) fn destination_not_in<'a, A: Address>(subnet: Subnet<A>) -> Vec<Expression<'a>> {
+    let mut rule = leading_bits(Field::DestinationAddress(A::FAMILY), subnet);
+    rule.push(Expression::NotEqual(Register::R0, subnet.network().bytes()));
+    rule
+}
+
+fn leading_bits<'a, A: Address>(field: Field, subnet: Subnet<A>) -> Vec<Expression<'a>> {
     vec![
         Expression::Payload(field, Register::R0),
-        Expression::Mask(Register::R0, subnet.mask().octets()),
-        Expression::NotEqual(Register::R0, subnet.network().octets().to_vec()),
+        Expression::Mask(Register::R0, subnet.mask().bytes()),
     ]
 }
 
@@ -150,7 +166,7 @@ pub(crate) fn published<'a>() -> Vec<Expression<'a>> {
 fn connection_has<'a>(key: Conntrack, bits: u32) -> Vec<Expression<'a>> {
     vec![
         Expression::Conntrack(key, Register::R0),
-        Expression::Mask(Register::R0, bits.to_ne_bytes()),
+        Expression::Mask(Register::R0, bits.to_ne_bytes().to_vec()),
         Expression::NotEqual(Register::R0, vec![0; 4]),
     ]
 }
@@ -207,16 +223,22 @@ impl Expression<'_> {
             Self::Mask(register, mask) => m
                 .be32(1, register.0)
                 .be32(2, register.0)
-                .be32(3, 4)
+                .be32(3, u32::try_from(mask.len()).unwrap_or(u32::MAX))
                 .nest(4, |m| m.attribute(DATA_VALUE, mask))
-                .nest(5, |m| m.attribute(DATA_VALUE, &[0; 4])),
+                .nest(5, |m| m.attribute(DATA_VALUE, &vec![0; mask.len()])),
             Self::Equal(register, value) => compare(m, *register, 0, value),
             Self::NotEqual(register, value) => compare(m, *register, 1, value),
             Self::Lookup { map, key, value } => m.text(1, map).be32(2, key.0).be32(3, value.0),
-            // Type: destination (1); family: IPv4 (2).
-            Self::DestinationNat { address, port } => {
-                m.be32(1, 1).be32(2, 2).be32(3, address.0).be32(5, port.0)
-            }
+            // Type: destination (1).
+            Self::DestinationNat {
+                family,
+                address,
+                port,
+            } => m
+                .be32(1, 1)
+                .be32(2, *family as u32)
+                .be32(3, address.0)
+                .be32(5, port.0),
             Self::Masquerade => m,
             Self::Verdict(verdict) => m
                 .be32(1, VERDICT_REGISTER)
@@ -235,8 +257,10 @@ impl Field {
     /// Base (1: network header, 2: transport header), offset and bytes.
     fn place(self) -> (u32, u32, u32) {
         match self {
-            Self::SourceAddress => (1, 12, 4),
-            Self::DestinationAddress => (1, 16, 4),
+            Self::SourceAddress(Family::V4) => (1, 12, 4),
+            Self::DestinationAddress(Family::V4) => (1, 16, 4),
+            Self::SourceAddress(Family::V6) => (1, 8, 16),
+            Self::DestinationAddress(Family::V6) => (1, 24, 16),
             Self::DestinationPort => (2, 2, 2),
         }
     }

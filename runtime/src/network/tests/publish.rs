@@ -6,13 +6,13 @@ use std::time::Duration;
 use super::support::{Place, instance, on_a_host, port};
 use crate::network::route::Routes;
 use crate::network::subnet::Subnet;
-use crate::network::{Attachment, Network, NetworkRequest, PortBinding, Protocol};
+use crate::network::{Attachment, Network, NetworkRequest, PortRequest, Protocol};
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 
-async fn published(network: &Network, id: &str, ports: Vec<PortBinding>) -> Attachment {
+async fn published(network: &Network, id: &str, ports: Vec<PortRequest>) -> Attachment {
     let request = NetworkRequest {
         ports,
         ..NetworkRequest::default()
@@ -64,7 +64,7 @@ fn a_udp_port_is_reached_from_inside_and_outside() {
         let root = tempfile::tempdir().unwrap();
         let outside = Place::neighbour(100);
         let network = instance(root.path());
-        let udp = PortBinding {
+        let udp = PortRequest {
             protocol: Protocol::Udp,
             ..port(ANYWHERE, 0, 53)
         };

@@ -61,7 +61,7 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
                 .is_err()
         );
         let same_port = NetworkRequest {
-            ports: vec![running.ports[0]],
+            ports: vec![port(LOCALHOST, at, 80)],
             ..NetworkRequest::default()
         };
         assert!(second.attach("b", &same_port).await.is_err());

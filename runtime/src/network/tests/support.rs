@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use rustix::net::netlink;
 use crate::network::netlink::{Message, NLM_F_DUMP, Socket};
 use crate::network::route::{Routes, Veth};
 use crate::network::subnet::Subnet;
-use crate::network::{Attachment, Network, PortBinding, Protocol};
+use crate::network::{Attachment, Network, PortRequest, Protocol};
 
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Longer than three name servers that are silent.
@@ -71,7 +71,7 @@ impl Place {
     }
 
     /// A neighbour of the calling thread's host, on a cable of their own: `198.51.NET.1` is the host,
-    /// `.2` the neighbour, which sends everything to the host.
+    /// `.2` the neighbour, which sends everything to the host; by IPv6 `2001:db8:NET::1` and `::2`.
     pub(super) fn neighbour(net: u8) -> Self {
         let place = std::thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
@@ -93,24 +93,38 @@ impl Place {
         .unwrap();
         let index = host.link(&cable).unwrap().unwrap().index;
         host.add_address(index, subnet.host(1), subnet).unwrap();
+        let with_ipv6 = Path::new("/proc/sys/net/ipv6").exists();
+        let prefix = Ipv6Addr::new(0x2001, 0xdb8, net.into(), 0, 0, 0, 0, 0);
+        let ipv6 = Subnet::new(prefix, 64).unwrap();
+        if with_ipv6 {
+            host.add_address(index, ipv6.host(1), ipv6).unwrap();
+        }
         place.run(|| {
             let mut routes = Routes::open().unwrap();
             routes.set_up(1).unwrap();
             let index = routes.link("eth0").unwrap().unwrap().index;
             routes.add_address(index, subnet.host(2), subnet).unwrap();
             routes.add_default_route(index, subnet.host(1)).unwrap();
+            if with_ipv6 {
+                routes.add_address(index, ipv6.host(2), ipv6).unwrap();
+                routes.add_default_route(index, ipv6.host(1)).unwrap();
+            }
         });
         place
     }
 
     /// A TCP server in it that tells every client the client's address and `name`.
     pub(super) fn serve(&self, port: u16, name: &str) -> Server {
-        let listener = self.run(|| TcpListener::bind(("0.0.0.0", port)).unwrap());
+        let listener = self.run(|| {
+            let both = TcpListener::bind(("::", port));
+            both.or_else(|_| TcpListener::bind(("0.0.0.0", port)))
+                .unwrap()
+        });
         listener.set_nonblocking(true).unwrap();
         let name = name.to_owned();
         Server::start(move || {
             if let Ok((mut stream, peer)) = listener.accept() {
-                write!(stream, "{} {name}", peer.ip()).ok();
+                write!(stream, "{} {name}", peer.ip().to_canonical()).ok();
             }
         })
     }
@@ -130,9 +144,9 @@ impl Place {
     }
 
     /// What a TCP server says to a client in it.
-    pub(super) fn ask(&self, address: Ipv4Addr, port: u16) -> io::Result<String> {
+    pub(super) fn ask(&self, address: impl Into<IpAddr>, port: u16) -> io::Result<String> {
+        let address = SocketAddr::new(address.into(), port);
         self.run(|| {
-            let address = SocketAddrV4::new(address, port).into();
             let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             let mut text = String::new();
@@ -277,11 +291,15 @@ pub(super) fn instance(root: &Path) -> Network {
     Network::open(root, &root.join("networks"), 2).unwrap()
 }
 
-pub(super) fn port(host_address: Ipv4Addr, host_port: u16, container_port: u16) -> PortBinding {
-    PortBinding {
+pub(super) fn port(
+    host_address: impl Into<IpAddr>,
+    host_port: u16,
+    container_port: u16,
+) -> PortRequest {
+    PortRequest {
         protocol: Protocol::Tcp,
         container_port,
-        host_address,
+        host_address: Some(host_address.into()),
         host_port,
     }
 }

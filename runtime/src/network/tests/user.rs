@@ -535,7 +535,7 @@ fn k1_k2_k8_networks_of_users_are_guarded_as_the_one_of_everyone_is() {
         let from = in_network(&web, "front").address;
         place.run(|| {
             let mut routes = crate::network::route::Routes::open().unwrap();
-            let loopback = crate::network::subnet::Subnet::LOOPBACK;
+            let loopback = crate::network::subnet::Subnet::new(Ipv4Addr::LOCALHOST, 8).unwrap();
             routes
                 .delete_address(1, Ipv4Addr::LOCALHOST, loopback)
                 .unwrap();

@@ -723,6 +723,7 @@ fn behind(segment: &Segment, bridge: &Bridge) -> Behind {
         ipv6: bridge.ipv6.as_ref().map(Addresses::subnet),
         gateway: bridge.addresses.gateway(),
         internal: segment.definition.internal,
+        between: segment.options.between,
         masquerade: segment.options.masquerade,
     }
 }

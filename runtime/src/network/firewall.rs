@@ -24,7 +24,7 @@
 //!                       ip saddr SUBNET oifname BRIDGE ct status dnat masquerade } # hairpin
 //!   chain forward     { type filter hook forward priority filter;
 //!                       ct state established,related accept
-//!                       iifname BRIDGE oifname BRIDGE accept
+//!                       iifname BRIDGE oifname BRIDGE accept     # unless its containers are kept apart
 //!                       ct status dnat accept
 //!                       oifname BRIDGE drop }             # K5, and other networks' containers
 //! }
@@ -78,6 +78,8 @@ pub(crate) struct Behind {
     pub(crate) gateway: Ipv4Addr,
     /// No way out.
     pub(crate) internal: bool,
+    /// Containers of the network reach each other.
+    pub(crate) between: bool,
     /// What leaves has the host's address.
     pub(crate) masquerade: bool,
 }
@@ -240,10 +242,11 @@ fn rules<'a, A: Address>(networks: &[Side<'a, A>]) -> Vec<Rule<'a>> {
     ]);
     all.extend(each(translate_source));
     all.push(forward([on::established(), end(Verdict::Accept)]));
-    all.extend(each(|side| {
+    let together = networks.iter().filter(|side| side.network.between);
+    all.extend(together.map(|side| {
         let bridge = side.network.bridge.as_str();
         let within = [on::input_is(bridge), on::output_is(bridge)];
-        vec![forward([within.concat(), end(Verdict::Accept)])]
+        forward([within.concat(), end(Verdict::Accept)])
     }));
     all.push(forward([on::published(), end(Verdict::Accept)]));
     all.extend(each(|side| {

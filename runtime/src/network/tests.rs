@@ -2,6 +2,7 @@
 //! which threads of the test (and those that they start) live.
 
 mod attach;
+mod ipv6;
 mod publish;
 mod reconcile;
 mod support;

@@ -17,14 +17,14 @@ const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
 
-fn named(name: &str) -> wire::CreateNetworkRequest {
+pub(super) fn named(name: &str) -> wire::CreateNetworkRequest {
     wire::CreateNetworkRequest {
         name: name.to_owned(),
         ..Default::default()
     }
 }
 
-fn member_of(networks: &[&str]) -> NetworkRequest {
+pub(super) fn member_of(networks: &[&str]) -> NetworkRequest {
     let memberships = networks.iter().map(|network| Membership {
         network: (*network).to_owned(),
         ..Membership::default()
@@ -35,16 +35,20 @@ fn member_of(networks: &[&str]) -> NetworkRequest {
     }
 }
 
-async fn attach(network: &Network, id: &str, networks: &[&str]) -> Attachment {
+pub(super) async fn attach(network: &Network, id: &str, networks: &[&str]) -> Attachment {
     network.attach(id, &member_of(networks)).await.unwrap()
 }
 
-fn in_network<'a>(attachment: &'a Attachment, network: &str) -> &'a EndpointInfo {
+pub(super) fn in_network<'a>(attachment: &'a Attachment, network: &str) -> &'a EndpointInfo {
     let mut endpoints = attachment.endpoints.iter();
     endpoints.find(|e| e.network == network).unwrap()
 }
 
-async fn leave_all(network: &Network, attached: &[(&str, &Attachment)], networks: &[&str]) {
+pub(super) async fn leave_all(
+    network: &Network,
+    attached: &[(&str, &Attachment)],
+    networks: &[&str],
+) {
     for (id, attachment) in attached {
         network.detach(id, attachment).await.unwrap();
     }
@@ -379,7 +383,12 @@ fn networks_and_their_containers_are_taken_up_after_a_death() {
 }
 
 /// What the name server of a network says to a container in it: a code, then records.
-async fn lookup(from: &Attachment, network: &str, name: &str, kind: RecordType) -> Vec<String> {
+pub(super) async fn lookup(
+    from: &Attachment,
+    network: &str,
+    name: &str,
+    kind: RecordType,
+) -> Vec<String> {
     let mut question = Message::new(7, MessageType::Query, OpCode::Query);
     question.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
     let question = question.to_vec().unwrap();
@@ -399,7 +408,7 @@ async fn lookup(from: &Attachment, network: &str, name: &str, kind: RecordType) 
     said
 }
 
-fn yes(records: &[String]) -> Vec<String> {
+pub(super) fn yes(records: &[String]) -> Vec<String> {
     let mut said = vec![ResponseCode::NoError.to_string()];
     said.extend_from_slice(records);
     said

@@ -20,7 +20,7 @@ install_packages() {
 }
 
 packages=(busybox-static)
-[ "${1:-}" = test ] && packages+=(buildah debootstrap docker.io docker-registry erofs-utils nftables podman skopeo strace
+[ "${1:-}" = test ] && packages+=(buildah debootstrap docker.io docker-registry erofs-utils nftables podman runc skopeo strace
   python3 python3-venv umoci xfsprogs)
 
 missing=()

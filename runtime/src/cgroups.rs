@@ -3,7 +3,7 @@
 pub(crate) mod usage;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::LinuxResources;
 use orlop_shim::cgroups::{self, Layout};
@@ -16,6 +16,8 @@ use crate::error::Result;
 #[derive(Clone, Debug)]
 pub struct Cgroups {
     layout: Layout,
+    /// Mounts of hierarchies that we do not use, and that other runtimes do.
+    others: Vec<PathBuf>,
     /// `orlop/<instance>`.
     parent: String,
 }
@@ -23,8 +25,10 @@ pub struct Cgroups {
 impl Cgroups {
     /// Looks at this host's mounts.
     pub fn discover(instance: &str) -> Result<Self> {
+        let layout = Layout::discover()?;
         Ok(Self {
-            layout: Layout::discover()?,
+            others: layout.others()?,
+            layout,
             parent: format!("orlop/{instance}"),
         })
     }
@@ -50,10 +54,31 @@ impl Cgroups {
         }
     }
 
+    /// Takes down what is left of a container without a shim: a runtime that is not ours does not end
+    /// its processes with their shim, and has groups of its own.
+    pub fn clear(&self, id: &str, groups: &[Cgroup]) {
+        orlop_shim::oci::kill_all(groups);
+        self.remove(groups);
+        let others = self
+            .others
+            .iter()
+            .map(|mount| mount.join(&self.parent).join(id));
+        let others = others.map(|path| Cgroup {
+            path,
+            controllers: None,
+        });
+        self.remove(&others.collect::<Vec<_>>());
+    }
+
+    fn mounts(&self) -> impl Iterator<Item = &Path> {
+        let others = self.others.iter().map(PathBuf::as_path);
+        self.layout.mounts().into_iter().chain(others)
+    }
+
     /// Every group of this instance that belongs to none of these containers.
     pub fn orphans(&self, known: impl Fn(&str) -> bool) -> Vec<Cgroup> {
         let mut orphans = Vec::new();
-        for mount in self.layout.mounts() {
+        for mount in self.mounts() {
             let Ok(entries) = fs::read_dir(mount.join(&self.parent)) else {
                 continue;
             };
@@ -73,7 +98,7 @@ impl Cgroups {
 
     /// Removes the instance's own groups, once they are empty.
     pub fn release(&self) {
-        for mount in self.layout.mounts() {
+        for mount in self.mounts() {
             // Fails while another instance or a container is below, which is as it should be.
             if fs::remove_dir(mount.join(&self.parent)).is_ok() {
                 fs::remove_dir(mount.join("orlop")).ok();

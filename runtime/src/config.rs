@@ -22,6 +22,10 @@ pub struct Config {
     #[arg(long, value_name = "FILE")]
     pub shim: Option<PathBuf>,
 
+    /// The OCI runtime that makes containers for which none is asked: a path or a name [default: orlop's own]
+    #[arg(long, value_name = "PATH")]
+    pub runtime: Option<String>,
+
     /// Let no container gain privileges (`sudo` and setuid programs stop working)
     #[arg(long)]
     pub no_new_privileges: bool,
@@ -51,6 +55,12 @@ impl Config {
     pub fn store_endpoint(&self) -> Endpoint {
         let local = || self.paths().endpoint("store");
         self.store.clone().unwrap_or_else(local)
+    }
+
+    /// The directories in which runtimes are looked for.
+    pub fn search_path(&self) -> Vec<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).collect()
     }
 
     /// The shim's file: as given, or beside the running program, or in the directory above it (where

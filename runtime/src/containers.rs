@@ -42,6 +42,7 @@ use crate::error::{Error, Result, blocking};
 use crate::events::Events;
 use crate::index::Index;
 use crate::network::Network;
+use crate::runtimes::Runtimes;
 use crate::volumes::Volumes;
 use record::Record;
 
@@ -63,6 +64,8 @@ pub(crate) struct Parts {
     pub(crate) sockets: PathBuf,
     /// The shim's program.
     pub(crate) shim: PathBuf,
+    /// Other OCI runtimes.
+    pub(crate) runtimes: Runtimes,
     /// Nobody gains privileges.
     pub(crate) no_new_privileges: bool,
     /// Bytes at which a log is rotated.

@@ -10,6 +10,7 @@
 //! - [`network`]: network namespaces, the bridge, published ports.
 //! - [`volumes`], [`logs`]: directories that outlive containers; what containers wrote.
 //! - [`events`]: what happened, for those who watch.
+//! - [`runtimes`]: other OCI runtimes that may make a container.
 //! - [`host`], [`devices`]: what this process may do, and which devices there are.
 //! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
 //! - [`grpc`], [`clients`]: the wire, in and out.
@@ -27,6 +28,7 @@ pub mod host;
 mod index;
 mod logs;
 pub mod network;
+mod runtimes;
 mod server;
 mod shim;
 pub mod spec;

@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::grpc;
 use crate::index::Index;
 use crate::network::{Network, instance};
+use crate::runtimes::Runtimes;
 use crate::volumes::Volumes;
 
 /// Runs the service until it is told to stop. Containers live on.
@@ -48,6 +49,7 @@ async fn open(config: &Config) -> Result<Containers> {
     let store = Store::connect(&config.store_endpoint());
     let instance = instance::name(&paths.root);
     let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
+    let runtimes = Runtimes::new(config.runtime.clone(), config.search_path());
     let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
     let events = Events::new();
     let parts = blocking(move || {
@@ -64,6 +66,7 @@ async fn open(config: &Config) -> Result<Containers> {
             directory,
             sockets,
             shim,
+            runtimes,
             no_new_privileges,
             log_bytes_max,
             store,

@@ -227,6 +227,10 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_enum, value_name = "MODE")]
     userns: Option<UserNamespace>,
 
+    /// Another OCI runtime that makes it: a path or a name, such as runc
+    #[arg(long, value_name = "PATH")]
+    runtime: Option<String>,
+
     /// How readily the kernel kills it for want of memory: -1000 to 1000
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     oom_score_adj: Option<i32>,

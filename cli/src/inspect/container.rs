@@ -259,6 +259,7 @@ fn isolation(config: &CreateRequest) -> Value {
         "Ulimits": ulimits.collect::<Vec<_>>(),
         "Sysctls": config.sysctls,
         "Init": config.init,
+        "Runtime": if config.runtime.is_empty() { "orlop" } else { &config.runtime },
         "OomScoreAdj": config.oom_score_adj.unwrap_or_default(),
         "GroupAdd": config.groups,
     })

@@ -106,6 +106,10 @@ pub struct CreateRequest {
     /// there: `CONTAINER\[:ro|:rw\]`.
     #[prost(string, repeated, tag = "45")]
     pub volumes_from: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Another OCI runtime that makes the container: an absolute path on the runtime's host, or a name that
+    /// the service looks up in its PATH. Empty: the service's default, else its own.
+    #[prost(string, tag = "50")]
+    pub runtime: ::prost::alloc::string::String,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }

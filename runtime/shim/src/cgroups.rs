@@ -113,6 +113,26 @@ impl Layout {
         }
     }
 
+    /// Where hierarchies are mounted that are not used here.
+    pub fn others(&self) -> Result<Vec<PathBuf>> {
+        let path = "/proc/self/mountinfo";
+        let text = fs::read_to_string(path).map_err(Error::file("read", path))?;
+        Ok(self.others_in(&text))
+    }
+
+    fn others_in(&self, mountinfo: &str) -> Vec<PathBuf> {
+        let all = mountinfo.lines().filter(|line| {
+            let kind = line.split_once(" - ").map_or("", |(_, right)| right);
+            kind.starts_with("cgroup ") || kind.starts_with("cgroup2 ")
+        });
+        let all = all
+            .filter_map(|line| line.split(' ').nth(4))
+            .map(PathBuf::from);
+        let used = self.mounts();
+        all.filter(|mount| !used.contains(&mount.as_path()))
+            .collect()
+    }
+
     /// Makes the groups of the relative path `group` below each mount, and sets their limits. On error
     /// nothing is left of the last level.
     pub fn create(&self, group: &Path, limits: &LinuxResources) -> Result<Vec<Cgroup>> {
@@ -266,5 +286,9 @@ mod tests {
         };
         assert_eq!(found.len(), 2);
         assert!(found.iter().any(|h| h.has("cpu") && h.has("cpuacct")));
+        let others = Layout::from_mountinfo(HYBRID).others_in(HYBRID);
+        let expected = ["/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified"];
+        assert_eq!(others, expected.map(PathBuf::from));
+        assert!(v2.others_in(V2).is_empty());
     }
 }

@@ -11,6 +11,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use orlop_sys::process::{self as sys, Fork};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::PidfdFlags;
 
 use crate::cgroup;
 use crate::channel::{Channel, Gate, Report};
@@ -40,7 +41,8 @@ pub(crate) enum Step {
 pub(crate) struct Child {
     pub(crate) pid: i32,
     pub(crate) pidfd: OwnedFd,
-    channel: Channel,
+    /// What it reports by; another runtime's process reports nothing to us.
+    channel: Option<Channel>,
 }
 
 impl Child {
@@ -67,13 +69,33 @@ impl Child {
         let child = Self {
             pid,
             pidfd,
-            channel: ours,
+            channel: Some(ours),
         };
         if let Err(error) = child.release(oom_score) {
             child.abandon();
             return Err(error);
         }
         Ok(child)
+    }
+
+    /// A process that another runtime made, and left to us.
+    pub(crate) fn adopt(pid: i32) -> Result<Self> {
+        let setup = |source| Error::Setup {
+            step: "process of the runtime",
+            source,
+        };
+        let number = rustix::process::Pid::from_raw(pid);
+        let number = number.ok_or_else(|| setup(io::ErrorKind::InvalidData.into()))?;
+        let handle = rustix::process::pidfd_open(number, PidfdFlags::empty());
+        Ok(Self {
+            pid,
+            pidfd: handle.map_err(|errno| setup(errno.into()))?,
+            channel: None,
+        })
+    }
+
+    fn channel(&self) -> Result<&Channel> {
+        self.channel.as_ref().ok_or(Error::Missing("a channel"))
     }
 
     /// Lets it take its first step.
@@ -88,7 +110,7 @@ impl Child {
                 note(&format!("cannot set oom_score_adj to {score}: {error}"));
             }
         }
-        self.channel.go().map_err(Error::Silent)
+        self.channel()?.go().map_err(Error::Silent)
     }
 
     /// Waits until it is prepared; its terminal's master, if it made one. `made` is what the host has to
@@ -116,13 +138,18 @@ impl Child {
 
     /// Lets it run the hooks of its own, which take the time that they take.
     fn go_on_patiently(&self) -> Result<()> {
-        self.channel.be_patient().map_err(Error::Silent)?;
-        self.channel.go().map_err(Error::Silent)
+        let channel = self.channel()?;
+        channel.be_patient().map_err(Error::Silent)?;
+        channel.go().map_err(Error::Silent)
     }
 
     /// Lets it go on to its command; returns when that runs.
     pub(crate) fn begin(&mut self) -> Result<()> {
         self.go()?;
+        self.executed()
+    }
+
+    fn executed(&mut self) -> Result<()> {
         match self.step()? {
             Step::Closed => Ok(()),
             _ => Err(Error::Vanished(self.abandon())),
@@ -131,29 +158,40 @@ impl Child {
 
     /// Lets it go on to its command.
     pub(crate) fn go(&self) -> Result<()> {
-        let sent = self.channel.go();
+        let sent = self.channel()?.go();
         sent.map_err(|_| Error::Vanished(self.abandon()))
     }
 
     /// What is readable when the next [`Self::step`] waits for nothing.
     pub(crate) fn reports(&self) -> BorrowedFd<'_> {
-        self.channel.as_fd()
+        let channel = self.channel.as_ref();
+        channel.map_or(self.pidfd.as_fd(), Channel::as_fd)
     }
 
     /// Waits for what it tells next.
     pub(crate) fn step(&mut self) -> Result<Step> {
-        match self.channel.wait().map_err(Error::Silent) {
+        match self.channel()?.wait().map_err(Error::Silent) {
             Ok(Some((Report::Ready, master))) => Ok(Step::Ready(master)),
             Ok(Some((Report::Replaced { pid }, Some(pidfd)))) => {
                 self.abandon();
                 (self.pid, self.pidfd) = (pid, pidfd);
-                self.channel.go().map_err(Error::Silent)?;
+                self.channel()?.go().map_err(Error::Silent)?;
                 Ok(Step::Replaced)
             }
             Ok(Some((Report::Made, _))) => Ok(Step::Made),
             Ok(None) => Ok(Step::Closed),
             other => Err(self.failed(other)),
         }
+    }
+
+    /// Waits for the end of the program that its steps execute; its exit status.
+    pub(crate) fn end(&mut self, patience: &Timespec) -> Result<i32> {
+        self.executed()?;
+        if self.has_ended(patience) {
+            return Ok(self.reap());
+        }
+        self.abandon();
+        Err(Error::Silent(io::ErrorKind::TimedOut.into()))
     }
 
     /// Takes it down, after anything but what was expected of it.
@@ -172,10 +210,18 @@ impl Child {
     /// disk) holds up nobody: the shim's loop reaps it.
     pub(crate) fn abandon(&self) -> i32 {
         drop(sys::send_signal(self.pidfd.as_fd(), 9));
-        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if rustix::io::retry_on_intr(|| poll(&mut ended, Some(&DEATH_PATIENCE))) == Ok(0) {
-            return -1;
+        match self.has_ended(&DEATH_PATIENCE) {
+            true => self.reap(),
+            false => -1,
         }
+    }
+
+    fn has_ended(&self, patience: &Timespec) -> bool {
+        let mut ended = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut ended, Some(patience))) != Ok(0)
+    }
+
+    fn reap(&self) -> i32 {
         match waitpid(Pid::from_raw(self.pid), None) {
             Ok(WaitStatus::Exited(_, code)) => code,
             Ok(WaitStatus::Signaled(_, signal, _)) => 128 + signal as i32,

@@ -77,6 +77,9 @@ pub struct ShimConfig {
     /// What it decides by itself.
     #[serde(default)]
     pub away: Away,
+    /// The program of another OCI runtime, which makes the container and its later processes.
+    #[serde(default)]
+    pub runtime: Option<PathBuf>,
 }
 
 /// What a shim decides about its container while there is no service to do it.

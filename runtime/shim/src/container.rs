@@ -342,7 +342,7 @@ fn take_part(hooks: &dyn Hooks, channel: &Channel) -> Result<()> {
 }
 
 /// The tmpfs of an IPC namespace's shared memory.
-fn is_shm(mount: &Mount) -> bool {
+pub(crate) fn is_shm(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("tmpfs") && mount.destination() == Path::new("/dev/shm")
 }
 

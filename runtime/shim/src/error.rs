@@ -140,9 +140,15 @@ pub(crate) enum Error {
     Silent(#[source] io::Error),
     #[error("{0}")]
     Child(ChildFailure),
+    #[error("cannot use the runtime {program}: {step}")]
+    Runtime {
+        program: PathBuf,
+        step: &'static str,
+        source: io::Error,
+    },
 }
 
-/// What a child told of its failure.
+/// What a child, or another runtime, told of its failure.
 #[derive(Debug)]
 pub(crate) struct ChildFailure {
     pub(crate) failure: Failure,

@@ -8,7 +8,8 @@
 //! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
 //! documents, `container` is what happens in the container before its command (with `rootfs`, `mounts`,
 //! `shared`, `devices`, `user`, `capabilities`, `seccomp` and, last, `process` or `init`), `supervise` is
-//! the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec` adds processes.
+//! the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec` adds processes. `foreign`
+//! has another OCI runtime do what `container` and `exec` do.
 
 mod backlog;
 mod capabilities;
@@ -25,6 +26,7 @@ mod devices;
 mod error;
 mod exec;
 mod exit;
+mod foreign;
 pub mod health;
 mod hooks;
 mod init;

@@ -25,7 +25,7 @@ use crate::user::{Accounts, Identity};
 /// Where programs are looked for if the environment does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The rest of a process's mask of access bits, unless the specification has one.
-const DEFAULT_UMASK: u32 = 0o022;
+pub(crate) const DEFAULT_UMASK: u32 = 0o022;
 
 /// All that the last steps need, made while the shim's own memory is at hand.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::container::{Created, Host, Namespaces, Plan, confinement, process};
 use crate::error::{Error, Result, note};
+use crate::foreign::Foreign;
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
 use crate::{cgroup, copy_up, rootfs, stdio};
@@ -68,6 +69,8 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
     let spec: Spec = read(&directory.join(SPEC_FILE))?;
     let (sets, filter) = confinement(&spec)?;
     let setup = |step| move |source: io::Error| Error::Setup { step, source };
+    let open = |program| Foreign::open(program, &config.id, directory);
+    let foreign = config.runtime.as_deref().map(open).transpose()?;
     let given = Given {
         directory,
         spec: &spec,
@@ -75,6 +78,7 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
         namespaces: Namespaces::open(&spec)?,
         sets,
         filter: filter.as_deref(),
+        foreign: foreign.as_ref(),
         listener: listen(&config.socket).map_err(setup("socket"))?,
         signals: signals().map_err(setup("signals"))?,
     };
@@ -82,6 +86,9 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
     if result.is_err() {
         drop(std::fs::remove_file(&config.socket));
         cgroup::kill_all(&config.cgroups);
+    }
+    if let Some(foreign) = &foreign {
+        foreign.delete();
     }
     result
 }
@@ -92,6 +99,19 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
         copy_up::fill(volume, root.as_fd(), target)?;
     }
     let created = given.create(root)?;
+    // Another runtime has done that itself.
+    if given.foreign.is_none() {
+        restrict_devices(&given, &created)?;
+    }
+    let start = start.try_clone().map_err(|source| Error::Setup {
+        step: "start socket",
+        source,
+    })?;
+    Supervisor::new(given, created, start)?.run();
+    Ok(())
+}
+
+fn restrict_devices(given: &Given<'_>, created: &Created) -> Result<()> {
     let resources = given
         .spec
         .linux()
@@ -100,16 +120,9 @@ fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
     let rules = resources
         .and_then(|resources| resources.devices().as_deref())
         .unwrap_or_default();
-    if let Err(error) = cgroup::restrict_devices(&given.config.cgroups, rules) {
+    cgroup::restrict_devices(&given.config.cgroups, rules).inspect_err(|_| {
         created.child.abandon();
-        return Err(error);
-    }
-    let start = start.try_clone().map_err(|source| Error::Setup {
-        step: "start socket",
-        source,
-    })?;
-    Supervisor::new(given, created, start)?.run();
-    Ok(())
+    })
 }
 
 impl Given<'_> {
@@ -128,7 +141,10 @@ impl Given<'_> {
             filter: self.filter,
         };
         let host = self.host(root);
-        Plan::open(host, self.spec, &self.namespaces, steps)?.create(|_| Ok(()))
+        match self.foreign {
+            Some(foreign) => foreign.create(&host, self.spec, &steps),
+            None => Plan::open(host, self.spec, &self.namespaces, steps)?.create(|_| Ok(())),
+        }
     }
 
     fn host(&self, root: OwnedFd) -> Host<'_> {

@@ -26,6 +26,7 @@ use crate::child::Child;
 use crate::connection::{Connection, Role};
 use crate::container::{Created, Namespaces};
 use crate::error::{Result, note};
+use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::stdio::{Read, Streams};
 use crate::{cgroup, exit};
@@ -110,6 +111,8 @@ pub(crate) struct Given<'a> {
     pub(crate) namespaces: Namespaces,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
+    /// Who makes the processes, if not the shim itself.
+    pub(crate) foreign: Option<&'a Foreign<'a>>,
     pub(crate) listener: UnixListener,
     pub(crate) signals: SignalFd,
 }
@@ -407,6 +410,10 @@ impl<'a> Supervisor<'a> {
             stopped: false,
         };
         let status = self.decide(status);
+        if let Some(foreign) = self.given.foreign {
+            // Before anybody may start the container again.
+            foreign.delete();
+        }
         self.record(&status);
         self.tell_end(&status);
     }

@@ -55,8 +55,9 @@ impl Containers {
         request: wire::CreateRequest,
         hidden: bool,
     ) -> Result<Created> {
-        validate::request(&request)?;
         let mut request = request;
+        self.choose_runtime(&mut request, hidden).await?;
+        validate::request(&request)?;
         let memberships = self.memberships(&mut request)?;
         if !request.name.is_empty() {
             names::check("container name", &request.name, 2)?;
@@ -82,6 +83,16 @@ impl Containers {
                 Err(error)
             }
         }
+    }
+
+    /// The default is for containers of people: a build's steps are always made by our own code.
+    async fn choose_runtime(&self, request: &mut wire::CreateRequest, hidden: bool) -> Result<()> {
+        if hidden && request.runtime.is_empty() {
+            return Ok(());
+        }
+        let (this, asked) = (self.clone(), std::mem::take(&mut request.runtime));
+        request.runtime = blocking(move || this.parts().runtimes.choose(&asked)).await?;
+        Ok(())
     }
 
     fn warnings(&self, plan: &Plan) -> Vec<String> {

@@ -77,8 +77,12 @@ impl Containers {
         if record.config.auto_remove && !record.hidden {
             self.forget(container);
         }
+        let (id, lost) = (container.id.clone(), exit.is_none());
         let removed = blocking(move || {
-            cgroups.remove(&groups);
+            match lost {
+                true => cgroups.clear(&id, &groups),
+                false => cgroups.remove(&groups),
+            }
             Ok(())
         });
         if let Err(error) = removed.await {

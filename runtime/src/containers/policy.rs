@@ -136,12 +136,14 @@ pub(super) fn away(record: &Record, restarts: Restarts) -> Away {
     }
 }
 
-/// A container that shares what another one has is left to the service: the other has to be looked at.
+/// A container that shares what another one has is left to the service: the other has to be looked at. So
+/// is one of another runtime, of which nothing is left after its end.
 fn handed_down(record: &Record) -> Option<Policy> {
     let config = &record.config;
     let joins = [&config.pid_mode, &config.ipc_mode];
     let joins = joins.iter().any(|mode| mode.starts_with("container:"));
-    let never = joins || record.state.stopped || record.hidden || config.auto_remove;
+    let others = joins || !config.runtime.is_empty();
+    let never = others || record.state.stopped || record.hidden || config.auto_remove;
     (!never).then(|| policy(record))
 }
 

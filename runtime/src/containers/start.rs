@@ -229,6 +229,7 @@ impl Containers {
             shm_from,
             health: self.health_check(record)?,
             away: away(record, restart_count),
+            runtime: self.parts().runtimes.find(&record.config.runtime)?,
         };
         for file in [shim_config::EXIT_FILE, shim_config::HEALTH_FILE] {
             let left = container.directory.join(file);

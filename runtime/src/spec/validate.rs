@@ -65,6 +65,9 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     for port in &request.ports {
         PortRequest::try_from(port)?;
     }
+    if !request.runtime.is_empty() {
+        other_runtime(request)?;
+    }
     super::resources::check(&request.resources.clone().unwrap_or_default())?;
     security(&request.security.clone().unwrap_or_default(), Host::this())?;
     namespaces::check(request)?;
@@ -78,6 +81,18 @@ pub fn request(request: &CreateRequest) -> Result<()> {
         request.auto_remove,
     )?;
     network(request)
+}
+
+/// What only our own code can do.
+fn other_runtime(request: &CreateRequest) -> Result<()> {
+    let spreads = |mount: &Mount| mount.propagation.ends_with("shared");
+    let unable = match request {
+        _ if request.init => "--init",
+        _ if request.mounts.iter().any(spreads) => "a mount with shared propagation",
+        _ => return Ok(()),
+    };
+    let problem = format!("{}: {unable} needs orlop's own", request.runtime);
+    Err(Error::invalid("runtime", problem))
 }
 
 /// Names of networks are judged where networks are known.

@@ -69,6 +69,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         init: args.init,
         oom_score_adj: args.oom_score_adj,
         groups: args.group_add.clone(),
+        runtime: args.runtime.clone().unwrap_or_default(),
     })
 }
 

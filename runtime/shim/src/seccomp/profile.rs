@@ -18,7 +18,7 @@ use crate::capabilities::Sets;
 use crate::error::{Error, Result};
 
 /// `SECCOMP_RET_*` of `linux/seccomp.h`.
-const ALLOW: u32 = 0x7fff_0000;
+pub(super) const ALLOW: u32 = 0x7fff_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
 const KILL_THREAD: u32 = 0;
 const TRAP: u32 = 0x0003_0000;
@@ -26,8 +26,8 @@ const ERRNO: u32 = 0x0005_0000;
 const TRACE: u32 = 0x7ff0_0000;
 const LOG: u32 = 0x7ffc_0000;
 /// Errors are the low half of an action; the kernel takes at most this one.
-const ERRNO_MAX: u32 = 4095;
-const EPERM: u32 = 1;
+pub(super) const ERRNO_MAX: u32 = 4095;
+pub(super) const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
 
 /// Without any capability.

@@ -202,7 +202,10 @@ impl Supervisor<'_> {
     pub(super) fn begin(&mut self) -> Result<()> {
         // The container's first instruction must not come before the time of its start.
         let started_at = now();
-        self.main.child.begin()?;
+        match self.given.foreign {
+            Some(foreign) => foreign.start()?,
+            None => self.main.child.begin()?,
+        }
         self.started_at = Some(started_at);
         self.health = self.given.config.health.as_ref().map(Monitor::new);
         Ok(())

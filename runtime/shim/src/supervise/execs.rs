@@ -13,6 +13,7 @@ use super::{Running, Supervisor};
 use crate::capabilities::Sets;
 use crate::child::Step;
 use crate::connection::Role;
+use crate::container::Created;
 use crate::error::{Error, Result};
 use crate::exec::Exec;
 use crate::process::Steps;
@@ -74,8 +75,12 @@ impl Supervisor<'_> {
     ) {
         match self.spawn_exec(process, user, streams, window) {
             Ok(running) => {
+                let (pid, runs) = (running.child.pid, running.start.is_none());
                 self.execs.insert(id, running);
-                self.set_role(id, Role::Exec);
+                match runs {
+                    true => self.reply(id, &Reply::Started { pid }, Role::Exec),
+                    false => self.set_role(id, Role::Exec),
+                }
             }
             Err(error) => self.fail(id, error.failure(), error.message()),
         }
@@ -113,6 +118,10 @@ impl Supervisor<'_> {
                 .as_ref()
                 .map_or(self.given.filter, |own| own.as_deref()),
         };
+        if let Some(foreign) = self.given.foreign {
+            let (child, streams) = foreign.exec(self.main.child.pid, &steps, streams, window)?;
+            return Ok(Running::from(Created { child, streams }));
+        }
         let exec = Exec {
             steps,
             init: self.main.child.pidfd.as_fd(),

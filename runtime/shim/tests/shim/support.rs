@@ -113,6 +113,7 @@ impl Box {
             shm_from: None,
             health: None,
             away: Away::default(),
+            runtime: None,
         };
         Self {
             dir,

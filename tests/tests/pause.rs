@@ -213,3 +213,27 @@ fn pausing_while_processes_enter_holds_up_nothing() {
         .success()
         .stdout_is("in\n");
 }
+
+/// The pause comes at any moment of a check: before its process, on its way, while it runs.
+#[test]
+fn a_check_that_is_paused_on_its_way_holds_up_nobody() {
+    let orlop = orlop();
+    let check = ["--health-cmd", "true", "--health-interval", "5ms"];
+    let run = ["run", "-d", "--name", "ice"];
+    orlop
+        .run(&[&run[..], &check, &["busybox", "sleep", "100"]].concat())
+        .success();
+    for _ in 0..40 {
+        orlop.run(&["pause", "ice"]).success();
+        // The shim sends it.
+        orlop.run(&["kill", "-s", "WINCH", "ice"]).success();
+        orlop.run(&["unpause", "ice"]).success();
+    }
+    orlop
+        .run(&["exec", "ice", "echo", "in"])
+        .success()
+        .stdout_is("in\n");
+    eventually("it is healthy", || {
+        orlop.inspect("ice", "{{.State.Health.Status}}") == "healthy"
+    });
+}

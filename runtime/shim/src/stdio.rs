@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
@@ -234,16 +235,13 @@ impl Streams {
             &mut self.stdout
         };
         let Some(fd) = slot else { return Read::Nothing };
-        let mut buffer = vec![0; CHUNK_BYTES];
-        match rustix::io::read(&*fd, &mut buffer) {
+        let mut buffer = Vec::with_capacity(CHUNK_BYTES);
+        match rustix::io::read(&*fd, spare_capacity(&mut buffer)) {
             Ok(0) => {
                 *slot = None;
                 Read::End
             }
-            Ok(length) => {
-                buffer.truncate(length);
-                Read::Bytes(buffer)
-            }
+            Ok(_) => Read::Bytes(buffer),
             Err(Errno::AGAIN | Errno::INTR) => Read::Nothing,
             // A terminal that nobody has open: for good only once the process has ended.
             Err(Errno::IO) if tty && !exited => {

@@ -132,6 +132,18 @@ fn what_is_not_read_at_the_end_waits_while_the_container_starts_again() {
 }
 
 #[test]
+fn a_terminal_that_is_read_late_misses_nothing() {
+    let mut container = flood(5_000_000).terminal();
+    let mut late = in_foreground(&mut container);
+    write_frame(&mut late, Kind::Stdin, b"go\n").unwrap();
+    wait_for(|| !container.config.socket.exists());
+    let (output, code) = drain(&mut late);
+    let flood: String = output.replace("go\r\n", "").replace('\r', "");
+    assert_eq!((flood.len(), code), (5_000_000, 3));
+    assert!(is_flood(flood.as_bytes()));
+}
+
+#[test]
 fn a_container_never_waits_for_an_onlooker() {
     let mut container = flood(FLOOD);
     container.config.open_stdin = true;

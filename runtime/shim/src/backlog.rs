@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{CWD, FallocateFlags, Mode, OFlags};
 
 /// Bytes that wait in memory, but for one frame.
@@ -81,8 +82,9 @@ impl<'a> Backlog<'a> {
 
     /// The next bytes, at least one if there are any.
     pub(crate) fn front(&mut self) -> io::Result<&[u8]> {
-        if let Some(spill) = self.spill.as_mut().filter(|_| self.memory.is_empty()) {
-            spill.take(&mut self.memory)?;
+        let spill = self.spill.as_mut().filter(|spill| spill.has_bytes());
+        if let Some(spill) = spill.filter(|_| self.memory.is_empty()) {
+            self.memory = spill.take()?;
         }
         Ok(self.memory.as_slices().0)
     }
@@ -120,20 +122,19 @@ impl Spill {
         Ok(())
     }
 
-    /// Moves the next bytes to memory, which has none.
-    fn take(&mut self, memory: &mut VecDeque<u8>) -> io::Result<()> {
+    /// Takes the next bytes out.
+    fn take(&mut self) -> io::Result<VecDeque<u8>> {
         let waiting = usize::try_from(self.end - self.start).unwrap_or(usize::MAX);
-        let length = waiting.min(MEMORY_BYTES_MAX);
-        memory.resize(length, 0);
-        let read = self
-            .file
-            .read_exact_at(memory.make_contiguous(), self.start);
-        if read.is_err() {
-            memory.clear();
+        let mut bytes = Vec::with_capacity(waiting.min(MEMORY_BYTES_MAX));
+        rustix::io::pread(&self.file, spare_capacity(&mut bytes), self.start)?;
+        // Behind the end may be the beginning of what could not be added.
+        bytes.truncate(waiting);
+        if bytes.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        read?;
-        self.start += length as u64;
-        self.cut()
+        self.start += bytes.len() as u64;
+        self.cut()?;
+        Ok(bytes.into())
     }
 
     /// Gives the disk back what was read.

@@ -350,6 +350,7 @@ impl<'a> Supervisor<'a> {
             self.abandoned |= self.started_at.is_none();
         }
         self.connections.retain(|_, connection| !connection.over());
+        self.end_lost_input();
         let over = self.execs.iter().filter(|(_, exec)| exec.is_over());
         let over: Vec<u64> = over.map(|(&id, _)| id).collect();
         for id in over {
@@ -363,6 +364,15 @@ impl<'a> Supervisor<'a> {
         };
         if self.execs.is_empty() || end.at.elapsed() > FOLLOW_PATIENCE {
             self.finish(end);
+        }
+    }
+
+    /// What was fed by a peer that is gone is at its end: nobody else can.
+    fn end_lost_input(&mut self) {
+        for (id, exec) in &mut self.execs {
+            if !self.connections.contains_key(id) {
+                exec.streams.push_input(&[]);
+            }
         }
     }
 

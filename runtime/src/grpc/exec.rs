@@ -84,6 +84,8 @@ async fn forward_output(mut reader: Reader, to: &Sender, id: String) -> Option<i
     }
 }
 
+/// From the client to the shim. When the client is gone, what it fed is at its end (row D13), or it would wait for
+/// ever; a terminal has no such end.
 async fn forward_input(mut inbound: Streaming<wire::ExecRequest>, mut writer: Writer) {
     while let Ok(Some(message)) = inbound.message().await {
         let sent = match message.message {
@@ -104,6 +106,9 @@ async fn forward_input(mut inbound: Streaming<wire::ExecRequest>, mut writer: Wr
         if sent.is_err() {
             return;
         }
+    }
+    if writer.stdin(&[]).await.is_err() {
+        return;
     }
     // Dropping the writer would end the connection, and the output with it.
     std::future::pending::<()>().await;

@@ -210,7 +210,15 @@ fn b13_no_working_directory_leads_outside() {
     let mut container = Box::new(&["sleep", "100"]);
     symlink("/proc/self/fd/3", container.lower().join("link")).unwrap();
     container.start();
-    for cwd in ["/proc/self/fd/3", "/proc/1/cwd", "/link", "/proc/1/root"] {
+    let numbers = (3..1024).map(|number| format!("/proc/self/fd/{number}"));
+    let others = [
+        "/proc/1/cwd",
+        "/link",
+        "/proc/1/root",
+        "/proc/thread-self/fd/3",
+        "/dev/fd/3",
+    ];
+    for cwd in numbers.chain(others.map(str::to_owned)) {
         let (_, reply) = container.exec_with("", |process| process["cwd"] = json!(cwd));
         let Reply::Failed { message, .. } = reply else {
             panic!("{cwd} {reply:?}")

@@ -368,6 +368,34 @@ fn c5_account_files_are_read_up_to_a_bound() {
         .success();
 }
 
+/// The same of a file that a running container made, and that is larger than its memory.
+#[test]
+fn c5_an_account_file_of_a_gibibyte_costs_nothing() {
+    let orlop = orlop();
+    let script = "for f in passwd group; do dd if=/dev/zero of=/etc/$f bs=1 count=1 seek=1G; done; \
+                  echo done; exec sleep 1000";
+    orlop.run_script("box", script);
+    eventually("the files are there", || {
+        orlop.run(&["logs", "box"]).stdout().ends_with("done\n")
+    });
+    let pids = [orlop.service_pid("runtime"), orlop.shims()[0]];
+    let before = pids.map(held);
+    for user in ["user", "root:wheel", "no"] {
+        orlop
+            .run(&["exec", "-u", user, "box", "true"])
+            .exits(1)
+            .stderr_has("/etc/");
+    }
+    orlop.run(&["exec", "-u", "7:8", "box", "true"]).success();
+    for (pid, (.., resident)) in pids.into_iter().zip(before) {
+        let now = held(pid).2;
+        assert!(
+            now < resident + 8192,
+            "{resident} KiB before, {now} KiB after"
+        );
+    }
+}
+
 #[test]
 fn c10_containers_of_one_image_do_not_see_each_others_variables() {
     let orlop = orlop();
@@ -423,27 +451,69 @@ fn b21_b36_files_that_are_made_in_a_root_follow_no_link_out_of_it() {
     assert_eq!(fs::read_dir(host.path()).unwrap().count(), 1);
 }
 
-/// Commands that cannot be run, again and again, leave nothing open in the service.
+/// Open files, threads, and KiB in memory of a process.
+fn held(pid: i32) -> (usize, usize, u64) {
+    let count = |what: &str| fs::read_dir(format!("/proc/{pid}/{what}")).map_or(0, Iterator::count);
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let resident = resident.unwrap().split_whitespace().nth(1).unwrap();
+    (count("fd"), count("task"), resident.parse().unwrap())
+}
+
+/// Commands that cannot be run and clients that go away, again and again: what service and shim have open
+/// afterwards is what they had before.
 #[test]
-fn d13_a_failed_exec_leaves_nothing_in_the_service() {
+fn d13_failed_execs_and_clients_that_go_leave_nothing() {
+    const TIMES: usize = 50;
     let orlop = orlop();
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
-        .success();
-    let pid = orlop.service_pid("runtime");
-    let open = || fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
-    let fail = || orlop.run(&["exec", "box", "/no/such/command"]).exits(127);
-    fail();
-    eventually("the service is at rest", || {
-        let before = open();
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        open() == before
-    });
-    let before = open();
-    for _ in 0..100 {
-        fail();
+    orlop.run_script("box", "while :; do echo out; sleep 1; done");
+    let fail = |options: &[&str]| {
+        let args = [&["exec"], options, &["box", "/no/such/command"]].concat();
+        orlop.run(&args).exits(127);
+    };
+    let leave = |args: &[&str]| {
+        let mut client = orlop.spawn(args);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        client.kill().unwrap();
+        client.wait().unwrap();
+    };
+    let work = |times: usize| {
+        let turn = || {
+            fail(&[]);
+            fail(&["-t"]);
+            leave(&["attach", "--sig-proxy=false", "box"]);
+            leave(&["exec", "-i", "box", "cat"]);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..times).for_each(|_| turn()));
+            }
+        });
+    };
+    let pids = [orlop.service_pid("runtime"), orlop.shims()[0]];
+    let at_rest = || {
+        let mut last = pids.map(held);
+        eventually("all is at rest", || {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            let now = pids.map(held);
+            let rests = now.map(|(files, ..)| files) == last.map(|(files, ..)| files);
+            last = now;
+            rests
+        });
+        last
+    };
+    work(5);
+    let before = at_rest();
+    work(TIMES);
+    for (pid, (files, threads, resident)) in pids.into_iter().zip(before) {
+        let now = || held(pid);
+        eventually("files are closed", || now().0 <= files);
+        eventually("threads have ended", || now().1 <= threads);
+        let (kept, allowed) = (now().2, resident + resident / 10 + 2048);
+        assert!(kept <= allowed, "{resident} KiB before, {kept} KiB after");
     }
-    eventually("all is closed", || open() <= before + 2);
+    let processes = orlop.run(&["top", "box", "-o", "pid,args"]).success();
+    assert_eq!(processes.stdout().matches("cat").count(), 0);
 }
 
 #[test]
@@ -466,4 +536,23 @@ fn d14_what_is_in_shared_memory_counts_as_the_containers_memory() {
         "dd if=/dev/zero of=/dev/shm/x bs=1M count=100",
     ];
     orlop.run(&[&options[..], &fill].concat()).exits(137);
+    // What goes to a tmpfs of its own, and to the files that we made for it, is its memory or its cache too.
+    for place in ["/run/x", "/etc/hosts"] {
+        let options = [
+            "run",
+            "--rm",
+            "-m",
+            "16m",
+            "--memory-swap",
+            "16m",
+            "--tmpfs",
+            "/run",
+        ];
+        let fill = format!(
+            "dd if=/dev/zero of={place} bs=1M count=64; cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+        );
+        let out = orlop.run(&[&options[..], &["busybox", "sh", "-c", &fill]].concat());
+        let most = out.stdout().trim().parse().unwrap_or(0_u64);
+        assert!(out.code() == 137 || most > 8 << 20, "{place}: {most}");
+    }
 }

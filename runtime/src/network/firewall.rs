@@ -10,7 +10,7 @@
 //!   map published    { type inet_proto . inet_service : ipv4_addr . inet_service; }
 //!   map published_at { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }
 //!   chain guard       { type filter hook prerouting priority raw;
-//!                       iifname BRIDGE ip daddr 127.0.0.0/8 drop                   # K2
+//!                       iifname != lo ip daddr 127.0.0.0/8 drop                    # K2, K5
 //!                       iifname BRIDGE ip daddr != SUBNET drop }        # internal ones only
 //!   chain prerouting  { type nat hook prerouting priority dstnat;
 //!                       fib daddr type local goto publish }                        # K6
@@ -233,7 +233,8 @@ type Rule<'a> = (&'static str, Vec<Expression<'a>>);
 fn rules<'a, A: Address>(networks: &[Side<'a, A>]) -> Vec<Rule<'a>> {
     let each = |rules: fn(&Side<'a, A>) -> Vec<Rule<'a>>| networks.iter().flat_map(rules);
     let publish = |condition: Vec<_>| [condition, end(Verdict::Goto("publish"))].concat();
-    let mut all: Vec<_> = each(guard).collect();
+    let mut all = vec![guard_loopback::<A>()];
+    all.extend(each(guard));
     all.extend([
         ("prerouting", publish(on::for_this_host())),
         ("output", publish(from_this_host::<A>())),
@@ -273,24 +274,25 @@ fn forward<'a>(parts: [Vec<Expression<'a>>; 2]) -> Rule<'a> {
     ("forward", parts.concat())
 }
 
-fn guard<'a, A: Address>(side: &Side<'a, A>) -> Vec<Rule<'a>> {
-    let from_inside = || on::input_is(&side.network.bridge);
+/// What says to be for the host's loopback comes from the host itself: a port that is published there would
+/// be translated before the kernel looks where the packet came from.
+fn guard_loopback<'a, A: Address>() -> Rule<'a> {
     let loopback = on::destination_in(A::LOOPBACK);
-    let mut rules = vec![(
-        "guard",
-        [from_inside(), loopback, end(Verdict::Drop)].concat(),
-    )];
-    if side.network.internal {
-        let near = std::iter::once(&side.subnet).chain(A::ON_LINK);
-        let outside = near
-            .flat_map(|near| on::destination_not_in(*near))
-            .collect();
-        rules.push((
-            "guard",
-            [from_inside(), outside, end(Verdict::Drop)].concat(),
-        ));
+    let rule = [on::input_is_not("lo"), loopback, end(Verdict::Drop)];
+    ("guard", rule.concat())
+}
+
+fn guard<'a, A: Address>(side: &Side<'a, A>) -> Vec<Rule<'a>> {
+    if !side.network.internal {
+        return Vec::new();
     }
-    rules
+    let near = std::iter::once(&side.subnet).chain(A::ON_LINK);
+    let outside = near
+        .flat_map(|near| on::destination_not_in(*near))
+        .collect();
+    let from_inside = on::input_is(&side.network.bridge);
+    let rule = [from_inside, outside, end(Verdict::Drop)];
+    vec![("guard", rule.concat())]
 }
 
 fn translate_source<'a, A: Address>(side: &Side<'a, A>) -> Vec<Rule<'a>> {

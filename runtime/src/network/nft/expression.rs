@@ -105,6 +105,12 @@ pub(crate) fn input_is<'a>(name: &str) -> Vec<Expression<'a>> {
     vec![Expression::Meta(Meta::InputName, Register::R0), equal]
 }
 
+/// The packet came in by another interface.
+pub(crate) fn input_is_not<'a>(name: &str) -> Vec<Expression<'a>> {
+    let differs = Expression::NotEqual(Register::R0, interface(name));
+    vec![Expression::Meta(Meta::InputName, Register::R0), differs]
+}
+
 /// The packet leaves by this interface.
 pub(crate) fn output_is<'a>(name: &str) -> Vec<Expression<'a>> {
     let equal = Expression::Equal(Register::R0, interface(name));

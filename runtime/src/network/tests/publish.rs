@@ -120,6 +120,36 @@ fn k5_a_port_on_the_loopback_address_is_closed_to_neighbours() {
     });
 }
 
+/// From every direction: other containers by any address of the host's, the host by another address than
+/// loopback, and a neighbour who says that loopback is behind this host.
+#[test]
+fn k5_a_port_on_the_loopback_address_is_closed_to_containers_and_to_a_lying_neighbour() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance(root.path());
+        let web = published(&network, "web", vec![port(LOCALHOST, 0, 80)]).await;
+        let other = published(&network, "other", Vec::new()).await;
+        let at = web.ports[0].host_port;
+        let _server = Place::of(&web).serve(80, "web");
+        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        for from in [Place::of(&other), Place::of(&web), Place::here()] {
+            assert!(from.ask(HOST, at).is_err());
+            assert!(from.ask(gateway(&web), at).is_err());
+        }
+        for from in [outside, Place::of(&other)] {
+            from.run(|| {
+                let mut routes = Routes::open().unwrap();
+                let loopback = Subnet::new(LOCALHOST, 8).unwrap();
+                routes.delete_address(1, LOCALHOST, loopback).unwrap();
+                std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+            });
+            assert!(from.ask(LOCALHOST, at).is_err());
+        }
+        network.release_pool().await.unwrap();
+    });
+}
+
 #[test]
 fn k5_a_neighbour_that_routes_through_the_host_reaches_published_ports_only() {
     on_a_host(|| async {

@@ -275,6 +275,10 @@ impl Network {
     async fn attach_to_bridges(&self, container: &str, request: &NetworkRequest) -> Result<Held> {
         let joining = self.joining(request)?;
         let joined = join_all(container, &joining, request)?;
+        if joining.iter().any(Joining::has_fixed_address) {
+            // It may be that of a run before, which is free when its interface is gone.
+            self.inner.teardown.finish().await;
+        }
         let wanted = request.ports.clone();
         let way_out = way_out(joining.iter());
         let reservations = match way_out.ipv4 {
@@ -336,8 +340,7 @@ impl Network {
 
     /// Whether what waits in the pool will do.
     fn is_pooled(&self, joining: &Joining) -> bool {
-        let any = joining.address.is_none() && joining.ipv6_address.is_none();
-        any && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
+        !joining.has_fixed_address() && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
     }
 
     fn take_apart(&self, namespace: Namespace) {
@@ -636,6 +639,12 @@ fn way_out<'a>(joining: impl IntoIterator<Item = &'a Joining>) -> WayOut {
         ipv4: true,
         ipv6: found.ipv6 || definition.ipv6.is_some(),
     })
+}
+
+impl Joining {
+    fn has_fixed_address(&self) -> bool {
+        self.address.is_some() || self.ipv6_address.is_some()
+    }
 }
 
 impl WayOut {

@@ -27,6 +27,8 @@ const LABELS_MAX: usize = 1024;
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
 /// IPv4 needs 68; the rest is what a jumbo frame has.
 const MTUS: std::ops::RangeInclusive<u32> = 68..=65_535;
+/// RFC 8200, section 5: the kernel gives a smaller link no IPv6.
+const IPV6_MTU_MIN: u32 = 1280;
 
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BETWEEN: &str = "com.docker.network.bridge.enable_icc";
@@ -117,7 +119,12 @@ impl Definition {
             labels: request.labels.into_iter().collect(),
             options: request.options.into_iter().collect(),
         };
-        definition.options()?;
+        let mtu = definition.options()?.mtu;
+        if definition.ipv6.is_some() && mtu.is_some_and(|mtu| mtu < IPV6_MTU_MIN) {
+            return Err(invalid(format!(
+                "IPv6 needs an MTU of {IPV6_MTU_MIN} bytes or more"
+            )));
+        }
         definition.check_addresses()?;
         Ok(definition)
     }
@@ -309,6 +316,11 @@ mod tests {
         let mtu = Definition::parse(with(MTU, "1400")).unwrap().options();
         assert_eq!(mtu.unwrap().mtu, Some(1400));
         assert!(refused(with(MTU, "12")).contains("12"));
+        let ipv6 = wire::CreateNetworkRequest {
+            ipv6: true,
+            ..with(MTU, "1200")
+        };
+        assert!(refused(ipv6).contains("1280"));
         assert!(refused(with(MASQUERADE, "maybe")).contains("maybe"));
         assert!(refused(with("encrypted", "true")).contains("encrypted"));
     }

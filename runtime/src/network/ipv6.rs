@@ -111,7 +111,9 @@ pub(crate) fn forward() -> Result<()> {
     for entry in entries {
         let name = entry.map_err(NetworkError::file(SETTINGS))?.file_name();
         let setting = format!("{}/accept_ra", name.to_string_lossy());
-        if is_on(&setting, "1") {
+        // Interfaces that come later are not to believe more than they would have.
+        let is_interface = name != "all" && name != "default";
+        if is_interface && is_on(&setting, "1") {
             set(&format!("net/ipv6/conf/{setting}"), "2")?;
         }
     }

@@ -12,6 +12,7 @@
 //! - [`events`]: what happened, for those who watch.
 //! - [`runtimes`]: other OCI runtimes that may make a container.
 //! - [`host`], [`devices`]: what this process may do, and which devices there are.
+//! - [`retry`]: undoing what cannot be undone at once.
 //! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
 //! - [`grpc`], [`clients`]: the wire, in and out.
 
@@ -28,6 +29,7 @@ pub mod host;
 mod index;
 mod logs;
 pub mod network;
+mod retry;
 mod runtimes;
 mod server;
 mod shim;

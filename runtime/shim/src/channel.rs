@@ -188,3 +188,20 @@ impl Channel {
         matches!(read, Ok(0) | Err(Errno::CONNRESET))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_knows_whether_its_shim_is_gone() {
+        let (ours, theirs) = Channel::pair().unwrap();
+        ours.go().unwrap();
+        assert!(theirs.wait_go());
+        theirs.stop_waiting().unwrap();
+        assert!(!theirs.is_deserted());
+        theirs.report(&Report::Ready, None).unwrap();
+        drop(ours);
+        assert!(theirs.is_deserted());
+    }
+}

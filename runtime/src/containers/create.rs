@@ -16,6 +16,7 @@ use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
 use crate::host::Host;
 use crate::network::Membership;
+use crate::retry;
 use crate::spec::health::{self, ImageHealth};
 use crate::spec::{from_image, ulimits, validate};
 use crate::volumes::Volumes;
@@ -185,25 +186,27 @@ impl Containers {
         result
     }
 
-    /// Removes what a failed creation left. Its directory goes last: while it is there, the next start of
-    /// the service tries again.
+    /// Removes what a failed creation left, later if it has to be.
     pub(super) async fn discard(&self, id: &str, directory: &std::path::Path) {
-        if let Err(error) = self.parts().store.remove(id).await {
-            let error = orlop_proto::error::chain(&error);
-            tracing::warn!(
-                error,
-                id,
-                "cannot remove the snapshot of a container that was not made"
-            );
+        let Err(error) = self.discard_now(id, directory).await else {
             return;
-        }
-        let directory = directory.to_owned();
-        let removed = blocking(move || {
-            files::remove_tree(&directory).map_err(Error::file("remove", directory))
+        };
+        let error = orlop_proto::error::chain(&error);
+        tracing::warn!(error, id, "cannot remove a container that was not made");
+        let (this, directory) = (self.clone(), directory.to_owned());
+        let known = id.to_owned();
+        retry::later("remove a container that was not made", id, move || {
+            let (this, id, directory) = (this.clone(), known.clone(), directory.clone());
+            async move { this.discard_now(&id, &directory).await }
         });
-        if let Err(error) = removed.await {
-            tracing::warn!(%error, id, "cannot remove a container that was not made");
-        }
+    }
+
+    /// The directory goes last: while it is there, the next start of the service tries again.
+    async fn discard_now(&self, id: &str, directory: &std::path::Path) -> Result<()> {
+        self.parts().store.remove(id).await?;
+        let directory = directory.to_owned();
+        blocking(move || files::remove_tree(&directory).map_err(Error::file("remove", directory)))
+            .await
     }
 
     #[tracing::instrument(name = "prepare", skip_all)]

@@ -8,6 +8,7 @@ use super::state::Action;
 use super::{Container, Containers};
 use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
+use crate::retry;
 
 impl Containers {
     /// Removes a container; with `force` it is killed first; with `volumes` its anonymous ones go too.
@@ -39,17 +40,18 @@ impl Containers {
     }
 
     /// Removes a container that does not run, for a caller that has its gate. What cannot be removed
-    /// now is removed when the service starts again.
+    /// now is removed later.
     pub(super) async fn remove_held(&self, container: &Arc<Container>, volumes: bool) {
         let record = container.record();
         self.forget(container);
         self.parts().index.remove(&container.id);
         if let Err(error) = self.erase(&record, container).await {
-            tracing::error!(
+            tracing::warn!(
                 id = container.id,
                 error = orlop_proto::error::chain(&error),
                 "a removed container has left something behind"
             );
+            self.erase_later(&record, container);
         }
         self.tell(&record, "destroy", &[]);
         if volumes {
@@ -57,6 +59,17 @@ impl Containers {
         }
     }
 
+    fn erase_later(&self, record: &Arc<Record>, container: &Arc<Container>) {
+        let (this, record) = (self.clone(), Arc::clone(record));
+        let container = Arc::clone(container);
+        retry::later("remove a container", &container.id.clone(), move || {
+            let (this, record) = (this.clone(), Arc::clone(&record));
+            let container = Arc::clone(&container);
+            async move { this.erase(&record, &container).await }
+        });
+    }
+
+    /// Whatever of it is gone already is success.
     async fn erase(&self, record: &Record, container: &Container) -> Result<()> {
         let (directory, socket) = (container.directory.clone(), container.socket.clone());
         let durability = record.durability();

@@ -1,14 +1,20 @@
 //! Taking namespaces apart, off everyone's way: the kernel spends milliseconds on each, holding the
 //! lock that new interfaces need, so one thread does it, for all that wait at once.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::error::{NetworkError, Result};
 use super::namespace::BridgePort;
 use super::route::Routes;
+
+/// Between two attempts to remove interfaces, and how many there are.
+const PAUSE: Duration = Duration::from_millis(500);
+const ATTEMPTS: u32 = 60;
 
 /// The thread that takes namespaces apart; it ends with this.
 #[derive(Debug)]
@@ -71,7 +77,7 @@ fn work(jobs: &Receiver<Job>, group: u32) {
                 Job::Reached(done) => reached.push(done),
             }
         }
-        unplug(&ports, group);
+        unplug_surely(&ports, group);
         drop((namespaces, ports));
         for done in reached {
             // Who asked may have stopped waiting.
@@ -80,15 +86,24 @@ fn work(jobs: &Receiver<Job>, group: u32) {
     }
 }
 
+/// What cannot be removed now, because no descriptor is free, is tried again. All that waits would meet the
+/// same.
+fn unplug_surely(ports: &[BridgePort], group: u32) {
+    for _ in 0..ATTEMPTS {
+        match unplug(ports, group) {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "cannot remove interfaces of containers"),
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
 /// The interfaces go before their addresses are free again: a process that keeps a namespace alive
 /// must not answer for an address that somebody else gets.
-fn unplug(ports: &[BridgePort], group: u32) {
+fn unplug(ports: &[BridgePort], group: u32) -> io::Result<()> {
     let names: Vec<_> = ports.iter().map(|port| port.veth.as_str()).collect();
     if names.is_empty() {
-        return;
+        return Ok(());
     }
-    let deleted = Routes::open().and_then(|mut routes| routes.delete_together(&names, group));
-    if let Err(error) = deleted {
-        tracing::warn!(?names, %error, "cannot remove interfaces");
-    }
+    Routes::open()?.delete_together(&names, group)
 }

@@ -24,7 +24,7 @@ use orlop_sys::process::{self as sys, namespaces};
 use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::MountAttrFlags;
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{Signal, getpid, set_child_subreaper};
 use serde::Serialize;
 
@@ -128,13 +128,17 @@ impl<'a> Foreign<'a> {
         self.launch(&args, tty, streams, window)
     }
 
-    /// Takes down what the runtime has of the container; once.
+    /// Takes down what the runtime has of the container, and its mounts; once.
     pub(crate) fn delete(&self) {
         if self.deleted.replace(true) {
             return;
         }
         if let Err(error) = self.call(&["delete", "--force"], None) {
             note(&error.message());
+        }
+        // The next start mounts the same root file system.
+        if let Err(errno) = unmount(&self.directory, UnmountFlags::DETACH) {
+            note(&self.fail("unmount the bundle")(errno.into()).message());
         }
     }
 

@@ -83,6 +83,11 @@ fn a_user_is_found_in_the_image_and_the_working_directory_is_made() {
     run(&orlop, &options, script)
         .success()
         .stdout_is("1000\n5 7\n/tmp\n/new/place\n0022\nbox\n1\n");
+    let host = rustix::system::uname();
+    let host = format!("{}\n", host.nodename().to_str().unwrap());
+    run(&orlop, &["--uts", "host"], "hostname")
+        .success()
+        .stdout_is(&host);
     run(&orlop, &["-u", "nosuch"], "true")
         .exits(125)
         .stderr_has("nosuch");

@@ -77,7 +77,8 @@ impl Containers {
         if record.config.auto_remove && !record.hidden {
             self.forget(container);
         }
-        let (id, lost) = (container.id.clone(), exit.is_none());
+        let lost = exit.is_none() && !record.config.runtime.is_empty();
+        let id = container.id.clone();
         let removed = blocking(move || {
             match lost {
                 true => cgroups.clear(&id, &groups),

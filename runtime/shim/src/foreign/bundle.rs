@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use oci_spec::runtime::{LinuxResources, LinuxSeccomp, Mount, Process, Spec, User};
+use oci_spec::runtime::{
+    LinuxNamespace, LinuxNamespaceType, LinuxResources, LinuxSeccomp, Mount, Process, Spec, User,
+};
 
 use crate::process::DEFAULT_UMASK;
 use crate::user::Identity;
@@ -70,7 +72,20 @@ pub(super) fn complete(
         linux
     });
     complete.set_linux(linux);
+    if !names_itself(spec) {
+        complete.set_hostname(None);
+    }
     complete
+}
+
+/// Whether it has a host name of its own; runtimes refuse to change that of others.
+fn names_itself(spec: &Spec) -> bool {
+    let linux = spec.linux().as_ref();
+    let namespaces = linux.and_then(|linux| linux.namespaces().as_deref());
+    let own = |namespace: &LinuxNamespace| {
+        namespace.typ() == LinuxNamespaceType::Uts && namespace.path().is_none()
+    };
+    namespaces.unwrap_or_default().iter().any(own)
 }
 
 #[cfg(test)]
@@ -125,5 +140,20 @@ mod tests {
         let resources = made.linux().as_ref().unwrap().resources().clone().unwrap();
         assert!(resources.devices().is_some() && resources.memory().is_none());
         assert_eq!(made.version(), VERSION);
+    }
+
+    #[test]
+    fn a_host_name_goes_with_a_namespace_for_it() {
+        let mut spec = Spec::default();
+        spec.set_hostname(Some("box".to_owned()));
+        let named = |spec: &Spec| {
+            let made = complete(spec, Process::default(), Vec::new(), None);
+            made.hostname().clone()
+        };
+        assert_eq!(named(&spec).as_deref(), Some("box"));
+        let mut linux = spec.linux().clone().unwrap();
+        linux.set_namespaces(Some(Vec::new()));
+        spec.set_linux(Some(linux));
+        assert_eq!(named(&spec), None);
     }
 }

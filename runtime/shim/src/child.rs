@@ -184,14 +184,15 @@ impl Child {
         }
     }
 
-    /// Waits for the end of the program that its steps execute; its exit status.
-    pub(crate) fn end(&mut self, patience: &Timespec) -> Result<i32> {
+    /// Waits for the end of the program that its steps execute; its exit status. `None`: it took too
+    /// long and was killed.
+    pub(crate) fn end(&mut self, patience: &Timespec) -> Result<Option<i32>> {
         self.executed()?;
         if self.has_ended(patience) {
-            return Ok(self.reap());
+            return Ok(Some(self.reap()));
         }
         self.abandon();
-        Err(Error::Silent(io::ErrorKind::TimedOut.into()))
+        Ok(None)
     }
 
     /// Takes it down, after anything but what was expected of it.

@@ -229,8 +229,9 @@ impl<'a> Foreign<'a> {
         let args = self.command(&args)?;
         let mut child = Child::spawn(0, &[], None, |_| self.execute(&args, ends))?;
         match child.end(&PATIENCE)? {
-            0 => Ok(()),
-            status => Err(Error::Child(report::failure(self.program, &log, status))),
+            Some(0) => Ok(()),
+            Some(status) => Err(Error::Child(report::failure(self.program, &log, status))),
+            None => Err(self.fail("it takes too long")(io::ErrorKind::TimedOut.into())),
         }
     }
 

@@ -231,7 +231,9 @@ impl<'a> Foreign<'a> {
         match child.end(&PATIENCE)? {
             Some(0) => Ok(()),
             Some(status) => Err(Error::Child(report::failure(self.program, &log, status))),
-            None => Err(self.fail("it takes too long")(io::ErrorKind::TimedOut.into())),
+            None => Err(self.fail("it takes too long")(
+                io::ErrorKind::TimedOut.into(),
+            )),
         }
     }
 

@@ -53,8 +53,13 @@ fn last_error(log: &str) -> Option<String> {
 
 /// Whose fault it is. Runtimes have no codes for this: the texts are what Docker goes by, too.
 fn judge(name: &str, said: &str) -> ChildFailure {
-    // runc: `exec: "nosuch": executable file not found in $PATH`; crun says it without its beginning.
-    let command = ["exec: \"", "executable file `", "executable path "];
+    // runc: `exec: "nosuch": executable file not found in $PATH`; crun has a text for each step.
+    let command = [
+        "exec: \"",
+        "executable file `",
+        "open executable",
+        "exec container process",
+    ];
     let command = command.iter().find_map(|start| said.find(start));
     let said_of_command = command.map(|at| said[at..].to_lowercase());
     let has = |words: &[&str]| {
@@ -66,10 +71,10 @@ fn judge(name: &str, said: &str) -> ChildFailure {
         "stopped container",
         "not running",
     ];
-    let failure = if has(&["not found in $path", "no such file or directory"]) {
-        Failure::CommandNotFound
-    } else if has(&["permission denied", "is a directory", "exec format error"]) {
+    let failure = if has(&["permission denied", "is a directory", "exec format error"]) {
         Failure::CommandNotExecutable
+    } else if has(&["not found in $path", "no such file or directory"]) {
+        Failure::CommandNotFound
     } else if gone.iter().any(|word| said.contains(word)) {
         Failure::NotRunning
     } else {
@@ -111,6 +116,10 @@ mod tests {
         );
         let crun = "executable file `x` not found in $PATH: No such file or directory";
         assert_eq!(judged(crun).0, Failure::CommandNotFound);
+        let crun = "open executable: Permission denied";
+        assert_eq!(judged(crun).0, Failure::CommandNotExecutable);
+        let crun = "exec container process `/bin/x`: Exec format error";
+        assert_eq!(judged(crun).0, Failure::CommandNotExecutable);
         assert_eq!(judged("container does not exist").0, Failure::NotRunning);
         let other = "mkdir /x: permission denied";
         assert_eq!(judged(other), (Failure::System, format!("runc: {other}")));

@@ -19,7 +19,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
-use orlop_sys::mount::{self, Propagation};
+use orlop_sys::mount::{self, Propagation, attributes};
 use orlop_sys::process::{self as sys, namespaces};
 use rustix::event::Timespec;
 use rustix::fs::{Mode, OFlags};
@@ -28,6 +28,7 @@ use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
 use rustix::process::{Signal, getpid, set_child_subreaper};
 use serde::Serialize;
 
+use crate::channel::Report;
 use crate::child::Child;
 use crate::container::{Created, Host, is_shm};
 use crate::error::{Error, Result, note};
@@ -101,6 +102,13 @@ impl<'a> Foreign<'a> {
         let args = ["create", "--bundle", "."];
         let tty = steps.process.terminal().unwrap_or(false);
         let (child, streams) = self.launch(&args, tty, host.streams, host.window)?;
+        let read_only = spec.root().as_ref().and_then(|root| root.readonly());
+        if read_only == Some(true)
+            && let Err(error) = forbid_devices(&child)
+        {
+            child.abandon();
+            return Err(error);
+        }
         Ok(Created { child, streams })
     }
 
@@ -297,6 +305,26 @@ fn mount_bundle(directory: &Path) -> io::Result<OwnedFd> {
     let target = rustix::fs::open(directory, flags, Mode::empty())?;
     rootfs::attach(bundle.as_fd(), target.as_fd())?;
     Ok(bundle)
+}
+
+/// Devices of the image stay closed: runc forgets that when it makes a root read-only.
+fn forbid_devices(init: &Child) -> Result<()> {
+    let fail = |source| Error::Root {
+        step: "forbid its devices",
+        source,
+    };
+    let mut child = Child::spawn(0, &[], None, |channel| {
+        sys::join_namespaces(init.pidfd.as_fd(), namespaces::MOUNT).map_err(fail)?;
+        let root = rootfs::root_handle()?;
+        mount::set(root.as_fd(), attributes::NO_DEV, 0, None, false).map_err(fail)?;
+        channel
+            .report(&Report::Ready, None)
+            .map_err(Error::Silent)?;
+        sys::exit_now(0)
+    })?;
+    child.ready()?;
+    child.abandon();
+    Ok(())
 }
 
 /// Files of its root would have to be given to the users of such a namespace.

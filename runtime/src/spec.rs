@@ -138,6 +138,8 @@ fn process(
         .no_new_privileges(security.no_new_privileges || no_new_privileges)
         .build()?;
     made.set_oom_score_adj(record.config.oom_score_adj);
+    let profile = Some(&security.apparmor).filter(|name| !matches!(&name[..], "" | "unconfined"));
+    made.set_apparmor_profile(profile.cloned());
     Ok(made)
 }
 

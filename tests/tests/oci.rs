@@ -402,6 +402,50 @@ fn b13_no_working_directory_is_outside_of_the_container() {
     }
 }
 
+/// No kernel that these tests run on has AppArmor or enforces SELinux: a container that asks for them
+/// is not made.
+#[test]
+fn b12_a_profile_or_label_that_the_host_cannot_enforce_is_refused() {
+    let bundle = Bundle::new("label");
+    let labels = [
+        ("/process/apparmorProfile", "docker-default", "AppArmor"),
+        (
+            "/process/selinuxLabel",
+            "system_u:system_r:svirt_lxc_net_t:s0",
+            "SELinux",
+        ),
+        (
+            "/linux/mountLabel",
+            "system_u:object_r:svirt_sandbox_file_t:s0",
+            "SELinux",
+        ),
+    ];
+    for (pointer, name, module) in labels {
+        bundle.configure(&["true"], |spec| set(spec, pointer, name.into()));
+        let (code, said) = bundle.run(&["run", &bundle.id]);
+        assert!(
+            code == 1 && said.contains(module) && said.contains(name),
+            "{said}"
+        );
+    }
+    bundle.configure(&["sleep", "1000"], |spec| {
+        set(spec, "/process/apparmorProfile", "unconfined".into());
+    });
+    bundle.succeeds(&["run", "--detach", &bundle.id]);
+    let process = serde_json::json!({
+        "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["true"], "apparmorProfile": "some",
+    });
+    fs::write(bundle.path("process.json"), process.to_string()).unwrap();
+    let (code, said) = bundle.run(&["exec", "--process", "process.json", &bundle.id]);
+    assert!(code == 1 && said.contains("AppArmor"), "{said}");
+}
+
+/// Changes what `pointer` leads to.
+fn set(spec: &mut serde_json::Value, pointer: &str, value: serde_json::Value) {
+    let (parent, key) = pointer.rsplit_once('/').unwrap();
+    spec.pointer_mut(parent).unwrap()[key] = value;
+}
+
 #[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::new("refused");
@@ -411,7 +455,6 @@ fn what_is_not_supported_is_refused_by_its_name() {
         assert!(code == 1 && said.contains(name), "{said}");
     }
     for (pointer, value) in [
-        ("/process/apparmorProfile", "docker-default".into()),
         ("/domainname", "example".into()),
         (
             "/linux/personality",
@@ -419,8 +462,7 @@ fn what_is_not_supported_is_refused_by_its_name() {
         ),
     ] {
         bundle.configure(&["true"], |spec| {
-            let (parent, key) = pointer.rsplit_once('/').unwrap();
-            spec.pointer_mut(parent).unwrap()[key] = value;
+            set(spec, pointer, value);
         });
         let args = ["--log", "log", "--log-format", "json", "run", &bundle.id];
         let (code, said) = bundle.run(&args);

@@ -179,7 +179,7 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "CAPABILITY")]
     cap_drop: Vec<String>,
 
-    /// no-new-privileges[=BOOL], seccomp=unconfined|PROFILE.json, apparmor|systempaths=unconfined, label=disable
+    /// no-new-privileges[=BOOL], seccomp=unconfined|PROFILE.json, apparmor=unconfined|PROFILE, systempaths=unconfined, label=disable
     #[arg(long, value_name = "OPTION")]
     security_opt: Vec<String>,
 

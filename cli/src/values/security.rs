@@ -28,7 +28,7 @@ pub(crate) fn apply(security: &mut Security, text: &str) -> Result<(), CliError>
                 "--security-opt",
                 text,
                 "there are no-new-privileges[=true|false], seccomp=unconfined, seccomp=builtin, \
-                 seccomp=PROFILE.json, apparmor=unconfined, label=disable and systempaths=unconfined",
+                 seccomp=PROFILE.json, apparmor=PROFILE, label=disable and systempaths=unconfined",
             ));
         }
     }

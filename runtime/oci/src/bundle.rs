@@ -80,14 +80,7 @@ fn unsupported(spec: &Spec) -> Result<Option<String>> {
 pub(crate) fn unsupported_of_process(process: &Process) -> Option<String> {
     let ambient = process.capabilities().as_ref();
     let ambient = ambient.and_then(|sets| sets.ambient().as_ref());
-    let profile = process.apparmor_profile().as_ref();
-    let confined = profile.is_some_and(|name| !matches!(name.as_str(), "" | "unconfined"));
     first(&[
-        ("process.apparmorProfile", confined),
-        (
-            "process.selinuxLabel",
-            named(process.selinux_label().as_ref()),
-        ),
         (
             // Root has them without.
             "process.capabilities.ambient",
@@ -111,7 +104,6 @@ fn unsupported_of_linux(linux: &Linux) -> Option<String> {
     first(&[
         ("linux.uidMappings", mapped),
         ("linux.rootfsPropagation shared", shared),
-        ("linux.mountLabel", named(linux.mount_label().as_ref())),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.personality", linux.personality().is_some()),
         ("linux.memoryPolicy", linux.memory_policy().is_some()),

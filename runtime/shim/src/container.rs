@@ -17,6 +17,7 @@ use crate::channel::{Channel, Gate, Report};
 use crate::child::{self, Child};
 use crate::error::{Error, Result};
 use crate::hooks::{self, Hooks};
+use crate::lsm;
 use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
@@ -103,6 +104,8 @@ impl<'a> Plan<'a> {
         steps: Steps<'a>,
     ) -> Result<Self> {
         let linux = linux(spec)?;
+        lsm::check(steps.process)?;
+        lsm::check_mounts(linux)?;
         let sources = spec.mounts().iter().flatten().map(mounts::open_source);
         let mut trees = sources.collect::<Result<Vec<_>>>()?;
         if let Some(other) = host.shm_from {
@@ -265,8 +268,9 @@ impl<'a> Plan<'a> {
 
     fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
         let mounts = self.spec.mounts().as_deref().unwrap_or_default();
+        let label = lsm::mount_label(self.linux);
         for (mount, tree) in mounts.iter().zip(&self.trees) {
-            mounts::attach(root, mount, tree.as_ref(), &self.groups)?;
+            mounts::attach(root, mount, tree.as_ref(), &self.groups, label)?;
         }
         if mounts.iter().any(is_procfs) {
             mounts::open_checked(root, "/proc", PROC_MAGIC, "the proc file system")?;

@@ -111,6 +111,18 @@ pub(crate) enum Error {
     WorkingDirectoryOutside { path: PathBuf },
     #[error("the seccomp profile is not usable: {0}")]
     SeccompProfile(String),
+    #[error("{module} cannot confine the container as {name:?}: {problem}")]
+    NoLabel {
+        module: &'static str,
+        name: String,
+        problem: &'static str,
+    },
+    #[error("{module} does not confine the container as {name:?}; is that loaded?")]
+    Label {
+        module: &'static str,
+        name: String,
+        source: io::Error,
+    },
     #[error("cannot load the seccomp filter")]
     Seccomp(#[source] io::Error),
     #[error("cannot connect the standard streams: {step}")]
@@ -182,6 +194,8 @@ impl Error {
             | Self::WorkingDirectory { .. }
             | Self::WorkingDirectoryOutside { .. }
             | Self::SeccompProfile(_)
+            | Self::NoLabel { .. }
+            | Self::Label { .. }
             | Self::NoCommand
             | Self::ZeroByte
             | Self::Source { .. } => Failure::Invalid,

@@ -11,6 +11,7 @@ use crate::channel::{Channel, Report};
 use crate::child::Child;
 use crate::devices;
 use crate::error::{Error, Result};
+use crate::lsm;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::rootfs;
 use crate::stdio::{self, Ends, Streams, Wanted};
@@ -36,6 +37,7 @@ pub(crate) struct Exec<'a> {
 impl Exec<'_> {
     /// Makes it, on its way to its command. A terminal comes with the report that it is ready.
     pub(crate) fn spawn(&self) -> Result<(Child, Streams)> {
+        lsm::check(self.steps.process)?;
         let tty = self.steps.process.terminal().unwrap_or(false);
         let (streams, ends) = self.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();

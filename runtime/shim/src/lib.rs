@@ -31,6 +31,7 @@ pub mod health;
 mod hooks;
 mod init;
 mod log;
+mod lsm;
 mod mounts;
 pub mod oci;
 pub mod overlay;

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::config::Cgroup;
 use oci_spec::runtime::Mount;
 use orlop_sys::mount::{self, Propagation, attributes};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
@@ -179,12 +179,14 @@ fn dress(tree: &OwnedFd, options: &Options) -> std::io::Result<()> {
     mount::set(tree.as_fd(), 0, 0, Some(propagation), deep)
 }
 
-/// Attaches one mount below `root`, in the container.
+/// Attaches one mount below `root`, in the container; a file system that is made for it has the SELinux
+/// `label`.
 pub(crate) fn attach(
     root: BorrowedFd<'_>,
     mount: &Mount,
     tree: Option<&OwnedFd>,
     groups: &Groups<'_>,
+    label: Option<&str>,
 ) -> Result<()> {
     let destination = mount.destination().as_path();
     let kind = match tree {
@@ -210,20 +212,42 @@ pub(crate) fn attach(
     match kind {
         "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, groups),
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
-            let source = mount.source().as_deref().unwrap_or(Path::new(kind));
-            let bits = MountAttrFlags::from_bits_retain(bits(options.set));
             let filled = kind == "tmpfs" && options.take(COPY_UP);
-            let tree = rootfs::new_filesystem(kind, source, &options.data, bits)
-                .map_err(fail("make the file system"))?;
+            let tree = make(kind, mount, options, label).map_err(fail("make the file system"))?;
             if filled {
-                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let top = rustix::fs::openat(&tree, ".", flags, Mode::empty());
-                copy_up::copy(root, destination, &top.map_err(fail("fill"))?)?;
+                let top = open_top(&tree).map_err(fail("fill"))?;
+                copy_up::copy(root, destination, &top)?;
             }
             rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"))
         }
         other => Err(Error::Unsupported(format!("a mount of type {other:?}"))),
     }
+}
+
+/// A new file system. Those that hold files of the container's get its label, the kernel's own do not.
+fn make(
+    kind: &str,
+    mount: &Mount,
+    mut options: Options,
+    label: Option<&str>,
+) -> rustix::io::Result<OwnedFd> {
+    let source = mount.source().as_deref().unwrap_or(Path::new(kind));
+    let bits = MountAttrFlags::from_bits_retain(bits(options.set));
+    let context = label.filter(|_| matches!(kind, "tmpfs" | "devpts"));
+    let context = context.map(|label| ("context".to_owned(), Some(label.to_owned())));
+    options.data.extend(context);
+    let tree = rootfs::new_filesystem(kind, source, &options.data, bits)?;
+    if let Some(label) = label.filter(|_| kind == "mqueue") {
+        // It knows no such option.
+        let (top, flags) = (open_top(&tree)?, XattrFlags::empty());
+        rustix::fs::fsetxattr(top, "security.selinux", label.as_bytes(), flags)?;
+    }
+    Ok(tree)
+}
+
+fn open_top(tree: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(tree, ".", flags, Mode::empty())
 }
 
 /// Mount attributes that `fsmount` takes.

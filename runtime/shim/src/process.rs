@@ -19,6 +19,7 @@ use crate::channel::Channel;
 use crate::error::{Error, Result};
 use crate::hooks::{self, Hooks};
 use crate::init;
+use crate::lsm;
 use crate::rootfs::{self, Kind};
 use crate::user::{Accounts, Identity};
 
@@ -119,10 +120,14 @@ impl Steps<'_> {
         rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
         let program = Program::new(self.process, identity)?;
         if self.init {
-            init::stay_behind(|| self.confine(identity, shim))?;
+            init::stay_behind(|| {
+                lsm::at_once(self.process)?;
+                self.confine(identity, shim)
+            })?;
         }
         sys::reset_signals().map_err(setup("signals"))?;
         sys::close_on_exec_from(3 + self.kept).map_err(setup("descriptors"))?;
+        lsm::at_exec(self.process)?;
         self.limit();
         self.confine(identity, shim)?;
         if let Some(hooks) = self.hooks {

@@ -24,6 +24,8 @@ const MOUNTS_MAX: usize = 256;
 const NETWORKS_MAX: usize = 64;
 const PORTS_MAX: usize = 4096;
 const GROUPS_MAX: usize = 1024;
+/// The kernel reads the name of a profile at once.
+const PROFILE_BYTES_MAX: usize = 4000;
 /// Files of `/proc` that a user may cover (lxcfs does): they only inform (runc's list).
 const PROC_ALLOWED: [&str; 8] = [
     "/proc/cpuinfo",
@@ -306,7 +308,7 @@ fn distinct_targets<'a>(targets: impl Iterator<Item = &'a str>) -> Result<()> {
 fn security(security: &Security, host: &Host) -> Result<()> {
     super::own_profile(security, host)?;
     if !matches!(security.apparmor.as_str(), "" | "unconfined") {
-        return Err(no_apparmor(&security.apparmor, host));
+        apparmor(&security.apparmor, host)?;
     }
     if security.labels.iter().any(|label| label != "disable") {
         return Err(Error::NotBuilt(
@@ -316,14 +318,19 @@ fn security(security: &Security, host: &Host) -> Result<()> {
     super::defaults::capabilities(security, &host.capabilities).map(drop)
 }
 
-/// A profile that cannot be had is never left out (rows B12, C19).
-fn no_apparmor(profile: &str, host: &Host) -> Error {
-    if host.apparmor {
-        return Error::NotBuilt("an AppArmor profile (other than apparmor=unconfined)");
-    }
+/// A profile that cannot be had is never left out (rows B12, C19). Whether it is loaded is known at the
+/// start.
+fn apparmor(profile: &str, host: &Host) -> Result<()> {
     let shown: String = profile.chars().take(64).collect();
-    let problem = format!("apparmor={shown}: the kernel of this host has no AppArmor");
-    Error::invalid("security option", problem)
+    let problem = if profile.len() > PROFILE_BYTES_MAX || profile.chars().any(char::is_control) {
+        "not the name of a profile"
+    } else if !host.apparmor {
+        "the kernel of this host has no AppArmor"
+    } else {
+        return Ok(());
+    };
+    let problem = format!("apparmor={shown:?}: {problem}");
+    Err(Error::invalid("security option", problem))
 }
 
 fn oom_score(score: Option<i32>) -> Result<()> {
@@ -537,6 +544,12 @@ mod tests {
         security(&asked("unconfined", "disable"), host).unwrap();
         let refused = security(&asked("docker-default", "disable"), host).unwrap_err();
         assert!(refused.to_string().contains("AppArmor"), "{refused}");
+        let with = Host {
+            apparmor: true,
+            ..host.clone()
+        };
+        security(&asked("docker-default", "disable"), &with).unwrap();
+        assert!(security(&asked("two\nlines", "disable"), &with).is_err());
         let refused = security(&asked("", "type:svirt_t"), host).unwrap_err();
         assert!(refused.to_string().contains("SELinux"), "{refused}");
     }

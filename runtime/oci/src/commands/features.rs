@@ -13,8 +13,8 @@ pub(super) fn features() -> Result<()> {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
             "seccomp": {"enabled": true},
-            "apparmor": {"enabled": false},
-            "selinux": {"enabled": false},
+            "apparmor": {"enabled": true},
+            "selinux": {"enabled": true},
         },
     });
     say(&format!("{features:#}"))

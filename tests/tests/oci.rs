@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use orlop_tests::{binary, eventually};
 
 /// Everything that a root of a container holds here: one program under its many names.
-const NAMES: [&str; 8] = ["sh", "cat", "echo", "sleep", "ps", "tty", "id", "true"];
+const NAMES: [&str; 8] = ["sh", "cat", "echo", "sleep", "ps", "tail", "id", "true"];
 
 fn make_root(root: &Path) {
     for directory in ["bin", "dev", "proc", "sys", "tmp"] {
@@ -216,6 +217,46 @@ fn limits_of_the_specification_are_set_and_changed_and_leave_nothing() {
     assert_eq!(fs::read_to_string(file).unwrap().trim(), "30");
     bundle.succeeds(&["delete", "--force", &bundle.id]);
     assert!(!file.parent().unwrap().exists());
+}
+
+#[test]
+fn events_tell_of_counters_and_of_kills_until_the_end() {
+    let bundle = Bundle::new("events");
+    let greedy = "while [ ! -e /go ]; do sleep 0.01; done; tail -c 64m /dev/zero; sleep 0.1";
+    bundle.configure(&["sh", "-c", greedy], |spec| {
+        let limits = serde_json::json!({"memory": {"limit": 16 << 20, "swap": 16 << 20}});
+        spec["linux"]["resources"] = limits;
+    });
+    let (code, said) = bundle.run(&["events", &bundle.id]);
+    assert!(code == 1 && said.contains("does not exist"), "{said}");
+    bundle.succeeds(&["create", &bundle.id]);
+    bundle.succeeds(&["start", &bundle.id]);
+    let event = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let stats = event(&bundle.succeeds(&["events", "--stats", &bundle.id]));
+    assert_eq!(
+        (&stats["type"], &stats["id"]),
+        (&"stats".into(), &bundle.id.as_str().into())
+    );
+    assert_eq!(stats["data"]["memory"]["usage"]["limit"], 16 << 20);
+    assert!(stats["data"]["cpu"]["usage"]["total"].as_u64().unwrap() > 0);
+    assert!(stats["data"]["pids"]["current"].as_u64().unwrap() > 0);
+
+    let mut follow = bundle.command(&["events", "--interval", "100ms", &bundle.id]);
+    let mut follow = follow.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
+    let mut next = || {
+        lines
+            .next()
+            .map(|line| event(&line.unwrap())["type"].clone())
+    };
+    assert_eq!(
+        (next(), next()),
+        (Some("stats".into()), Some("stats".into()))
+    );
+    fs::write(bundle.path("rootfs/go"), "").unwrap();
+    let told: Vec<serde_json::Value> = std::iter::from_fn(next).collect();
+    assert!(told.contains(&"oom".into()), "{told:?}");
+    assert!(follow.wait().unwrap().success());
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! here, or [`Unsupported`] says so.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
@@ -106,6 +107,16 @@ pub(crate) enum Command {
         resources: PathBuf,
         id: String,
     },
+    /// Tell of a container's counters, and of what is killed in it for want of memory
+    Events {
+        /// The counters, once
+        #[arg(long)]
+        stats: bool,
+        /// How often the counters are told: 500ms, 5s, 1m
+        #[arg(long, default_value = "5s", value_parser = interval)]
+        interval: Duration,
+        id: String,
+    },
     /// Tell what this runtime can do
     Features,
     /// Write a specification to begin with
@@ -177,6 +188,22 @@ pub(crate) struct Exec {
     pub(crate) args: Vec<String>,
 }
 
+/// A number with its unit.
+fn interval(text: &str) -> std::result::Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let millis = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60 * 1000,
+        _ => return Err("a number with ms, s or m is expected".to_owned()),
+    };
+    let number = number.parse::<u64>().ok().filter(|number| *number > 0);
+    let number = number.and_then(|number| number.checked_mul(millis));
+    let interval = number.map(Duration::from_millis);
+    interval.ok_or_else(|| "it is not an interval".to_owned())
+}
+
 fn refuse(option: &str, given: bool) -> Result<()> {
     match given {
         true => Err(Error::Unsupported(option.to_owned())),
@@ -193,5 +220,20 @@ impl Args {
         };
         refuse("--no-pivot", create.unsupported.no_pivot)?;
         refuse("--no-new-keyring", create.unsupported.no_new_keyring)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interval_is_a_number_with_its_unit() {
+        assert_eq!(interval("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(interval("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(interval("1m"), Ok(Duration::from_secs(60)));
+        for text in ["", "5", "s", "0s", "-1s", "1h30", "99999999999999999999m"] {
+            assert!(interval(text).is_err(), "{text}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod create;
 mod delete;
+mod events;
 mod exec;
 mod features;
 mod freeze;
@@ -46,6 +47,12 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
         Command::Resume { id } => freeze::set_frozen(&Container::open(root, id)?, false)?,
         Command::Update { resources, id } => {
             update::update(&Container::open(root, id)?, resources)?;
+        }
+        Command::Events {
+            stats: true, id, ..
+        } => events::stats(&Container::open(root, id)?)?,
+        Command::Events { interval, id, .. } => {
+            events::follow(&Container::open(root, id)?, *interval)?;
         }
         Command::Features => features::features()?,
     }

@@ -2,8 +2,8 @@
 //! containerd and podman.
 //!
 //! [`args`] is that command line and [`commands`] what it does, one file per command. A container is a
-//! [`bundle`] that was read, its [`groups`], and the [`state`] that is kept of it; [`hooks`],
-//! [`console`] and [`inherited`] are how others take part.
+//! [`bundle`] that was read, its [`groups`], the [`state`] that is kept of it and its [`stats`];
+//! [`hooks`], [`console`] and [`inherited`] are how others take part.
 
 mod args;
 mod bundle;
@@ -15,6 +15,7 @@ mod groups;
 mod hooks;
 mod inherited;
 mod state;
+mod stats;
 mod sysctls;
 
 use std::process::ExitCode;

@@ -345,6 +345,31 @@ fn hooks_of_the_container_run_in_its_namespaces_and_under_its_confinement() {
     assert!(seen.contains("CapEff:\t0000000000000000\n"), "{seen}");
 }
 
+/// As dockerd has them for `--pid container:NAME`: what still has files of the host is never among the
+/// processes of another container.
+#[test]
+fn a_container_among_the_processes_of_another_has_the_hooks_of_the_host_only() {
+    let (first, second) = (Bundle::new("joined"), Bundle::new("joining"));
+    first.configure(&["sleep", "1000"], |_| {});
+    first.succeeds(&["run", "--detach", "--pid-file", "pid", &first.id]);
+    let pid = fs::read_to_string(first.path("pid")).unwrap();
+    let configure = |name: &str| {
+        let script = format!("cat > {}", second.path("told").display());
+        let hook = serde_json::json!([{"path": "/usr/bin/sh", "args": ["sh", "-c", script]}]);
+        second.configure(&["ps"], |spec| {
+            spec["linux"]["namespaces"][0]["path"] = format!("/proc/{pid}/ns/pid").into();
+            spec["hooks"] = serde_json::json!({ name: hook });
+        });
+    };
+    configure("prestart");
+    let said = second.succeeds(&["run", &second.id]);
+    assert!(said.contains("sleep 1000"), "{said}");
+    assert!(second.path("told").exists());
+    configure("createContainer");
+    let (code, said) = second.run(&["run", &second.id]);
+    assert!(code == 1 && said.contains("createContainer"), "{said}");
+}
+
 #[test]
 fn a_hook_of_the_start_that_fails_ends_the_container() {
     let bundle = Bundle::new("last");

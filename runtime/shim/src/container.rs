@@ -213,7 +213,7 @@ impl<'a> Plan<'a> {
         let hooks = self.host.hooks.filter(|hooks| hooks.early());
         match hooks.is_some() && self.namespaces.pid.is_some() {
             true => Err(Error::Unsupported(
-                "a hook before the start in a pid namespace of another".to_owned(),
+                "a createContainer hook in the pid namespace of another container".to_owned(),
             )),
             false => Ok(hooks),
         }

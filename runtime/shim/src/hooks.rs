@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 
 /// When hooks run. Each fails with what is to be told to people; then there is no container.
 pub trait Hooks: Debug {
-    /// Whether any takes part before the container lets go of the host's files.
+    /// Whether any takes part before the container lets go of the host's files. Refused for one that joins
+    /// the processes of another.
     fn early(&self) -> bool;
 
     /// On the host, once the container has its namespaces and mounts; `pid` is its first process.

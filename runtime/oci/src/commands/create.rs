@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use oci_spec::runtime::{ContainerState, Hook};
+use oci_spec::runtime::{ContainerState, Hook, LinuxNamespaceType, Spec};
 use orlop_shim::config::Cgroup;
 use orlop_shim::oci;
 
@@ -40,6 +40,14 @@ fn in_groups(directory: &Path, bundle: &Bundle, args: &Create, kept: u32) -> Res
         drop(groups::remove(&cgroups));
     }
     made
+}
+
+/// Whether it is to be among the processes of another container: what has files of the host must not be
+/// seen there, so that the hooks of the host come later.
+fn joins_processes(spec: &Spec) -> bool {
+    let namespaces = spec.linux().iter().flat_map(|linux| linux.namespaces());
+    let mut namespaces = namespaces.flatten();
+    namespaces.any(|one| one.typ() == LinuxNamespaceType::Pid && one.path().is_some())
 }
 
 /// A container that is being made.
@@ -119,11 +127,12 @@ impl Making<'_> {
 
 impl oci::Hooks for Making<'_> {
     fn early(&self) -> bool {
-        let hooks = self.bundle.spec.hooks().as_ref();
-        hooks.is_some_and(|all| {
-            let early = [all.prestart(), all.create_runtime(), all.create_container()];
-            early.into_iter().flatten().any(|hooks| !hooks.is_empty())
-        })
+        let Some(all) = self.bundle.spec.hooks() else {
+            return false;
+        };
+        let given = |hooks: &Option<Vec<Hook>>| hooks.iter().flatten().next().is_some();
+        let of_host = given(all.prestart()) || given(all.create_runtime());
+        given(all.create_container()) || (of_host && !joins_processes(&self.bundle.spec))
     }
 
     fn create_runtime(&self, pid: i32) -> std::result::Result<(), String> {

@@ -288,6 +288,23 @@ fn hooks_are_told_of_the_state() {
 }
 
 #[test]
+fn a_hook_of_the_end_that_fails_stops_nothing() {
+    let bundle = Bundle::new("poststop");
+    let told = bundle.path("told").display().to_string();
+    bundle.configure(&["true"], |spec| {
+        let hook =
+            |script: &str| serde_json::json!({"path": "/bin/sh", "args": ["sh", "-c", script]});
+        let hooks = [hook("echo no >&2; exit 1"), hook(&format!("echo > {told}"))];
+        spec["hooks"] = serde_json::json!({ "poststop": hooks });
+    });
+    bundle.succeeds(&["create", &bundle.id]);
+    let (code, said) = bundle.run(&["delete", "--force", &bundle.id]);
+    assert!(code == 1 && said.contains("/bin/sh failed"), "{said}");
+    assert!(bundle.path("told").exists());
+    assert!(!bundle.path("state").join(&bundle.id).exists());
+}
+
+#[test]
 fn a_hook_that_fails_undoes_the_container() {
     let bundle = Bundle::new("hook");
     bundle.configure(&["true"], |spec| {

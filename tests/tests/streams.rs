@@ -69,6 +69,28 @@ fn a_foreground_that_reads_late_gets_all_of_it() {
     }
 }
 
+/// It starts again and is removed before anybody reads what it wrote at first.
+#[test]
+fn what_waits_for_a_reader_outlives_its_container() {
+    let orlop = orlop();
+    let script = format!("yes {LINE} | head -c 30000000; [ -e /ran ] || {{ touch /ran; exit 9; }}");
+    let child = orlop.spawn(&["run", "--name", "box", "busybox", "sh", "-c", &script]);
+    eventually("it has ended", || {
+        let status = ["inspect", "-f", "{{.State.Status}}", "box"];
+        orlop.run(&status).stdout() == "exited\n"
+    });
+    orlop.run(&["start", "box"]).success();
+    orlop.run(&["wait", "box"]).success().stdout_is("0\n");
+    orlop.run(&["rm", "box"]).success();
+    let (output, status, said) = rest(child);
+    assert_eq!(
+        (output.len(), status.code()),
+        (30_000_000, Some(9)),
+        "{said}"
+    );
+    eventually("its shim is gone", || orlop.shims().is_empty());
+}
+
 #[test]
 fn an_onlooker_that_does_not_read_is_told_what_it_missed() {
     let orlop = orlop();

@@ -23,15 +23,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Characters of a command that its events show.
 const COMMAND_SHOWN: usize = 1024;
 
-/// How a container ended, for those who were joined to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ended {
-    /// The exit code.
-    pub(crate) code: i32,
-    /// The kernel killed a process of it for want of memory.
-    pub(crate) oom_killed: bool,
-}
-
 /// One more process in a container.
 #[derive(Debug)]
 pub(crate) struct Exec {
@@ -67,19 +58,15 @@ impl Containers {
         Ok(joined)
     }
 
-    /// Waits until the end of the run that had `exits` ends before it is known to everyone.
-    pub(crate) async fn settled(&self, container: &Container, exits: u64) -> Ended {
-        let view = container
-            .until(|view| {
-                let over = view.record.state.exits > exits;
-                let removed = view.removed || !view.record.config.auto_remove || view.record.hidden;
-                over && removed
-            })
-            .await;
-        Ended {
-            code: view.record.state.exit_code,
-            oom_killed: view.record.state.oom_killed,
-        }
+    /// Waits until the end of the run that had `exits` ends before it is known to everyone. The next run
+    /// may have begun then.
+    pub(crate) async fn settled(&self, container: &Container, exits: u64) {
+        let known = container.until(|view| {
+            let over = view.record.state.exits > exits;
+            let removed = view.removed || !view.record.config.auto_remove || view.record.hidden;
+            over && removed
+        });
+        known.await;
     }
 
     /// Runs one more process.

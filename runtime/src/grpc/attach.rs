@@ -15,7 +15,6 @@ use tonic::{Status, Streaming};
 use super::containers::spawned;
 use super::{Answers, logs, status};
 use crate::containers::start::Streams;
-use crate::containers::streams::Ended;
 use crate::containers::{Container, Containers};
 use crate::error::{Error, Result};
 use crate::logs::Selection;
@@ -29,10 +28,10 @@ pub(super) const BACKLOG: usize = 32;
 const LOST_PATIENCE: Duration = Duration::from_secs(3);
 
 /// How the streams ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 enum End {
-    /// With the container.
-    Exited,
+    /// With the container: what its shim said of that.
+    Exited(wire::Exited),
     /// The shim closed the connection, or went away.
     Lost,
     /// The shim said why there is no more.
@@ -106,10 +105,10 @@ pub(super) async fn run(
         // A client that went away: dropping `shot` kills and removes.
         match forward_output(reader, &to_client).await {
             End::ClientGone => {}
-            End::Exited => {
-                let ended = containers.settled(&shot.container, 0).await;
+            End::Exited(exited) => {
+                containers.settled(&shot.container, 0).await;
                 shot.finish().await;
-                send(&to_client, exited(ended)).await;
+                send(&to_client, Out::Exited(exited)).await;
             }
             End::Lost => {
                 let lost = Error::StreamsLost(shot.container.id.clone());
@@ -134,7 +133,10 @@ async fn finish(containers: &Containers, container: &Container, exits: u64, end:
     let id = container.id.clone();
     match end {
         End::ClientGone => {}
-        End::Exited => drop(send(to, exited(settled.await)).await),
+        End::Exited(exited) => {
+            settled.await;
+            send(to, Out::Exited(exited)).await;
+        }
         End::CutOff(why) => fail(to, Error::ReadTooSlowly { id, why }).await,
         End::Lost => {
             // Of a container that ended with its shim everyone is to know when this client does.
@@ -147,13 +149,6 @@ async fn finish(containers: &Containers, container: &Container, exits: u64, end:
 /// The last that a client hears.
 async fn fail(to: &Sender, error: Error) {
     to.send(Err(status(error))).await.ok();
-}
-
-fn exited(ended: Ended) -> Out {
-    Out::Exited(wire::Exited {
-        code: ended.code,
-        oom_killed: ended.oom_killed,
-    })
 }
 
 async fn send(to: &Sender, message: Out) -> bool {
@@ -173,7 +168,9 @@ async fn forward_output(mut reader: Reader, to: &Sender) -> End {
         let message = match frame {
             Ok(Some(Frame::Stdout(bytes))) => Out::Stdout(bytes),
             Ok(Some(Frame::Stderr(bytes))) => Out::Stderr(bytes),
-            Ok(Some(Frame::Reply(Reply::Exited { .. }))) => return End::Exited,
+            Ok(Some(Frame::Reply(Reply::Exited { code, oom_killed }))) => {
+                return End::Exited(wire::Exited { code, oom_killed });
+            }
             Ok(Some(Frame::Reply(Reply::Failed { message, .. }))) => return End::CutOff(message),
             Ok(None) => return End::Lost,
             Ok(Some(Frame::Reply(_))) => continue,

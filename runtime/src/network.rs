@@ -13,6 +13,7 @@
 //! - [`request`]: what is asked and answered. [`error`]: what goes wrong.
 //! - [`definition`]: networks as users said them. [`segment`]: one network and who is in it.
 //!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
+//!   [`joining`]: the place that it gets there.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
 //!   [`family`]: what IPv4 and IPv6 have in common. [`ipv6`]: what only IPv6 has.
 //! - [`watch`]: putting back what others took. [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
@@ -31,6 +32,7 @@ mod firewall;
 mod founding;
 pub(crate) mod instance;
 mod ipv6;
+mod joining;
 mod loopback;
 mod namespace;
 mod netlink;
@@ -50,8 +52,7 @@ mod tests;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -67,20 +68,20 @@ pub use request::{
 
 use crate::retry;
 
-use self::address::{Addresses, Lease, mac_of};
+use self::address::Addresses;
 use self::bridge::Bridge;
 use self::definition::{DEFAULT, Definition};
 use self::dns::NameServer;
 use self::error::Result;
-use self::family::Address;
 use self::firewall::{Behind, Firewall, Published};
 use self::instance::Instance;
+use self::joining::{Joining, WayOut, endpoint, ipv6_port, join_all, lease, way_out};
 use self::loopback::Relay;
-use self::namespace::{BridgePort, Ipv6Port, Namespace, Place};
+use self::namespace::{BridgePort, Namespace, Place};
 use self::numbers::Numbers;
 use self::pool::Pool;
 use self::ports::Reservation;
-use self::segment::{Joined, Member, Segment};
+use self::segment::{Joined, Segment};
 use self::teardown::Teardown;
 use self::watch::Watch;
 
@@ -134,23 +135,6 @@ struct Held {
     _relays: Vec<Relay>,
     /// Dropped after the firewall forgot the ports.
     _reservations: Vec<Reservation>,
-}
-
-/// A network that a container joins.
-#[derive(Debug)]
-struct Joining {
-    segment: Arc<Segment>,
-    address: Option<Ipv4Addr>,
-    ipv6_address: Option<Ipv6Addr>,
-    names: Vec<String>,
-    aliases: Vec<String>,
-}
-
-/// Of which families a place on a bridge is the way out.
-#[derive(Clone, Copy, Debug, Default)]
-struct WayOut {
-    ipv4: bool,
-    ipv6: bool,
 }
 
 impl Network {
@@ -639,113 +623,6 @@ impl Filter {
     }
 }
 
-fn join_all(container: &str, joining: &[Joining], request: &NetworkRequest) -> Result<Vec<Joined>> {
-    let title = request.names.first().cloned();
-    let join = |joining: &Joining| {
-        let member = Member {
-            title: title.clone().unwrap_or_else(|| container.to_owned()),
-            endpoint: None,
-            servers: request.servers.clone(),
-        };
-        joining.segment.join(container, member)
-    };
-    joining.iter().map(join).collect()
-}
-
-/// The families that containers of these networks get out by.
-fn way_out<'a>(joining: impl IntoIterator<Item = &'a Joining>) -> WayOut {
-    let definitions = joining.into_iter().map(|j| &j.segment.definition);
-    let open = definitions.filter(|definition| !definition.internal);
-    open.fold(WayOut::default(), |found, definition| WayOut {
-        ipv4: true,
-        ipv6: found.ipv6 || definition.ipv6.is_some(),
-    })
-}
-
-impl Joining {
-    fn has_fixed_address(&self) -> bool {
-        self.address.is_some() || self.ipv6_address.is_some()
-    }
-}
-
-impl WayOut {
-    fn or(self, other: Self) -> Self {
-        Self {
-            ipv4: self.ipv4 || other.ipv4,
-            ipv6: self.ipv6 || other.ipv6,
-        }
-    }
-
-    fn without(self, other: Self) -> Self {
-        Self {
-            ipv4: self.ipv4 && !other.ipv4,
-            ipv6: self.ipv6 && !other.ipv6,
-        }
-    }
-}
-
-fn lease<A: Address>(
-    addresses: &Addresses<A>,
-    wanted: Option<A>,
-    network: &str,
-) -> Result<Lease<A>> {
-    let Some(wanted) = wanted else {
-        return addresses
-            .take()
-            .ok_or_else(|| NetworkError::AddressesExhausted {
-                subnet: addresses.subnet().to_string(),
-            });
-    };
-    let (address, network) = (wanted.into(), network.to_owned());
-    if !addresses.has(wanted) || wanted == addresses.gateway() {
-        return Err(NetworkError::AddressOutside { address, network });
-    }
-    let taken = NetworkError::AddressTaken { address, network };
-    addresses.claim(wanted).ok_or(taken)
-}
-
-/// `None`: the network has no IPv6.
-fn ipv6_port(bridge: &Bridge, joining: &Joining, routed: bool) -> Result<Option<Ipv6Port>> {
-    let network = &joining.segment.definition.name;
-    let Some(addresses) = &bridge.ipv6 else {
-        return match joining.ipv6_address {
-            None => Ok(None),
-            Some(address) => Err(NetworkError::NoIpv6 {
-                address,
-                network: network.clone(),
-            }),
-        };
-    };
-    Ok(Some(Ipv6Port {
-        lease: lease(addresses, joining.ipv6_address, network)?,
-        gateway: addresses.gateway(),
-        routed,
-    }))
-}
-
-fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
-    let address = port.lease.address();
-    EndpointInfo {
-        network: port.network.clone(),
-        network_id: joining.segment.definition.id.clone(),
-        address,
-        prefix: port.lease.subnet().prefix(),
-        gateway: port.gateway,
-        ipv6: port.ipv6.as_ref().map(|ipv6| Ipv6Info {
-            address: ipv6.lease.address(),
-            prefix: ipv6.lease.subnet().prefix(),
-            gateway: ipv6.gateway,
-            routed: ipv6.routed,
-        }),
-        mac: text_of(address),
-        interface: port.interface.clone(),
-        veth: port.veth.clone(),
-        routed: port.routed,
-        names: joining.names.clone(),
-        aliases: joining.aliases.clone(),
-    }
-}
-
 fn behind(segment: &Segment, bridge: &Bridge) -> Behind {
     Behind {
         bridge: bridge.name.clone(),
@@ -774,16 +651,6 @@ fn ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
             container: attachment.ways_in().find(is_same_family)?,
         })
     })
-}
-
-/// The hardware address that goes with an address, as people write it.
-fn text_of(address: Ipv4Addr) -> String {
-    let mut text = String::new();
-    for byte in mac_of(address) {
-        let separator = if text.is_empty() { "" } else { ":" };
-        write!(text, "{separator}{byte:02x}").ok();
-    }
-    text
 }
 
 /// Runs what blocks where it may.

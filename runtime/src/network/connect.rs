@@ -3,10 +3,11 @@
 use std::os::fd::OwnedFd;
 
 use super::error::{NetworkError, Result};
+use super::joining::{WayOut, endpoint, way_out};
 use super::namespace::{self, BridgePort};
 use super::request::{Attachment, EndpointInfo, Membership};
 use super::segment::{Joined, Member};
-use super::{Held, Network, WayOut, endpoint, way_out};
+use super::{Held, Network};
 
 /// What a container that leaves a network had of it, and what it still has.
 struct Left {

@@ -1,6 +1,6 @@
 //! Networks with IPv6: who reaches whom, from where, and that others have none.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use hickory_proto::rr::RecordType;
 use orlop_proto::runtime as wire;
@@ -11,6 +11,7 @@ use super::support::{
 use super::user::{attach, in_network, leave_all, lookup, member_of, named, yes};
 use crate::network::firewall::Firewall;
 use crate::network::route::Routes;
+use crate::network::subnet::Subnet;
 use crate::network::{
     Attachment, Ipv6Info, Live, Membership, Network, NetworkError, NetworkRequest, PortRequest,
 };
@@ -181,22 +182,31 @@ fn containers_that_are_kept_apart_do_not_meet_by_a_detour_over_the_host() {
         let a = attach(&network, "a", &["front"]).await;
         let b = attach(&network, "b", &["front"]).await;
         let _a = Place::of(&a).serve(80, "a");
-        let at = ipv6_in(&a, "front");
+        let (at, own) = (ipv6_in(&a, "front"), ipv6_in(&b, "front"));
         assert!(Place::of(&b).ask(at.address, 80).is_err());
         assert!(Place::here().ask(at.address, 80).is_ok());
+        let socket = Place::of(&a).run(|| UdpSocket::bind(("::", 9000)).unwrap());
+        let patience = std::time::Duration::from_millis(300);
+        socket.set_read_timeout(Some(patience)).unwrap();
+        let heard = |from: &Place| {
+            from.run(|| {
+                let sender = UdpSocket::bind("[::]:0").unwrap();
+                sender.send_to(b"attack", (at.address, 9000)).ok();
+            });
+            socket.recv_from(&mut [0; 16]).is_ok()
+        };
+        assert!(heard(&Place::here()));
         // Without the subnet's route everything goes to the gateway.
-        let own = ipv6_in(&b, "front");
         Place::of(&b).run(|| {
             let mut routes = Routes::open().unwrap();
-            let link = routes.link("eth0").unwrap().unwrap();
-            let wide = crate::network::subnet::Subnet::new(own.address, own.prefix).unwrap();
-            routes
-                .delete_address(link.index, own.address, wide)
-                .unwrap();
-            let alone = crate::network::subnet::Subnet::new(own.address, 128).unwrap();
-            routes.add_address(link.index, own.address, alone).unwrap();
+            let index = routes.link("eth0").unwrap().unwrap().index;
+            let subnet = |prefix| Subnet::new(own.address, prefix).unwrap();
+            let all = subnet(own.prefix);
+            routes.delete_address(index, own.address, all).unwrap();
+            let alone = subnet(128);
+            routes.add_address(index, own.address, alone).unwrap();
         });
-        assert!(Place::of(&b).ask(at.address, 80).is_err());
+        assert!(!heard(&Place::of(&b)));
         leave_all(&network, &[("a", &a), ("b", &b)], &["front"]).await;
     });
 }

@@ -176,6 +176,9 @@ fn find_or_add(
 /// `route_localnet`: connections of the host to 127.0.0.1 that are sent on to a container come from
 /// 127.0.0.1; the firewall's `guard` chain keeps containers from using it the other way (K2).
 fn configure(bridge: &str, definition: &Definition) -> Result<()> {
+    if definition.ipv6.is_some() {
+        set(&format!("net/ipv6/conf/{bridge}/addr_gen_mode"), "1")?;
+    }
     ipv6::configure(bridge, definition.ipv6.is_some())?;
     set(&format!("net/ipv4/conf/{bridge}/route_localnet"), "1")
 }
@@ -208,7 +211,14 @@ fn assign_ipv6(routes: &mut Routes, index: u32, ipv6: &Ipv6, inhabited: bool) ->
     if !inhabited && !is_free(routes, index, ipv6.subnet)? {
         return Err(NetworkError::SubnetTaken(ipv6.subnet.to_string()));
     }
+    assign(routes, index, ipv6::BRIDGE, ipv6::LINK_LOCAL)?;
     assign(routes, index, ipv6.gateway, ipv6.subnet)?;
+    routes
+        .wait_until_answered(ipv6.gateway)
+        .map_err(NetworkError::kernel(format!(
+            "wait for bridge address {}",
+            ipv6.gateway
+        )))?;
     ipv6::forward()
 }
 

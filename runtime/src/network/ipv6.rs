@@ -22,6 +22,13 @@ const PREFIX: u8 = 64;
 /// Hexadecimal digits of a network's id that make its subnet another than everybody else's.
 const UNIQUE_DIGITS: usize = 14;
 
+/// Of links that ask for no other prefix.
+pub(crate) const LINK_LOCAL: Subnet<Ipv6Addr> =
+    Subnet::fixed(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0), 64);
+/// A bridge's address on its link, from which it asks where a container is. One that the kernel makes
+/// would be there only after the first container is.
+pub(crate) const BRIDGE: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
 /// Addresses of a network with IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Ipv6 {

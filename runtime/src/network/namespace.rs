@@ -197,6 +197,9 @@ fn connect(host: &mut Routes, inside: &mut Routes, place: &Place) -> io::Result<
         }
     }
     inside.wait_until_running(&port.interface)?;
+    if let Some(ipv6) = &port.ipv6 {
+        inside.wait_until_answered(ipv6.lease.address())?;
+    }
     host.wait_until_running(&port.veth)?;
     host.wait_until_running(&bridge.name)
 }

@@ -1,6 +1,7 @@
 //! Links, addresses and routes: the part of rtnetlink(7) that containers need.
 
 use std::io;
+use std::net::Ipv6Addr;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +28,7 @@ const RTA_GATEWAY: u16 = 5;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
+const RTN_LOCAL: u8 = 2;
 const RTMSG_BYTES: usize = 12;
 // linux/if_link.h, if_addr.h, veth.h
 const IFLA_ADDRESS: u16 = 1;
@@ -60,6 +62,10 @@ const IFA_F_NODAD: u8 = 2;
 const IFF_UP: u32 = 1;
 const IF_OPER_UP: u8 = 6;
 const AF_UNSPEC: u8 = 0;
+
+/// How often, and how long, the kernel is asked whether something is as it was wanted.
+const PAUSE: Duration = Duration::from_micros(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// `RTNLGRP_LINK`, as a bit.
 pub(crate) const LINK_CHANGES: u32 = 1;
@@ -127,8 +133,6 @@ impl Routes {
     /// Waits until an interface carries packets, which it does some time after it was brought up: the
     /// kernel drops what is sent before, and an ARP request that was dropped costs a second.
     pub(crate) fn wait_until_running(&mut self, name: &str) -> io::Result<()> {
-        const PAUSE: Duration = Duration::from_micros(500);
-        const PATIENCE: Duration = Duration::from_secs(2);
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.link(name)? {
@@ -273,6 +277,29 @@ impl Routes {
             .attribute(RTA_GATEWAY, &gateway.bytes())
             .ne32(RTA_OIF, index);
         self.socket.request(vec![message])
+    }
+
+    /// Waits until the kernel answers for an IPv6 address, which it does some time after an interface was
+    /// given it: a neighbour whose question was lost asks again a second later. A kernel that tells of
+    /// no such moment is not waited for any longer.
+    pub(crate) fn wait_until_answered(&mut self, address: Ipv6Addr) -> io::Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.answers(address)? && Instant::now() < deadline {
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    fn answers(&mut self, address: Ipv6Addr) -> io::Result<bool> {
+        let mut family = [0; RTMSG_BYTES];
+        family[0] = Family::V6 as u8;
+        let routes = Message::new(RTM_GETROUTE, NLM_F_DUMP).fixed(&family);
+        let own = address.octets();
+        let is_own = |route: &Answer| {
+            let is_local = route.payload.get(7) == Some(&RTN_LOCAL);
+            is_local && route.attribute(RTMSG_BYTES, RTA_DST) == Some(&own)
+        };
+        Ok(self.socket.dump(routes)?.iter().any(is_own))
     }
 
     /// Every subnet of a family that an interface other than `except` has an address in or a route to.

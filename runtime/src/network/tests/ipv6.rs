@@ -9,7 +9,9 @@ use super::support::{
     Place, in_a_life_before, instance, kernel_state, on_a_host, port, wait_for_kernel_state,
 };
 use super::user::{attach, in_network, leave_all, lookup, member_of, named, yes};
+use crate::network::family::Family;
 use crate::network::firewall::Firewall;
+use crate::network::nft::Batch;
 use crate::network::route::Routes;
 use crate::network::subnet::Subnet;
 use crate::network::{
@@ -264,6 +266,18 @@ fn k4_what_is_flushed_comes_back_for_ipv6_too() {
         network.reconcile(vec![live]).await.unwrap();
         assert!(outside.ask(HOST, at).is_ok());
         assert!(outside.ask(ipv6_in(&web, "front").address, 80).is_err());
+        // Of the two tables one is missing: that is noticed without being told.
+        let table = Batch::new(&firewall.table).of(Family::V6);
+        table.delete_table().commit().unwrap();
+        let mut answers = false;
+        for _ in 0..40 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            answers = outside.ask(HOST, at).is_ok();
+            if answers {
+                break;
+            }
+        }
+        assert!(answers);
         leave_all(&network, &[("web", &web)], &["front"]).await;
     });
 }

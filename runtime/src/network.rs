@@ -66,8 +66,6 @@ pub use request::{
     PortBinding, PortRequest, Protocol,
 };
 
-use crate::retry;
-
 use self::address::Addresses;
 use self::bridge::Bridge;
 use self::definition::{DEFAULT, Definition};
@@ -514,21 +512,6 @@ impl Network {
             self.rewrite_later();
         }
         withdrawn
-    }
-
-    /// The firewall anew, without what could not be taken from it, as soon as that can be done.
-    fn rewrite_later(&self) {
-        let network = self.clone();
-        retry::later("write the firewall anew", "", move || {
-            let network = network.clone();
-            async move {
-                let filter = network.inner.filter.lock().await;
-                match filter.networks.is_empty() {
-                    true => Ok(()),
-                    false => Ok(network.install(&filter).await?),
-                }
-            }
-        });
     }
 
     /// Removes a network's bridge, and the firewall with the last one.

@@ -9,7 +9,7 @@ use orlop_tests::churn::left;
 use orlop_tests::churn::trace::Trace;
 use orlop_tests::{Instance, eventually, http};
 
-/// Serves; ends whenever somebody asks for a page that is not there, as often as that happens.
+/// Serves the number of its run; ends when there is a file for this run.
 const SERVE: &str = "n=$((`cat /n 2>/dev/null` + 1)); echo $n > /n; mkdir -p /www; echo run $n > /www/index.html; \
                      httpd -p 80 -h /www; echo run $n; while [ ! -e /shared/end$n ]; do sleep 0.05; done; exit 3";
 

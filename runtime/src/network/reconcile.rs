@@ -17,6 +17,7 @@ use super::segment::{Joined, Member, Segment};
 use super::subnet::Subnet;
 use super::watch::Watch;
 use super::{Held, Network, behind, blocking, inhabited, ports_of};
+use crate::retry;
 
 /// A container that runs.
 #[derive(Debug)]
@@ -191,6 +192,21 @@ impl Network {
             true => Ok(()),
             false => self.install(&filter).await,
         }
+    }
+
+    /// The firewall anew, without what could not be taken from it, as soon as that can be done.
+    pub(super) fn rewrite_later(&self) {
+        let network = self.clone();
+        retry::later("write the firewall anew", "", move || {
+            let network = network.clone();
+            async move {
+                let filter = network.inner.filter.lock().await;
+                match filter.networks.is_empty() {
+                    true => Ok(()),
+                    false => Ok(network.install(&filter).await?),
+                }
+            }
+        });
     }
 }
 

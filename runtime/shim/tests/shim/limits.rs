@@ -104,3 +104,23 @@ fn b11_the_container_sees_its_own_cgroup_and_cannot_write_it() {
     assert_eq!(code, 0, "{}", container.own_log());
     assert_eq!(output, "memory\npids\n67108864\n1\n");
 }
+
+#[test]
+fn what_is_left_in_a_group_ends_with_it() {
+    let mut container = Box::new(&["true"]);
+    container.cgroup(&[("pids", &[]), ("freezer", &[])]);
+    let mut left = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    for cgroup in &container.config.cgroups {
+        let file = cgroup.path.join("cgroup.procs");
+        std::fs::write(file, left.id().to_string()).unwrap();
+    }
+    let waited = std::thread::spawn(move || left.wait().unwrap());
+    for cgroup in &container.config.cgroups {
+        orlop_shim::cgroups::remove(&cgroup.path, &container.config.cgroups).unwrap();
+        assert!(!cgroup.path.exists());
+    }
+    assert!(!waited.join().unwrap().success());
+}

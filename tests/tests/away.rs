@@ -136,16 +136,16 @@ fn in_a_pause_of_the_shim_the_next_service_takes_over_and_a_person_wins() {
         let web = Web::start(&["--restart", "always"]);
         web.serves(1);
         web.orlop.kill_service("runtime");
-        for run in 1..=5 {
+        for run in 1..=6 {
             web.end(run);
         }
-        eventually("a pause of three seconds", || web.lines() == 5);
+        eventually("a pause of three seconds", || web.lines() == 6);
         let exit = web.log.with_file_name("exit.json");
         eventually("it has ended", || exit.exists());
         let orlop = &web.orlop;
         assert_eq!(
             orlop.inspect("web", "{{.State.Status}} {{.RestartCount}}"),
-            "restarting 4"
+            "restarting 5"
         );
         orlop.run(end).success();
         assert_eq!(orlop.shims(), [0; 0]);

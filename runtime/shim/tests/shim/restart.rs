@@ -247,3 +247,19 @@ fn an_unhealthy_container_is_ended_or_started_again_as_was_asked_for() {
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(container.output(), "run 1\nrun 2\n", "it is healthy now");
 }
+
+#[test]
+fn a_run_does_not_answer_for_the_memory_of_the_one_before() {
+    let hog = "[ $n = 1 ] && exec dd if=/dev/zero of=/dev/null bs=200M count=1; exit 4";
+    let mut container = counting(Policy::OnFailure { maximum_retries: 1 }, hog);
+    container.config.away.restarts.short_runs = 5;
+    container.cgroup(&[("memory", &[("memory.limit_in_bytes", "16777216")])]);
+    container.start();
+    wait_for(|| container.dir.path().join("exit.json").exists());
+    assert!(container.exit().oom_killed);
+    container.ended();
+    assert_eq!(
+        (container.exit().code, container.exit().oom_killed),
+        (4, false)
+    );
+}

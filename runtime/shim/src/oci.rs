@@ -244,18 +244,22 @@ impl Container<'_> {
         Ok((sets, filter))
     }
 
+    /// What the specification does not allow is denied, also where it says nothing of devices (row B24).
     fn restrict_devices(&self) -> error::Result<()> {
         let resources = self.spec.linux().as_ref();
         let resources = resources.and_then(|linux| linux.resources().as_ref());
-        let Some(rules) = resources.and_then(|resources| resources.devices().as_deref()) else {
-            return Ok(());
-        };
-        let mut rules = rules.to_vec();
-        if !rules.is_empty() {
-            rules.extend(ALWAYS.map(rule));
-        }
+        let asked = resources.and_then(|resources| resources.devices().as_deref());
+        let mut rules = vec![everything_denied()];
+        rules.extend_from_slice(asked.unwrap_or_default());
+        rules.extend(ALWAYS.map(rule));
         cgroup::restrict_devices(self.cgroups, &rules)
     }
+}
+
+fn everything_denied() -> LinuxDeviceCgroup {
+    let mut rule = LinuxDeviceCgroup::default();
+    rule.set_allow(false).set_access(Some("rwm".to_owned()));
+    rule
 }
 
 fn rule((kind, major, minor, access): DeviceRule) -> LinuxDeviceCgroup {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use crate::binary;
 
 /// Busybox under the names that tests use.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "sh", "cat", "echo", "sleep", "true", "ls", "head", "wc", "grep", "readlink", "mkdir", "stat",
+    "mknod", "rm",
 ];
 
 /// A bundle, and a directory of state that nobody else has.

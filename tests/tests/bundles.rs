@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "test code")]
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -331,6 +331,41 @@ fn b18_b19_nothing_is_made_or_changed_in_a_dev_that_is_not_mounted() {
         } else {
             assert_eq!(fs::read_dir(&dev).unwrap().count(), 1, "{link}");
         }
+    }
+}
+
+/// The disk that the test runs from, and the kernel's log, for a container that may make nodes of anything.
+#[test]
+fn b24_devices_that_are_not_listed_are_denied() {
+    let bundle = Bundle::new();
+    let disk = fs::metadata("/var/tmp").unwrap().dev();
+    let (major, minor) = (rustix::fs::major(disk), rustix::fs::minor(disk));
+    let script = format!(
+        "mknod /tmp/disk b {major} {minor}; mknod /tmp/log c 1 11; \
+         for f in /tmp/disk /tmp/log; do (: < $f) && echo open; (: > $f) && echo open; done; \
+         head -c 1 /dev/zero | wc -c; : > /dev/null && echo null; rm /tmp/disk /tmp/log"
+    );
+    let allow = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
+    let refused = "Operation not permitted";
+    for (devices, times) in [(Value::Null, 4), (json!([]), 4), (json!([allow]), 3)] {
+        bundle.configure(&["sh", "-c", &script], |spec| {
+            let capabilities = json!(["CAP_MKNOD", "CAP_DAC_OVERRIDE", "CAP_SYSLOG"]);
+            spec["process"]["capabilities"] = json!({"bounding": capabilities,
+                "permitted": capabilities, "effective": capabilities});
+            spec["linux"]["resources"] = match devices {
+                Value::Null => json!({}),
+                _ => json!({ "devices": devices }),
+            };
+        });
+        let (code, said) = bundle.run();
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(said.matches(refused).count(), times, "{devices}: {said}");
+        assert_eq!(
+            said.matches("open\n").count(),
+            4 - times,
+            "{devices}: {said}"
+        );
+        assert!(said.ends_with("1\nnull\n"), "{said}");
     }
 }
 

@@ -56,6 +56,46 @@ fn b1_no_stream_is_opened_by_a_path_of_the_root() {
     canary.assert_unopened("run and exec");
 }
 
+/// Of a process that joins, the first that the container sees has let go of the host, also for one that may
+/// trace.
+#[test]
+fn b5_a_process_that_joins_shows_no_file_of_the_host() {
+    let bundle = Bundle::new();
+    let watch = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] && continue; \
+                 for f in $p/fd/* $p/cwd $p/root; do t=$(readlink $f 2>/dev/null) || continue; \
+                 case $t in *orlop*|/var/*|/run/*|*/said) echo leak $f $t;; esac; done; done; done";
+    bundle.configure(&["sh", "-c", watch], |spec| {
+        let capabilities = json!(["CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH"]);
+        spec["process"]["capabilities"] = json!({"bounding": capabilities,
+            "permitted": capabilities, "effective": capabilities});
+    });
+    bundle.start();
+    let watched = fs::File::open(bundle.path("said")).unwrap();
+    for _ in 0..30 {
+        // With streams that are no files of the host's themselves.
+        let mut exec = bundle.command(&["exec", &bundle.id, "true"]);
+        assert!(exec.output().unwrap().status.success());
+    }
+    assert_eq!(std::io::read_to_string(watched).unwrap(), "");
+}
+
+/// A specification that says nothing of capabilities gives none.
+#[test]
+fn c6_c7_no_capability_comes_by_itself() {
+    let bundle = Bundle::new();
+    for uid in [0, 1000] {
+        bundle.configure(&["grep", "Cap", "/proc/self/status"], |spec| {
+            spec["process"]["user"]["uid"] = json!(uid);
+        });
+        let (code, said) = bundle.run();
+        assert_eq!(code, 0, "{said}");
+        let sets = said
+            .lines()
+            .map(|line| line.split_whitespace().nth(1).unwrap());
+        assert!(sets.eq(["0000000000000000"; 5]), "{uid}: {said}");
+    }
+}
+
 /// What runs is the container's, and what it runs from can be written by nobody in it.
 #[test]
 fn b7_the_program_cannot_be_overwritten_from_a_container() {

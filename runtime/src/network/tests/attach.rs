@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
 
 use super::support::{Place, instance, kernel_state, on_a_host, port, wait_for_kernel_state};
 use crate::network::{Network, NetworkError, NetworkKind, NetworkRequest};
@@ -90,6 +92,61 @@ fn k1_k8_no_router_is_believed_and_no_ipv6_address_is_there() {
                 .all(|name| name == "lo")
         );
         assert!(interfaces_with_ipv6().iter().all(|name| *name != interface));
+        network.release_pool().await.unwrap();
+    });
+}
+
+/// A router advertisement: a default route, and a prefix to make addresses of (RFC 4861, 4.2 and 4.6.2).
+fn advertise(interface: &str) {
+    let mut message = vec![134, 0, 0, 0, 64, 0, 0x07, 0x08, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend([3, 4, 64, 0xc0, 0, 0, 7, 8, 0, 0, 7, 8, 0, 0, 0, 0]);
+    message.extend(PREFIX.octets());
+    let flags = SocketFlags::CLOEXEC;
+    let icmp = Some(rustix::net::ipproto::ICMPV6);
+    let socket = socket_with(AddressFamily::INET6, SocketType::RAW, flags, icmp).unwrap();
+    // Others are not believed.
+    rustix::net::sockopt::set_ipv6_multicast_hops(&socket, 255).unwrap();
+    let index = nix::net::if_::if_nametoindex(interface).unwrap();
+    let everyone = SocketAddrV6::new(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), 0, 0, index);
+    sendto(&socket, &message, SendFlags::empty(), &everyone).unwrap();
+}
+
+const PREFIX: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xbad, 0, 0, 0, 0, 0);
+
+/// Whether the calling thread's host has a route by that advertisement.
+fn believes() -> bool {
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap();
+    routes.contains("20010db80bad")
+}
+
+/// A container that may do everything in its own network; one that listens to it proves that it is heard.
+#[test]
+fn k1_what_a_container_says_as_a_router_reaches_who_asked_for_it_and_not_the_host() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance(root.path());
+        let liar = network.attach("liar", &bridge()).await.unwrap();
+        let other = network.attach("other", &bridge()).await.unwrap();
+        let fool = network.attach("fool", &bridge()).await.unwrap();
+        let set = |name: &str, value: &str| {
+            fs::write(format!("/proc/sys/net/ipv6/conf/eth0/{name}"), value).unwrap();
+        };
+        for place in [Place::of(&liar), Place::of(&fool)] {
+            place.run(|| {
+                set("accept_dad", "0");
+                set("accept_ra", "2");
+                set("disable_ipv6", "0");
+            });
+        }
+        let mut heard = false;
+        for _ in 0..50 {
+            Place::of(&liar).run(|| advertise("eth0"));
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            heard |= Place::of(&fool).run(believes);
+        }
+        assert!(heard, "nobody hears it");
+        assert!(!believes(), "the host");
+        assert!(!Place::of(&other).run(believes), "a container");
         network.release_pool().await.unwrap();
     });
 }

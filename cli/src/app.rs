@@ -186,14 +186,6 @@ mod tests {
     }
 
     #[test]
-    fn user_namespaces_are_refused_by_name() {
-        let parse = |mode| App::try_parse_from(["orlop", "run", "--userns", mode, "busybox"]);
-        assert!(parse("host").is_ok());
-        let refused = parse("keep-id").unwrap_err();
-        assert!(refused.to_string().contains("--userns"), "{refused}");
-    }
-
-    #[test]
     fn both_spellings_are_the_same() {
         for (short, long) in [
             ("ps", "ls"),

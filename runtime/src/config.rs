@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use orlop_wire::{Endpoint, Paths, ServiceArgs};
 
+const AUTO: &str = "auto";
 const SHIM_NAME: &str = "orlop-shim";
 
 /// Runs containers.
@@ -30,6 +31,11 @@ pub struct Config {
     #[arg(long)]
     pub no_new_privileges: bool,
 
+    /// Give containers user ids of their own: auto, or the user whose ranges in /etc/subuid and /etc/subgid
+    /// they get; `--userns host` opts out
+    #[arg(long, value_name = "auto|USER")]
+    pub userns_remap: Option<String>,
+
     /// Network namespaces that are prepared ahead
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     pub network_pool: usize,
@@ -49,6 +55,19 @@ impl Config {
     pub fn endpoint(&self) -> Endpoint {
         let own = || self.paths().endpoint("runtime");
         self.service.listen.clone().unwrap_or_else(own)
+    }
+
+    /// The user whose ids containers get; `None`: of whoever has some for containers.
+    pub fn subordinate_user(&self) -> Option<&str> {
+        self.userns_remap.as_deref().filter(|user| *user != AUTO)
+    }
+
+    /// Whose ids a container has that does not say.
+    pub fn default_userns(&self) -> &'static str {
+        match self.userns_remap {
+            Some(_) => AUTO,
+            None => "",
+        }
     }
 
     /// Where the store serves.

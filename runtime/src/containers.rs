@@ -43,6 +43,7 @@ use crate::events::Events;
 use crate::index::Index;
 use crate::network::Network;
 use crate::runtimes::Runtimes;
+use crate::subids::SubIds;
 use crate::volumes::Volumes;
 use record::Record;
 
@@ -68,6 +69,10 @@ pub(crate) struct Parts {
     pub(crate) runtimes: Runtimes,
     /// Nobody gains privileges.
     pub(crate) no_new_privileges: bool,
+    /// Whose ids a container has that does not say: a `userns` of a request.
+    pub(crate) userns: String,
+    /// Ids for user namespaces.
+    pub(crate) subids: SubIds,
     /// Bytes at which a log is rotated.
     pub(crate) log_bytes_max: u64,
     /// Images and snapshots.

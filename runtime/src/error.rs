@@ -56,6 +56,21 @@ pub enum Error {
     /// Asked for something that is known and not built.
     #[error("{0} is not built in this version of orlop")]
     NotBuilt(&'static str),
+    /// The user has no ranges of ids that containers could have.
+    #[error(
+        "user {0} has no ids for containers: add a line such as {0}:100000:65536 to both /etc/subuid and /etc/subgid"
+    )]
+    NoSubordinateIds(String),
+    /// Every range is taken by a container that runs.
+    #[error(
+        "no {0} ids are free for one more container: stop one, or give more in /etc/subuid and /etc/subgid, then start the service again"
+    )]
+    SubordinateIdsExhausted(u32),
+    /// The kernel gave no user namespace.
+    #[error(
+        "cannot make a user namespace (limits: user.max_user_namespaces; --userns host goes without)"
+    )]
+    UserNamespace(#[source] io::Error),
     /// The container is in a state in which this cannot be done.
     #[error("container {name} is {}: cannot {action} it", in_words(*status))]
     WrongState {
@@ -270,7 +285,9 @@ impl Classify for Error {
             | Self::Restarting(_)
             | Self::VolumeInUse { .. }
             | Self::NotFrozen(_)
-            | Self::NoController(_) => Kind::FailedPrecondition,
+            | Self::NoController(_)
+            | Self::NoSubordinateIds(_)
+            | Self::UserNamespace(_) => Kind::FailedPrecondition,
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure_kind(*failure),
             Self::NotBuilt(_) => Kind::Unimplemented,
             Self::Limit { source, .. } => limit_kind(source),
@@ -279,7 +296,9 @@ impl Classify for Error {
             Self::Copy(error) => copy_kind(error),
             Self::Store(failure) => failure.kind(),
             Self::ShuttingDown | Self::StreamsLost(_) | Self::Stuck(_) => Kind::Unavailable,
-            Self::EventsMissed(_) | Self::ReadTooSlowly { .. } => Kind::ResourceExhausted,
+            Self::EventsMissed(_)
+            | Self::ReadTooSlowly { .. }
+            | Self::SubordinateIdsExhausted(_) => Kind::ResourceExhausted,
             Self::Shim { .. }
             | Self::Json(..)
             | Self::Spec(_)

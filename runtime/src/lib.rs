@@ -8,6 +8,7 @@
 //! - [`cgroups`]: where limits are written, on v1 and v2.
 //! - [`shim`]: the service's side of the protocol with a shim.
 //! - [`network`]: network namespaces, the bridge, published ports.
+//! - [`subids`]: ids of the host for containers with a user namespace.
 //! - [`volumes`], [`logs`]: directories that outlive containers; what containers wrote.
 //! - [`events`]: what happened, for those who watch.
 //! - [`runtimes`]: other OCI runtimes that may make a container.
@@ -34,6 +35,7 @@ mod runtimes;
 mod server;
 mod shim;
 pub mod spec;
+pub mod subids;
 mod volumes;
 
 pub use config::Config;

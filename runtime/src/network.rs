@@ -179,7 +179,7 @@ impl Network {
         let held = match request.kind {
             NetworkKind::Host => Held::without_ports(NetworkKind::Host, None),
             NetworkKind::None => {
-                let namespace = namespace::build(Vec::new()).await?;
+                let namespace = namespace::build(Vec::new(), request.prepared.clone()).await?;
                 Held::without_ports(NetworkKind::None, Some(namespace.handle))
             }
             NetworkKind::Container => self.share(&request.neighbour)?,
@@ -271,9 +271,10 @@ impl Network {
         };
         let plain = matches!(joining.as_slice(), [only] if self.is_pooled(only));
         let relays = self.relays(container, &reservations)?;
-        let namespace = match plain {
+        let prepared = request.prepared.as_deref();
+        let namespace = match plain && prepared.is_none() {
             true => self.take_namespace().await?,
-            false => self.build_namespace(&joining).await?,
+            false => self.build_namespace(&joining, prepared).await?,
         };
         let endpoints: Vec<_> = std::iter::zip(&joining, &namespace.ports)
             .map(|(joining, port)| endpoint(joining, port))
@@ -337,7 +338,7 @@ impl Network {
         let ready = self.inner.pool.take();
         let namespace = match ready {
             Some(namespace) => namespace,
-            None => self.build_namespace(&[self.pooled()]).await?,
+            None => self.build_namespace(&[self.pooled()], None).await?,
         };
         self.refill();
         Ok(namespace)
@@ -355,19 +356,23 @@ impl Network {
     }
 
     /// A bridge that somebody deleted is made anew, once.
-    async fn build_namespace(&self, joining: &[Joining]) -> Result<Namespace> {
-        match self.build_once(joining).await {
+    async fn build_namespace(
+        &self,
+        joining: &[Joining],
+        prepared: Option<&Path>,
+    ) -> Result<Namespace> {
+        match self.build_once(joining, prepared).await {
             Err(NetworkError::Kernel { .. }) => {
                 for joining in joining {
                     *joining.segment.bridge.lock().await = None;
                 }
-                self.build_once(joining).await
+                self.build_once(joining, prepared).await
             }
             other => other,
         }
     }
 
-    async fn build_once(&self, joining: &[Joining]) -> Result<Namespace> {
+    async fn build_once(&self, joining: &[Joining], prepared: Option<&Path>) -> Result<Namespace> {
         let mut places = Vec::new();
         let mut before = WayOut::default();
         for (number, joining) in joining.iter().enumerate() {
@@ -376,7 +381,7 @@ impl Network {
             places.push(self.place(joining, format!("eth{number}"), first).await?);
         }
         let _turn = self.inner.pool.turn().await;
-        namespace::build(places).await
+        namespace::build(places, prepared.map(Path::to_owned)).await
     }
 
     /// A place for a container on a network's bridge, not yet in the kernel.
@@ -408,7 +413,7 @@ impl Network {
         let network = self.clone();
         tokio::spawn(async move {
             while network.inner.pool.wants() {
-                match network.build_namespace(&[network.pooled()]).await {
+                match network.build_namespace(&[network.pooled()], None).await {
                     Ok(namespace) => {
                         if let Some(surplus) = network.inner.pool.put(namespace) {
                             network.take_apart(surplus);

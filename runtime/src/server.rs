@@ -14,6 +14,7 @@ use crate::grpc;
 use crate::index::Index;
 use crate::network::{Network, instance};
 use crate::runtimes::Runtimes;
+use crate::subids::SubIds;
 use crate::volumes::Volumes;
 
 /// Runs the service until it is told to stop. Containers live on.
@@ -51,6 +52,8 @@ async fn open(config: &Config) -> Result<Containers> {
     let (shim, no_new_privileges) = (config.shim_file(), config.no_new_privileges);
     let runtimes = Runtimes::new(config.runtime.clone(), config.search_path());
     let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
+    let userns = config.default_userns().to_owned();
+    let subordinate = config.subordinate_user().map(str::to_owned);
     let events = Events::new();
     let parts = blocking(move || {
         recover::make_directories(&directory, &sockets)?;
@@ -68,6 +71,8 @@ async fn open(config: &Config) -> Result<Containers> {
             shim,
             runtimes,
             no_new_privileges,
+            userns,
+            subids: SubIds::open(subordinate.as_deref())?,
             log_bytes_max,
             store,
             events,

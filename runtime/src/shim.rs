@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 
+use crate::subids::IdRange;
+
 /// A Unix socket address holds 107 bytes; longer paths go through a handle of their directory.
 const SUN_PATH_MAX: usize = 107;
 
@@ -72,6 +74,55 @@ pub(crate) fn spawn(program: &Path, directory: &Path) -> io::Result<Connection> 
     drop(child);
     ours.set_nonblocking(true)?;
     Ok(Connection::from(UnixStream::from_std(ours)?))
+}
+
+/// New namespaces, open.
+#[derive(Debug)]
+pub(crate) struct Namespaces {
+    /// Of user ids.
+    pub(crate) user: std::fs::File,
+    /// Of the network; it belongs to the one of users.
+    pub(crate) network: std::fs::File,
+}
+
+/// Makes namespaces of users and of the network, with these ids of the host. A process of the shim's
+/// program makes them, and ends before this answers.
+pub(crate) async fn namespaces(program: &Path, ids: IdRange) -> io::Result<Namespaces> {
+    let mut holder = tokio::process::Command::new(program)
+        .arg(orlop_shim::HOLD)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let opened = tokio::time::timeout(PATIENCE, open_held(&mut holder, ids)).await;
+    let opened = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let output = holder.wait_with_output().await?;
+    match opened {
+        Err(_) if !output.status.success() => {
+            let told = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(told.trim().to_owned()))
+        }
+        opened => opened,
+    }
+}
+
+/// The holder is our child and not reaped yet, so that its number is its own.
+async fn open_held(holder: &mut tokio::process::Child, ids: IdRange) -> io::Result<Namespaces> {
+    let (Some(pid), Some(said)) = (holder.id(), holder.stdout.as_mut()) else {
+        return Err(io::ErrorKind::NotFound.into());
+    };
+    said.read_exact(&mut [0]).await?;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let map = format!("0 {} {}", ids.first, ids.size);
+    for file in ["uid_map", "gid_map"] {
+        std::fs::write(process.join(file), &map)?;
+    }
+    Ok(Namespaces {
+        user: std::fs::File::open(process.join("ns/user"))?,
+        network: std::fs::File::open(process.join("ns/net"))?,
+    })
 }
 
 /// Connects to a running shim. Connecting to a Unix socket blocks only while its backlog is full, so it

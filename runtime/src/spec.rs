@@ -12,6 +12,7 @@ mod seccomp;
 mod sysctls;
 pub mod to_image;
 pub mod ulimits;
+pub mod userns;
 pub mod validate;
 
 use std::collections::HashMap;
@@ -170,10 +171,19 @@ fn linux(record: &Record, around: &Surroundings) -> Result<Linux> {
         )?)
         .resources(resources)
         .devices(devices::list(&around.devices)?)
-        .sysctl(config.sysctls.clone())
+        .sysctl(sysctls::all(
+            config,
+            around.joined.user.as_ref().map(|(_, ids)| *ids),
+        ))
         .cgroups_path(&around.cgroup)
         .rootfs_propagation("rprivate")
         .build()?;
+    let mappings = around.joined.user.as_ref();
+    let mappings = mappings
+        .map(|(_, ids)| userns::mappings(*ids))
+        .transpose()?;
+    linux.set_uid_mappings(mappings.clone());
+    linux.set_gid_mappings(mappings);
     linux.set_seccomp(own_profile(&security, &around.host)?);
     let (masked, read_only) = match security.privileged || security.system_paths {
         true => (Vec::new(), Vec::new()),

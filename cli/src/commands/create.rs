@@ -223,9 +223,9 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "MODE")]
     cgroupns: Option<String>,
 
-    /// Whose user ids it has: host
-    #[arg(long, value_enum, value_name = "MODE")]
-    userns: Option<UserNamespace>,
+    /// Whose user ids it has: host, private, auto[:size=NUMBER]
+    #[arg(long, value_name = "MODE")]
+    userns: Option<String>,
 
     /// Another OCI runtime that makes it: a path or a name, such as runc
     #[arg(long, value_name = "PATH")]
@@ -258,12 +258,6 @@ pub(crate) struct ContainerOptions {
     /// Say nothing about pulling
     #[arg(short, long)]
     quiet: bool,
-}
-
-/// Only the host's: others are not built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum UserNamespace {
-    Host,
 }
 
 /// A standard stream.

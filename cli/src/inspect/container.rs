@@ -253,6 +253,7 @@ fn isolation(config: &CreateRequest) -> Value {
         "PidMode": config.pid_mode,
         "IpcMode": or_private(&config.ipc_mode),
         "UTSMode": config.uts_mode,
+        "UsernsMode": config.userns,
         "CgroupnsMode": or_private(&config.cgroupns_mode),
         "Devices": devices.collect::<Vec<_>>(),
         "DeviceCgroupRules": config.device_cgroup_rules,

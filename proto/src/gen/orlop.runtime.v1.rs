@@ -110,6 +110,10 @@ pub struct CreateRequest {
     /// the service looks up in its PATH. Empty: the service's default, else its own.
     #[prost(string, tag = "50")]
     pub runtime: ::prost::alloc::string::String,
+    /// Whose user and group ids it has: `host`, `private` (its own, a free range while it runs), or `auto`
+    /// (the same), `auto:size=N` of so many ids. Empty: what the service has for default.
+    #[prost(string, tag = "51")]
+    pub userns: ::prost::alloc::string::String,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }

@@ -22,6 +22,7 @@ use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
 use crate::stdio::{self, Ends, Streams, Wanted};
+use crate::userns::{self, UserNamespace};
 use crate::{devices, mounts, rootfs, shared};
 
 /// A namespace that exists already.
@@ -48,6 +49,8 @@ pub(crate) struct Host<'a> {
     pub(crate) place: &'a Path,
     /// Its root file system, attached nowhere.
     pub(crate) root: OwnedFd,
+    /// Its user namespace, if that is not the host's; its root file system is mapped already.
+    pub(crate) user: Option<&'a UserNamespace>,
     pub(crate) cgroups: &'a [Cgroup],
     /// Another mount namespace, whose `/dev/shm` it has.
     pub(crate) shm_from: Option<&'a Path>,
@@ -81,7 +84,8 @@ pub(crate) fn process(spec: &Spec) -> Result<&oci_spec::runtime::Process> {
     spec.process().as_ref().ok_or(Error::Missing("a process"))
 }
 
-fn linux(spec: &Spec) -> Result<&Linux> {
+/// What the specification says of Linux.
+pub(crate) fn linux(spec: &Spec) -> Result<&Linux> {
     let linux = spec.linux().as_ref();
     linux.ok_or(Error::Missing("a section for linux"))
 }
@@ -106,15 +110,30 @@ impl<'a> Plan<'a> {
         let linux = linux(spec)?;
         lsm::check(steps.process)?;
         lsm::check_mounts(linux)?;
-        let sources = spec.mounts().iter().flatten().map(mounts::open_source);
+        let user = host.user;
+        if user.is_some() && namespaces.pid.is_some() {
+            // The kernel shows a new /proc only to those who see the host's, or none at all.
+            let what = "a user namespace with the processes of another container";
+            return Err(Error::Unsupported(what.to_owned()));
+        }
+        let sources = spec.mounts().iter().flatten();
+        let sources = sources.map(|mount| mounts::open_source(mount, user));
         let mut trees = sources.collect::<Result<Vec<_>>>()?;
+        if let Some(user) = user {
+            let devices = linux.devices().as_deref().unwrap_or_default();
+            let label = lsm::mount_label(linux);
+            let all = spec.mounts().iter().flatten().zip(&mut trees);
+            for (mount, tree) in all.filter(|(mount, _)| is_dev(mount)) {
+                *tree = Some(mounts::open_dev(mount, devices, user, label)?);
+            }
+        }
         if let Some(other) = host.shm_from {
             let shared = spec.mounts().iter().flatten().zip(&mut trees);
             for (_, tree) in shared.filter(|(mount, _)| is_shm(mount)) {
                 *tree = Some(shared::clone_shm(other)?);
             }
         }
-        let groups = mounts::Groups::open(host.cgroups, namespaces.cgroup)?;
+        let groups = mounts::Groups::open(host.cgroups, namespaces.cgroup, user.is_some())?;
         Ok(Self {
             host,
             spec,
@@ -132,7 +151,10 @@ impl<'a> Plan<'a> {
         let tty = self.steps.process.terminal().unwrap_or(false);
         let (streams, ends) = self.host.streams.open(tty)?;
         let oom_score = self.steps.process.oom_score_adj();
-        let flags = self.namespaces.new;
+        let flags = match self.host.user {
+            Some(_) => 0,
+            None => self.namespaces.new,
+        };
         let mut child = Child::spawn(flags, self.host.cgroups, oom_score, |channel| {
             self.live(channel, ends.as_ref())
         })?;
@@ -158,8 +180,7 @@ impl<'a> Plan<'a> {
                 source,
             })?;
         }
-        self.namespaces.enter()?;
-        rootfs::show(self.host.root.as_fd(), self.host.place)?;
+        let kernels = self.settle(channel)?;
         let hooks = self.early_hooks()?;
         let root = match hooks {
             Some(_) => rootfs::same(&self.host.root)?,
@@ -167,7 +188,7 @@ impl<'a> Plan<'a> {
         };
         rustix::process::setsid().map_err(setup("session"))?;
         rustix::process::umask(Mode::empty());
-        self.furnish(root.as_fd())?;
+        self.furnish(root.as_fd(), &kernels)?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
         if let Some(hooks) = hooks {
             take_part(hooks, channel)?;
@@ -207,6 +228,23 @@ impl<'a> Plan<'a> {
         }
     }
 
+    /// Enters the namespaces and shows the root in them. Answers the file systems of the kernel that are
+    /// made already, by mount.
+    fn settle(&self, channel: &Channel) -> Result<Vec<Option<OwnedFd>>> {
+        let kernels = match self.host.user {
+            Some(user) => self.move_to(user, channel)?,
+            None => {
+                self.namespaces.enter()?;
+                Vec::new()
+            }
+        };
+        rootfs::show(self.host.root.as_fd(), self.host.place)?;
+        if self.host.user.is_some() {
+            userns::become_root()?;
+        }
+        Ok(kernels)
+    }
+
     /// Hooks that run before the container's root is entered. Among the processes of another container,
     /// which may look at it, nothing of the host may be left by then.
     fn early_hooks(&self) -> Result<Option<&'a dyn Hooks>> {
@@ -230,9 +268,12 @@ impl<'a> Plan<'a> {
     }
 
     /// Mounts, devices, the name and kernel parameters.
-    fn furnish(&self, root: BorrowedFd<'_>) -> Result<()> {
-        self.mount(root)?;
-        devices::populate(root, self.linux.devices().as_deref().unwrap_or_default())?;
+    fn furnish(&self, root: BorrowedFd<'_>, kernels: &[Option<OwnedFd>]) -> Result<()> {
+        self.mount(root, kernels)?;
+        if self.host.user.is_none() {
+            let more = self.linux.devices().as_deref().unwrap_or_default();
+            devices::populate(&devices::open(root)?, more)?;
+        }
         self.name()?;
         self.set_parameters()
     }
@@ -254,23 +295,27 @@ impl<'a> Plan<'a> {
             path: join.path.clone(),
             source,
         })?;
-        let fork = sys::fork_sibling().map_err(Error::Namespaces)?;
-        if let Fork::Parent { pid, pidfd } = fork {
-            let replaced = channel.report(&Report::Replaced { pid }, Some(&pidfd));
-            replaced.map_err(Error::Silent)?;
-            sys::exit_now(0)
-        }
-        if !channel.wait_go() {
-            sys::exit_now(1);
-        }
-        Ok(())
+        leave_to_sibling(channel, 0)
     }
 
-    fn mount(&self, root: BorrowedFd<'_>) -> Result<()> {
+    /// Goes on as a sibling in the user namespace, to which all its other namespaces belong; it is nobody
+    /// there yet. Answers the kernel's file systems, made while those of the host can still be seen:
+    /// afterwards the kernel refuses them.
+    fn move_to(&self, user: &UserNamespace, channel: &Channel) -> Result<Vec<Option<OwnedFd>>> {
+        self.steps.raise_limits();
+        user.join()?;
+        self.namespaces.enter()?;
+        leave_to_sibling(channel, self.namespaces.new)?;
+        let mounts = self.spec.mounts().iter().flatten();
+        mounts.map(mounts::make_kernels).collect()
+    }
+
+    fn mount(&self, root: BorrowedFd<'_>, kernels: &[Option<OwnedFd>]) -> Result<()> {
         let mounts = self.spec.mounts().as_deref().unwrap_or_default();
         let label = lsm::mount_label(self.linux);
-        for (mount, tree) in mounts.iter().zip(&self.trees) {
-            mounts::attach(root, mount, tree.as_ref(), &self.groups, label)?;
+        for (at, (mount, tree)) in mounts.iter().zip(&self.trees).enumerate() {
+            let made = kernels.get(at).and_then(Option::as_ref);
+            mounts::attach(root, mount, tree.as_ref().or(made), &self.groups, label)?;
         }
         if mounts.iter().any(is_procfs) {
             mounts::open_checked(root, "/proc", PROC_MAGIC, "the proc file system")?;
@@ -345,6 +390,25 @@ fn take_part(hooks: &dyn Hooks, channel: &Channel) -> Result<()> {
     hooks::run(hooks.create_container())
 }
 
+/// Ends, once a sibling in the namespaces of `flags` has taken its place; returns in the sibling.
+fn leave_to_sibling(channel: &Channel, flags: u64) -> Result<()> {
+    let fork = sys::fork_sibling(flags).map_err(Error::Namespaces)?;
+    if let Fork::Parent { pid, pidfd } = fork {
+        let replaced = channel.report(&Report::Replaced { pid }, Some(&pidfd));
+        replaced.map_err(Error::Silent)?;
+        sys::exit_now(0)
+    }
+    if !channel.wait_go() {
+        sys::exit_now(1);
+    }
+    Ok(())
+}
+
+/// The tmpfs that has the devices.
+fn is_dev(mount: &Mount) -> bool {
+    mount.typ().as_deref() == Some("tmpfs") && mount.destination() == Path::new("/dev")
+}
+
 /// The tmpfs of an IPC namespace's shared memory.
 pub(crate) fn is_shm(mount: &Mount) -> bool {
     mount.typ().as_deref() == Some("tmpfs") && mount.destination() == Path::new("/dev/shm")
@@ -360,12 +424,15 @@ impl Namespaces {
         let mut all = Self::default();
         for namespace in linux(spec)?.namespaces().iter().flatten() {
             let kind = namespace.typ();
-            let flag = flag(kind)?;
+            if kind == LinuxNamespaceType::User {
+                // Joined before all others, by itself.
+                continue;
+            }
             let Some(path) = namespace.path() else {
                 if kind == LinuxNamespaceType::Cgroup {
                     all.cgroup = true;
                 } else {
-                    all.new |= flag;
+                    all.new |= flag(kind);
                 }
                 continue;
             };
@@ -410,8 +477,8 @@ impl Namespaces {
     }
 }
 
-fn flag(kind: LinuxNamespaceType) -> Result<u64> {
-    Ok(match kind {
+fn flag(kind: LinuxNamespaceType) -> u64 {
+    match kind {
         LinuxNamespaceType::Mount => namespaces::MOUNT,
         LinuxNamespaceType::Cgroup => namespaces::CGROUP,
         LinuxNamespaceType::Uts => namespaces::UTS,
@@ -419,8 +486,6 @@ fn flag(kind: LinuxNamespaceType) -> Result<u64> {
         LinuxNamespaceType::Pid => namespaces::PID,
         LinuxNamespaceType::Network => namespaces::NETWORK,
         LinuxNamespaceType::Time => namespaces::TIME,
-        LinuxNamespaceType::User => {
-            return Err(Error::Unsupported("a user namespace".to_owned()));
-        }
-    })
+        LinuxNamespaceType::User => namespaces::USER,
+    }
 }

@@ -19,16 +19,20 @@ const DEPTH_MAX: usize = 1000;
 /// Names, and the value, of the extended attributes of one file, as the kernel's own limit.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
-/// Copies the tree at `target` of the image into `volume`, if that is empty. Ownership, modes,
+/// A volume's directory.
+pub(crate) fn open_volume(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::openat(CWD, path, flags, Mode::empty())?)
+}
+
+/// Copies the tree at `target` of the image into the volume `to`, if that is empty. Ownership, modes,
 /// times, links and extended attributes are kept.
-pub(crate) fn fill(volume: &Path, root: BorrowedFd<'_>, target: &Path) -> Result<()> {
+pub(crate) fn fill(to: io::Result<OwnedFd>, root: BorrowedFd<'_>, target: &Path) -> Result<()> {
     let fail = |source| Error::CopyUp {
         path: target.into(),
         source,
     };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let to = rustix::fs::openat(CWD, volume, flags, Mode::empty()).map_err(|e| fail(e.into()))?;
-    copy(root, target, &to)
+    copy(root, target, &to.map_err(fail)?)
 }
 
 /// The same into a directory that is open.

@@ -46,20 +46,19 @@ pub(crate) fn open(root: BorrowedFd<'_>) -> Result<OwnedFd> {
     open_checked(root, "/dev", TMPFS_MAGIC, "a tmpfs")
 }
 
-/// Makes the devices and links, and those that the specification adds.
-pub(crate) fn populate(root: BorrowedFd<'_>, more: &[LinuxDevice]) -> Result<()> {
-    let dev = open(root)?;
+/// Makes the devices and links in `dev`, and those that the specification adds.
+pub(crate) fn populate(dev: &OwnedFd, more: &[LinuxDevice]) -> Result<()> {
     for (name, major, minor) in DEVICES {
-        make(&dev, name, FileType::CharacterDevice, 0o666, (major, minor))?;
+        make(dev, name, FileType::CharacterDevice, 0o666, (major, minor))?;
     }
     for (name, target) in LINKS {
-        match rustix::fs::symlinkat(target, &dev, name) {
+        match rustix::fs::symlinkat(target, dev, name) {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(fail(name)(errno)),
         }
     }
     for device in more {
-        add(root, &dev, device)?;
+        add(dev, device)?;
     }
     Ok(())
 }
@@ -81,7 +80,7 @@ fn make(dev: &OwnedFd, name: &str, kind: FileType, mode: u32, number: (u32, u32)
 }
 
 /// A device of the specification. Only below `/dev`; directories on the way are made.
-fn add(root: BorrowedFd<'_>, dev: &OwnedFd, device: &LinuxDevice) -> Result<()> {
+fn add(dev: &OwnedFd, device: &LinuxDevice) -> Result<()> {
     let outside = || Error::Unsupported(format!("the device {:?} outside of /dev", device.path()));
     let name = device.path().strip_prefix("/dev").map_err(|_| outside())?;
     let name = name
@@ -94,7 +93,7 @@ fn add(root: BorrowedFd<'_>, dev: &OwnedFd, device: &LinuxDevice) -> Result<()> 
     let (directory, name) = match name.rsplit_once('/') {
         Some((directory, name)) => {
             let path = Path::new("/dev").join(directory);
-            (rootfs::ensure(root, &path, rootfs::Kind::Directory)?, name)
+            (rootfs::ensure_in_dev(dev.as_fd(), &path)?, name)
         }
         None => (
             dev.try_clone()

@@ -15,6 +15,7 @@ use crate::lsm;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::rootfs;
 use crate::stdio::{self, Ends, Streams, Wanted};
+use crate::userns;
 
 /// What a process joins.
 const JOINED: u64 = namespaces::MOUNT
@@ -30,6 +31,8 @@ pub(crate) struct Exec<'a> {
     /// The container's first process.
     pub(crate) init: BorrowedFd<'a>,
     pub(crate) cgroups: &'a [Cgroup],
+    /// The container has a user namespace of its own.
+    pub(crate) mapped: bool,
     pub(crate) streams: Wanted,
     pub(crate) window: Option<(u16, u16)>,
 }
@@ -72,8 +75,13 @@ impl Exec<'_> {
         let mut keep = vec![channel.as_fd().as_raw_fd(), self.init.as_raw_fd()];
         keep.extend(self.steps.kept());
         sys::close_others(&mut keep).map_err(setup("descriptors"))?;
-        sys::join_namespaces(self.init, JOINED | namespaces::PID).map_err(|_| Error::Ended)?;
-        match sys::fork_sibling().map_err(Error::Namespaces)? {
+        let user = if self.mapped { namespaces::USER } else { 0 };
+        let joined = JOINED | namespaces::PID | user;
+        if self.mapped {
+            self.steps.raise_limits();
+        }
+        sys::join_namespaces(self.init, joined).map_err(|_| Error::Ended)?;
+        match sys::fork_sibling(0).map_err(Error::Namespaces)? {
             Fork::Child => self.live_inside(channel, ends.is_none()),
             Fork::Parent { pid, pidfd } => {
                 let replaced = Report::Replaced { pid };
@@ -92,6 +100,9 @@ impl Exec<'_> {
             sys::exit_now(1);
         }
         rustix::process::setsid().map_err(|errno| setup("session")(errno.into()))?;
+        if self.mapped {
+            userns::become_root()?;
+        }
         rustix::process::umask(Mode::from_raw_mode(0o022));
         let root = rootfs::root_handle()?;
         let identity = self.steps.identity(root.as_fd())?;

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
+use oci_spec::runtime::{Mount, Spec};
 use orlop_sys::mount::{self, Propagation, attributes};
 use orlop_sys::process::{self as sys, namespaces};
 use rustix::event::Timespec;
@@ -35,7 +35,7 @@ use crate::error::{Error, Result, note};
 use crate::process::{Steps, adopt_streams};
 use crate::rootfs::{self, Kind};
 use crate::stdio::{self, Ends, Streams, Wanted};
-use crate::{mounts, seccomp, shared};
+use crate::{mounts, seccomp, shared, userns};
 use console::Console;
 
 /// The bundle in a container's directory.
@@ -157,7 +157,7 @@ impl<'a> Foreign<'a> {
         for (at, mount) in spec.mounts().iter().flatten().enumerate() {
             let tree = match shm_from {
                 Some(other) if is_shm(mount) => Some(shared::clone_shm(other)?),
-                _ => mounts::open_source(mount)?,
+                _ => mounts::open_source(mount, None)?,
             };
             let Some(tree) = tree else {
                 staged.push(mount.clone());
@@ -329,10 +329,7 @@ fn forbid_devices(init: &Child) -> Result<()> {
 
 /// Files of its root would have to be given to the users of such a namespace.
 fn refuse_user_namespace(spec: &Spec) -> Result<()> {
-    let linux = spec.linux().as_ref();
-    let namespaces = linux.and_then(|linux| linux.namespaces().as_deref());
-    let mut namespaces = namespaces.unwrap_or_default().iter();
-    match namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User) {
+    match userns::has_own(spec) {
         true => Err(Error::Unsupported(
             "a user namespace of another runtime's making (--runtime)".to_owned(),
         )),

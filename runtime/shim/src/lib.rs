@@ -7,9 +7,9 @@
 //!
 //! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
 //! documents, `container` is what happens in the container before its command (with `rootfs`, `mounts`,
-//! `shared`, `devices`, `user`, `capabilities`, `seccomp` and, last, `process` or `init`), `supervise` is
-//! the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec` adds processes. `foreign`
-//! has another OCI runtime do what `container` and `exec` do.
+//! `shared`, `devices`, `user`, `userns`, `capabilities`, `seccomp` and, last, `process` or `init`),
+//! `supervise` is the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec`
+//! adds processes. `foreign` has another OCI runtime do what `container` and `exec` do.
 
 mod backlog;
 mod capabilities;
@@ -46,19 +46,30 @@ mod shim;
 mod stdio;
 mod supervise;
 mod user;
+mod userns;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// The shim's program: `orlop-shim CONTAINER_DIR`.
+/// The option that asks for namespaces in place of a container.
+pub use userns::HOLD;
+
+/// The shim's program: `orlop-shim CONTAINER_DIR`, or `orlop-shim --hold-namespaces`: a process in new
+/// namespaces of users and of the network, which says so with one byte and stays until its standard
+/// input ends.
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1);
     let (Some(directory), None) = (args.next(), args.next()) else {
         error::note("usage: orlop-shim CONTAINER_DIR (the runtime service starts it)");
         return ExitCode::from(2);
     };
-    let directory = PathBuf::from(directory);
-    let result = program::protect(&[]).and_then(|()| shim::run(&directory));
+    let result = match directory == userns::HOLD {
+        true => userns::hold(),
+        false => {
+            let directory = PathBuf::from(directory);
+            program::protect(&[]).and_then(|()| shim::run(&directory))
+        }
+    };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

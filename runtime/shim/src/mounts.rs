@@ -5,15 +5,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::config::Cgroup;
-use oci_spec::runtime::Mount;
+use oci_spec::runtime::{LinuxDevice, Mount};
 use orlop_sys::mount::{self, Propagation, attributes};
 use rustix::fs::{CWD, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::copy_up;
+use crate::devices;
 use crate::error::{Error, Result};
 use crate::rootfs::{self, Kind};
+use crate::userns::UserNamespace;
 
 /// `PROC_SUPER_MAGIC`.
 pub(crate) const PROC_MAGIC: u64 = 0x9fa0;
@@ -36,6 +38,8 @@ pub(crate) struct Options {
     recursive: bool,
     /// Read-only, and so is all that is mounted below.
     read_only_below: bool,
+    /// With the owners as the container's user namespace maps them.
+    mapped: bool,
     propagation: Option<(Propagation, bool)>,
     data: Vec<(String, Option<String>)>,
 }
@@ -60,8 +64,9 @@ impl Options {
         if matches!(word, "ro" | "rro" | "rw") {
             self.read_only_below = word == "rro";
         }
+        self.mapped |= word == "idmap";
         let (set, clear) = match word {
-            "defaults" => (0, 0),
+            "defaults" | "idmap" => (0, 0),
             "ro" | "rro" => (attributes::READ_ONLY, 0),
             "rw" => (0, attributes::READ_ONLY),
             "nosuid" => (attributes::NO_SUID, 0),
@@ -120,7 +125,7 @@ impl Options {
 /// Clones the tree that a bind mount shows, with its attributes set. `None` for other mounts.
 ///
 /// On the host's side: the source is a path of the host, given by the operator.
-pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
+pub(crate) fn open_source(mount: &Mount, user: Option<&UserNamespace>) -> Result<Option<OwnedFd>> {
     let options = Options::parse(mount.options().as_deref().unwrap_or_default());
     if !options.bind && mount.typ().as_deref() != Some("bind") {
         return Ok(None);
@@ -143,12 +148,62 @@ pub(crate) fn open_source(mount: &Mount) -> Result<Option<OwnedFd>> {
         destination: destination.clone(),
         source,
     })?;
-    dress(&tree, &options).map_err(|source| Error::Mount {
-        destination: destination.clone(),
-        step: "attributes of the bind mount",
-        source,
-    })?;
+    let fail = |step| {
+        move |source| Error::Mount {
+            destination: destination.clone(),
+            step,
+            source,
+        }
+    };
+    dress(&tree, &options).map_err(fail("attributes of the bind mount"))?;
+    match user {
+        Some(user) if options.mapped => user
+            .map(&tree)
+            .map_err(fail("map the owners; its file system may be unable to"))?,
+        None if options.mapped => return Err(Error::Missing("a user namespace for idmap")),
+        _ => {}
+    }
     Ok(Some(tree))
+}
+
+/// `/dev` with its devices, mapped: who is privileged in a user namespace only makes no devices.
+pub(crate) fn open_dev(
+    mount: &Mount,
+    devices: &[LinuxDevice],
+    user: &UserNamespace,
+    label: Option<&str>,
+) -> Result<OwnedFd> {
+    let destination = mount.destination();
+    let fail = |step| {
+        move |source| Error::Mount {
+            destination: destination.clone(),
+            step,
+            source,
+        }
+    };
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    let made = make(mount, options, label);
+    let tree = made.map_err(|errno| fail("make the file system")(errno.into()))?;
+    let before = rustix::process::umask(Mode::empty());
+    let populated = devices::populate(&tree, devices);
+    rustix::process::umask(before);
+    populated?;
+    user.map(&tree).map_err(fail("map the owners"))?;
+    Ok(tree)
+}
+
+/// What the kernel shows of itself, attached nowhere; `None` for other mounts.
+pub(crate) fn make_kernels(mount: &Mount) -> Result<Option<OwnedFd>> {
+    if !matches!(mount.typ().as_deref(), Some("proc" | "sysfs")) {
+        return Ok(None);
+    }
+    let options = Options::parse(mount.options().as_deref().unwrap_or_default());
+    let made = make(mount, options, None).map_err(|errno| Error::Mount {
+        destination: mount.destination().clone(),
+        step: "make the file system",
+        source: errno.into(),
+    });
+    made.map(Some)
 }
 
 /// A part of a source is found by handle and stays in it: other containers may write there meanwhile
@@ -213,7 +268,7 @@ pub(crate) fn attach(
         "cgroup" | "cgroup2" => attach_cgroups(root, destination, &target, &options, groups),
         "proc" | "sysfs" | "tmpfs" | "devpts" | "mqueue" => {
             let filled = kind == "tmpfs" && options.take(COPY_UP);
-            let tree = make(kind, mount, options, label).map_err(fail("make the file system"))?;
+            let tree = make(mount, options, label).map_err(fail("make the file system"))?;
             if filled {
                 let top = open_top(&tree).map_err(fail("fill"))?;
                 copy_up::copy(root, destination, &top)?;
@@ -225,12 +280,8 @@ pub(crate) fn attach(
 }
 
 /// A new file system. Those that hold files of the container's get its label, the kernel's own do not.
-fn make(
-    kind: &str,
-    mount: &Mount,
-    mut options: Options,
-    label: Option<&str>,
-) -> rustix::io::Result<OwnedFd> {
+fn make(mount: &Mount, mut options: Options, label: Option<&str>) -> rustix::io::Result<OwnedFd> {
+    let kind = mount.typ().as_deref().unwrap_or_default();
     let source = mount.source().as_deref().unwrap_or(Path::new(kind));
     let bits = MountAttrFlags::from_bits_retain(bits(options.set));
     let context = label.filter(|_| matches!(kind, "tmpfs" | "devpts"));
@@ -261,11 +312,13 @@ pub(crate) struct Groups<'a> {
     /// In the host's cgroup namespace a v1 hierarchy would begin at the host's root: then these are
     /// shown, the container's own directories, opened on the host.
     own: Vec<OwnedFd>,
+    /// The unified hierarchy of the host's cgroup namespace, for who may not mount it himself.
+    unified: Option<OwnedFd>,
 }
 
 impl<'a> Groups<'a> {
-    /// For a container with or without a cgroup namespace of its own.
-    pub(crate) fn open(cgroups: &'a [Cgroup], namespaced: bool) -> Result<Self> {
+    /// For a container with or without a cgroup namespace, and a user namespace, of its own.
+    pub(crate) fn open(cgroups: &'a [Cgroup], namespaced: bool, mapped: bool) -> Result<Self> {
         let v1 = cgroups
             .iter()
             .filter(|group| group.controllers.is_some() && !namespaced);
@@ -277,12 +330,38 @@ impl<'a> Groups<'a> {
             })
         };
         let own = v1.map(open).collect::<Result<_>>()?;
-        Ok(Self { cgroups, own })
+        let v2 = cgroups.iter().find(|group| group.controllers.is_none());
+        let v2 = v2.filter(|_| mapped && !namespaced);
+        let none = MountAttrFlags::empty();
+        let make = |group: &Cgroup| {
+            let made = rootfs::new_filesystem("cgroup2", Path::new("cgroup"), &[], none);
+            made.map_err(|errno| Error::Cgroup {
+                path: group.path.clone(),
+                source: errno.into(),
+            })
+        };
+        let unified = v2.map(make).transpose()?;
+        Ok(Self {
+            cgroups,
+            own,
+            unified,
+        })
     }
 
     /// What is open.
     pub(crate) fn handles(&self) -> impl Iterator<Item = &OwnedFd> {
-        self.own.iter()
+        self.own.iter().chain(&self.unified)
+    }
+
+    /// The unified hierarchy, attached nowhere.
+    fn unified(&self, set: u64) -> std::io::Result<OwnedFd> {
+        if let Some(own) = &self.unified {
+            mount::set(own.as_fd(), set, 0, None, false)?;
+            return own.try_clone();
+        }
+        let bits = MountAttrFlags::from_bits_retain(bits(set));
+        let path = Path::new("cgroup");
+        Ok(rootfs::new_filesystem("cgroup2", path, &[], bits)?)
     }
 
     /// One v1 hierarchy, attached nowhere.
@@ -321,8 +400,11 @@ fn attach_cgroups(
     let cgroups = groups.cgroups;
     let bits = MountAttrFlags::from_bits_retain(bits(options.set));
     if cgroups.iter().all(|cgroup| cgroup.controllers.is_none()) {
-        let tree = rootfs::new_filesystem("cgroup2", Path::new("cgroup"), &[], bits)
-            .map_err(fail("make the cgroup2 file system"))?;
+        let tree = groups.unified(options.set).map_err(|source| Error::Mount {
+            destination: destination.into(),
+            step: "make the cgroup2 file system",
+            source,
+        })?;
         return rootfs::attach(tree.as_fd(), target.as_fd()).map_err(fail("attach"));
     }
     let writable = bits - MountAttrFlags::MOUNT_ATTR_RDONLY;

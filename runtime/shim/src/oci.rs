@@ -187,6 +187,7 @@ impl Container<'_> {
         let host = Host {
             place: self.rootfs,
             root: clone_root(self.rootfs)?,
+            user: None,
             cgroups: self.cgroups,
             shm_from: None,
             window: window(process),
@@ -226,6 +227,7 @@ impl Container<'_> {
             steps,
             init,
             cgroups: self.cgroups,
+            mapped: false,
             streams: Wanted::Own,
             window: window(process),
         };

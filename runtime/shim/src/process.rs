@@ -178,6 +178,24 @@ impl Steps<'_> {
         }
     }
 
+    /// Raises hard limits as far as they are wanted and allowed: in a user namespace of its own a
+    /// process may not. Nothing is lowered yet.
+    pub(crate) fn raise_limits(&self) {
+        for limit in self.process.rlimits().iter().flatten() {
+            let resource = resource(limit.typ());
+            let now = rustix::process::getrlimit(resource);
+            let wanted = Some(limit.hard()).filter(|value| *value != u64::MAX);
+            let raises = now
+                .maximum
+                .is_some_and(|now| wanted.is_none_or(|wanted| wanted > now));
+            if raises {
+                let current = now.current;
+                let maximum = wanted;
+                rustix::process::setrlimit(resource, Rlimit { current, maximum }).ok();
+            }
+        }
+    }
+
     /// A hard limit cannot be raised without `CAP_SYS_RESOURCE`; then the one in force stays, as the
     /// service said when the container was made. Near the end: a low limit may stop anything else.
     fn limit(&self) {

@@ -134,12 +134,27 @@ pub(crate) fn is_special(path: &Path) -> bool {
 /// component at a time by handle, so that nothing changes its meaning between two looks; below
 /// `/proc`, `/sys` and `/dev` a link is an error.
 pub(crate) fn ensure(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+    walk(root, path, components(path.as_os_str()), kind)
+}
+
+/// The same for a directory below `/dev`, of which `dev` is a handle.
+pub(crate) fn ensure_in_dev(dev: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd> {
+    let mut names = components(path.as_os_str());
+    names.pop_front();
+    walk(dev, path, names, Kind::Directory)
+}
+
+fn walk(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    mut pending: VecDeque<OsString>,
+    kind: Kind,
+) -> Result<OwnedFd> {
     let fail = |source: io::Error| Error::Target {
         path: path.into(),
         source,
     };
     let mut handles = vec![root.try_clone_to_owned().map_err(fail)?];
-    let mut pending = components(path.as_os_str());
     let mut links = 0;
     while let Some(name) = pending.pop_front() {
         if name == ".." {

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
 use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
@@ -13,11 +13,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
 
-use crate::container::{Created, Host, Namespaces, Plan, confinement, process};
+use crate::container::{Created, Host, Namespaces, Plan, confinement, linux, process};
 use crate::error::{Error, Result, note};
 use crate::foreign::Foreign;
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
+use crate::userns::UserNamespace;
 use crate::{cgroup, copy_up, rootfs, stdio};
 
 /// Name of the shim's own log.
@@ -76,6 +77,7 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
         spec: &spec,
         config: &config,
         namespaces: Namespaces::open(&spec)?,
+        user: linux(&spec).and_then(UserNamespace::open)?,
         sets,
         filter: filter.as_deref(),
         foreign: foreign.as_ref(),
@@ -94,10 +96,8 @@ fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
 }
 
 fn create_and_run(given: Given<'_>, start: &UnixStream) -> Result<()> {
-    let root = rootfs::assemble(&given.config.root)?;
-    for (volume, target) in &given.config.copy_up {
-        copy_up::fill(volume, root.as_fd(), target)?;
-    }
+    let root = given.assemble()?;
+    given.fill_volumes(root.as_fd())?;
     let created = given.create(root)?;
     restrict_devices(&given, &created)?;
     let start = start.try_clone().map_err(|source| Error::Setup {
@@ -124,6 +124,23 @@ fn restrict_devices(given: &Given<'_>, created: &Created) -> Result<()> {
 }
 
 impl Given<'_> {
+    /// Its root file system.
+    pub(crate) fn assemble(&self) -> Result<OwnedFd> {
+        match &self.user {
+            Some(user) => user.assemble(&self.config.root, self.directory),
+            None => rootfs::assemble(&self.config.root),
+        }
+    }
+
+    /// Gives new volumes what the image has at their places.
+    fn fill_volumes(&self, root: BorrowedFd<'_>) -> Result<()> {
+        let fill = |(volume, target): &(PathBuf, PathBuf)| match &self.user {
+            Some(user) => user.act(|| copy_up::fill(user.open_mapped(volume), root, target)),
+            None => copy_up::fill(copy_up::open_volume(volume), root, target),
+        };
+        self.config.copy_up.iter().try_for_each(fill)
+    }
+
     /// The container with this root, up to the step before its command.
     pub(crate) fn create(&self, root: OwnedFd) -> Result<Created> {
         let steps = Steps {
@@ -149,6 +166,7 @@ impl Given<'_> {
         Host {
             place: self.directory,
             root,
+            user: self.user.as_ref(),
             cgroups: &self.config.cgroups,
             shm_from: self.config.shm_from.as_deref(),
             window: self.config.window,

@@ -29,6 +29,7 @@ use crate::error::{Result, note};
 use crate::foreign::Foreign;
 use crate::log::Log;
 use crate::stdio::{Read, Streams};
+use crate::userns::UserNamespace;
 use crate::{cgroup, exit};
 
 /// How long output may still come after a process ended: what it started may hold its pipes.
@@ -109,6 +110,8 @@ pub(crate) struct Given<'a> {
     pub(crate) spec: &'a Spec,
     pub(crate) config: &'a ShimConfig,
     pub(crate) namespaces: Namespaces,
+    /// Its user namespace, if that is not the host's.
+    pub(crate) user: Option<UserNamespace>,
     pub(crate) sets: Sets,
     pub(crate) filter: Option<&'a [Instruction]>,
     /// Who makes the processes, if not the shim itself.

@@ -58,6 +58,9 @@ impl Containers {
     ) -> Result<Created> {
         let mut request = request;
         self.choose_runtime(&mut request, hidden).await?;
+        if request.userns.is_empty() {
+            request.userns.clone_from(&self.parts().userns);
+        }
         validate::request(&request)?;
         let memberships = self.memberships(&mut request)?;
         if !request.name.is_empty() {
@@ -322,6 +325,7 @@ impl Plan {
             memberships: self.memberships,
             attachment: None,
             cgroups: Vec::new(),
+            ids: None,
         }
     }
 }

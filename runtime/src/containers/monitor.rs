@@ -62,6 +62,7 @@ impl Containers {
         if let Some(attachment) = &before.attachment {
             self.detach(&container.id, attachment).await;
         }
+        self.parts().subids.release(&container.id);
         let kept = container.update(|record| apply_exit(record, exit.as_ref()));
         if let Err(error) = kept.await {
             // In memory at least: nobody may wait for ever on a container that ended.
@@ -163,6 +164,7 @@ fn apply_exit(record: &mut Record, exit: Option<&ExitStatus>) {
     }
     record.attachment = None;
     record.cgroups.clear();
+    record.ids = None;
     let restarts = policy::restarts(&record.state).after(ran(record));
     record.state.short_runs = restarts.short_runs;
     record.state.restarting = wants_restart(record);

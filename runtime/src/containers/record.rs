@@ -16,6 +16,7 @@ use super::state::{Action, Status, next};
 use crate::error::{Error, Result};
 use crate::files::{self, Durability};
 use crate::network::{Attachment, Membership, NetworkMode};
+use crate::subids::IdRange;
 
 /// File name of a record in its container's directory.
 pub const FILE: &str = "container.json";
@@ -69,6 +70,9 @@ pub struct Record {
     pub attachment: Option<Attachment>,
     /// Its control groups while it runs.
     pub cgroups: Vec<Cgroup>,
+    /// Its ids on the host while it runs, if it has a user namespace of its own.
+    #[serde(default)]
+    pub ids: Option<IdRange>,
 }
 
 /// The process to run.
@@ -334,6 +338,7 @@ impl Record {
             }],
             attachment: None,
             cgroups: Vec::new(),
+            ids: None,
         }
     }
 }

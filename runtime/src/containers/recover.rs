@@ -66,6 +66,9 @@ impl Containers {
         }
         let mut containers = Vec::new();
         for record in found.records {
+            if let Some(ids) = record.ids {
+                self.parts().subids.keep(&record.id, ids);
+            }
             let container = self.container(record, false);
             self.insert(&container);
             containers.push(container);

@@ -1,4 +1,5 @@
-//! Namespaces of other containers, which a container may be asked to share.
+//! Namespaces that a container does not make for itself: of other containers, which it may be asked to
+//! share, and of user ids, with that of the network, which the service makes for it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd as _;
@@ -11,8 +12,10 @@ use super::record::Record;
 use super::state::Action;
 use super::{Container, Containers};
 use crate::error::{Error, Result};
-use crate::shim::{ask, unexpected};
+use crate::shim::{self, Namespaces, ask, unexpected};
 use crate::spec::namespaces::{self, Joined, Mode};
+use crate::spec::userns;
+use crate::subids::IdRange;
 
 /// What is shared, held open until the shim has joined it.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(super) struct Shared {
     ipc: Option<File>,
     /// Where the `/dev/shm` is that goes with `ipc`.
     mount: Option<File>,
+    /// Made for it, with its ids.
+    own: Option<(Namespaces, IdRange)>,
 }
 
 impl Containers {
@@ -51,6 +56,11 @@ impl Containers {
             let [ipc, mount] = open(&donor, ["ipc", "mnt"]).await?;
             (shared.ipc, shared.mount) = (Some(ipc), Some(mount));
         }
+        if let Some(size) = userns::size(&record.config.userns)? {
+            let ids = self.parts().subids.take(&record.id, size)?;
+            let made = shim::namespaces(&self.parts().shim, ids).await;
+            shared.own = Some((made.map_err(Error::UserNamespace)?, ids));
+        }
         Ok(shared)
     }
 }
@@ -61,7 +71,21 @@ impl Shared {
         Joined {
             pid: self.pid.as_ref().map(path),
             ipc: self.ipc.as_ref().map(path),
+            user: self
+                .own
+                .as_ref()
+                .map(|(made, ids)| (path(&made.user), *ids)),
         }
+    }
+
+    /// The network namespace that was made for the container.
+    pub(super) fn network(&self) -> Option<PathBuf> {
+        self.own.as_ref().map(|(made, _)| path(&made.network))
+    }
+
+    /// The ids of the host that the container has.
+    pub(super) fn ids(&self) -> Option<IdRange> {
+        self.own.as_ref().map(|(_, ids)| *ids)
     }
 
     /// Where the shim finds the mount namespace with the `/dev/shm` to share.

@@ -25,6 +25,7 @@ use crate::network::{Attachment, NetworkMode, NetworkRequest, PortRequest};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::namespaces::Joined;
 use crate::spec::{self, Surroundings, health};
+use crate::subids::IdRange;
 
 /// Which of a container's streams somebody wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,7 @@ pub(crate) struct Streams {
 struct Launch {
     attachment: Attachment,
     cgroups: Vec<Cgroup>,
+    ids: Option<IdRange>,
 }
 
 impl Containers {
@@ -85,7 +87,7 @@ impl Containers {
         let record = container.record();
         let root = self.root(container, &record).await?;
         let shared = self.shared(&record).await?;
-        let attachment = self.attach_network(&record).await?;
+        let attachment = self.attach_network(&record, shared.network()).await?;
         let written = self
             .write_files(container, root, &attachment, &shared, restart_count)
             .await;
@@ -93,6 +95,7 @@ impl Containers {
             Ok(cgroups) => Launch {
                 attachment,
                 cgroups,
+                ids: shared.ids(),
             },
             Err(error) => {
                 self.detach(&record.id, &attachment).await;
@@ -126,8 +129,13 @@ impl Containers {
     }
 
     #[tracing::instrument(name = "network", skip_all)]
-    async fn attach_network(&self, record: &Record) -> Result<Attachment> {
-        let request = self.network_request(record)?;
+    async fn attach_network(
+        &self,
+        record: &Record,
+        prepared: Option<PathBuf>,
+    ) -> Result<Attachment> {
+        let mut request = self.network_request(record)?;
+        request.prepared = prepared;
         let attachment = self.parts().network.attach(&record.id, &request).await?;
         self.tell_networks(record, "connect", &attachment);
         Ok(attachment)
@@ -322,6 +330,7 @@ impl Containers {
                 .neighbour(record)?
                 .map(|c| c.id.clone())
                 .unwrap_or_default(),
+            prepared: None,
         })
     }
 
@@ -402,7 +411,9 @@ impl Containers {
             record.state.error = message;
             record.attachment = None;
             record.cgroups.clear();
+            record.ids = None;
         });
+        self.parts().subids.release(&container.id);
         match kept.await {
             Ok(record) if record.config.auto_remove && !record.hidden => {
                 self.remove_held(container, true).await;
@@ -434,6 +445,7 @@ fn running(record: &Record, launch: &Launch, restart_count: u32) -> Result<Recor
     record.state.stopped = false;
     record.attachment = Some(launch.attachment.clone());
     record.cgroups = launch.cgroups.clone();
+    record.ids = launch.ids;
     Ok(record)
 }
 

@@ -78,9 +78,9 @@ pub(crate) fn path(handle: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/{}/fd/{handle}", std::process::id()))
 }
 
-/// Makes a namespace, in a thread of its own.
-pub(crate) async fn build(places: Vec<Place>) -> Result<Namespace> {
-    in_thread(move || build_here(places)).await
+/// Makes a namespace, or sets up one that was `prepared`, in a thread of its own.
+pub(crate) async fn build(places: Vec<Place>, prepared: Option<PathBuf>) -> Result<Namespace> {
+    in_thread(move || build_here(places, prepared)).await
 }
 
 /// Makes one more place in a namespace that there is.
@@ -142,12 +142,16 @@ fn enter(handle: &OwnedFd) -> Result<Routes> {
     netlink()
 }
 
-fn build_here(places: Vec<Place>) -> Result<Namespace> {
+fn build_here(places: Vec<Place>, prepared: Option<PathBuf>) -> Result<Namespace> {
     let mut host = netlink()?;
-    unshare(CloneFlags::CLONE_NEWNET)
-        .map_err(|errno| NetworkError::kernel("make a network namespace")(errno.into()))?;
-    let own = "/proc/thread-self/ns/net";
-    let handle = OwnedFd::from(File::open(own).map_err(NetworkError::file(own))?);
+    if prepared.is_none() {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| NetworkError::kernel("make a network namespace")(errno.into()))?;
+    }
+    let path = prepared.unwrap_or_else(|| "/proc/thread-self/ns/net".into());
+    let handle = OwnedFd::from(File::open(&path).map_err(NetworkError::file(path))?);
+    setns(&handle, CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| NetworkError::kernel("enter a network namespace")(errno.into()))?;
     for (name, value) in SETTINGS {
         set(name, value)?;
     }

@@ -110,6 +110,8 @@ pub struct NetworkRequest {
     pub servers: Vec<IpAddr>,
     /// With [`NetworkKind::Container`]: the id of the container whose namespace to join.
     pub neighbour: String,
+    /// A namespace to set up in place of one of ours, which the caller has open.
+    pub prepared: Option<PathBuf>,
 }
 
 /// What a container got. The caller keeps it in the container's record, and gives it back to
@@ -240,6 +242,7 @@ impl Default for NetworkRequest {
             names: Vec::new(),
             servers: Vec::new(),
             neighbour: String::new(),
+            prepared: None,
         }
     }
 }

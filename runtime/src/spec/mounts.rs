@@ -14,6 +14,8 @@ const SHM_BYTES: i64 = 64 * 1024 * 1024;
 const SHM: &str = "/dev/shm";
 /// The word of mount(8) for a part of what is mounted.
 const SUBPATH: &str = "X-mount.subdir";
+/// With the owners as the container's user namespace maps them (OCI runtime specification 1.2).
+const MAPPED: &str = "idmap";
 /// More propagation than `rprivate` only when asked for.
 const PROPAGATION: &str = "rprivate";
 
@@ -22,16 +24,19 @@ pub(super) fn all(record: &Record, around: &Surroundings) -> Result<Vec<Mount>> 
     let shm = record.config.resources.as_ref().map_or(0, |r| r.shm_size);
     let mut mounts = kernel(if shm > 0 { shm } else { SHM_BYTES })?;
     adapt(&mut mounts, &record.config)?;
+    let mapped = around.joined.user.is_some();
     for (source, target) in &around.files {
         let asked = record.mounts.iter().any(|mount| mount.target == *target);
         if !asked {
-            mounts.push(bind(source.clone(), target, &["rbind", "rw", PROPAGATION])?);
+            let mut options = vec!["rbind", "rw", PROPAGATION];
+            options.extend(mapped.then_some(MAPPED));
+            mounts.push(bind(source.clone(), target, &options)?);
         }
     }
     let mut asked: Vec<&record::Mount> = record.mounts.iter().collect();
     asked.sort_by_key(|mount| mount.target.matches('/').count());
     for mount in asked {
-        mounts.push(one(mount)?);
+        mounts.push(one(mount, mapped)?);
     }
     Ok(mounts)
 }
@@ -124,7 +129,9 @@ fn bind(source: PathBuf, target: &str, options: &[&str]) -> Result<Mount> {
         .build()?)
 }
 
-fn one(mount: &record::Mount) -> Result<Mount> {
+/// A volume belongs to containers, so that its files have their ids; those of a bind mount are the
+/// host's.
+fn one(mount: &record::Mount, mapped: bool) -> Result<Mount> {
     match mount.kind {
         MountKind::Tmpfs => filesystem(&mount.target, "tmpfs", "tmpfs", tmpfs_options(mount)),
         MountKind::Bind | MountKind::Volume { .. } => {
@@ -132,6 +139,9 @@ fn one(mount: &record::Mount) -> Result<Mount> {
             let mut options = bind_options(mount).to_vec();
             if !mount.subpath.is_empty() {
                 options.push(&subpath);
+            }
+            if mapped && matches!(mount.kind, MountKind::Volume { .. }) {
+                options.push(MAPPED);
             }
             bind(mount.source.clone(), &mount.target, &options)
         }
@@ -242,11 +252,11 @@ mod tests {
         mount.kind = MountKind::Bind;
         mount.source = "/srv".into();
         mount.read_only = true;
-        let made = one(&mount).unwrap();
+        let made = one(&mount, false).unwrap();
         let options = made.options().clone().unwrap();
         assert_eq!(options, ["rbind", "rro", "rprivate"]);
         mount.propagation = "rslave".to_owned();
-        let options = one(&mount).unwrap().options().clone().unwrap();
+        let options = one(&mount, false).unwrap().options().clone().unwrap();
         assert!(options.contains(&"rslave".to_owned()));
     }
 
@@ -268,7 +278,7 @@ mod tests {
         let mut mount = tmpfs("/data");
         mount.kind = MountKind::Bind;
         mount.subpath = "a,b/c".to_owned();
-        let options = one(&mount).unwrap().options().clone().unwrap();
+        let options = one(&mount, false).unwrap().options().clone().unwrap();
         assert_eq!(options[3], "X-mount.subdir=a,b/c");
     }
 

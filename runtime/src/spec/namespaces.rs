@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType};
 use orlop_proto::runtime::CreateRequest;
 
 use crate::error::{Error, Result};
+use crate::subids::IdRange;
 
 /// Whose namespace it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub struct Joined {
     pub pid: Option<PathBuf>,
     /// Of System V IPC and message queues.
     pub ipc: Option<PathBuf>,
+    /// Of user ids: made for this container, which has these ids of the host.
+    pub user: Option<(PathBuf, IdRange)>,
 }
 
 /// Whose processes it sees.
@@ -87,7 +90,7 @@ pub(super) fn list(
     netns: Option<&Path>,
     joined: &Joined,
 ) -> Result<Vec<LinuxNamespace>> {
-    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, Uts};
+    use LinuxNamespaceType::{Cgroup, Ipc, Mount, Network, Pid, User, Uts};
     let mut all = vec![namespace(Mount, None)];
     let modes = [
         (Pid, pid(config)?, joined.pid.as_deref()),
@@ -106,6 +109,8 @@ pub(super) fn list(
         }
     }
     all.extend(netns.map(|path| namespace(Network, Some(path))));
+    let user = joined.user.as_ref();
+    all.extend(user.map(|(path, _)| namespace(User, Some(path))));
     Ok(all)
 }
 
@@ -147,7 +152,7 @@ mod tests {
         assert!(list(&config, None, &Joined::default()).is_err());
         let joined = Joined {
             pid: Some("/proc/1/fd/9".into()),
-            ipc: None,
+            ..Joined::default()
         };
         let all = list(&config, None, &joined).unwrap();
         let pid = all.iter().find(|n| n.typ() == LinuxNamespaceType::Pid);

@@ -1,10 +1,13 @@
 //! Kernel parameters: those of namespaces that the container has for itself, and no other (rows B32,
 //! B33).
 
+use std::collections::HashMap;
+
 use orlop_proto::runtime::CreateRequest;
 
 use super::namespaces::{self, Mode};
 use crate::error::{Error, Result};
+use crate::subids::IdRange;
 
 /// Of System V IPC: `ipc_namespaces(7)`.
 const IPC: [&str; 8] = [
@@ -17,6 +20,7 @@ const IPC: [&str; 8] = [
     "kernel.shmmni",
     "kernel.shm_rmid_forced",
 ];
+const PING: &str = "net.ipv4.ping_group_range";
 const SYSCTLS_MAX: usize = 256;
 /// What the kernel reads of one write to a parameter.
 const VALUE_MAX: usize = 4096;
@@ -33,6 +37,17 @@ pub(super) fn check(config: &CreateRequest) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Those of a request. Everybody in a user namespace may ping, as in one of the network alone: the network
+/// allows it to groups of the lower half only.
+pub(super) fn all(config: &CreateRequest, ids: Option<IdRange>) -> HashMap<String, String> {
+    let mut all = config.sysctls.clone();
+    if let Some(ids) = ids {
+        all.entry(PING.to_owned())
+            .or_insert_with(|| format!("0 {}", ids.size - 1));
+    }
+    all
 }
 
 fn one(config: &CreateRequest, name: &str, value: &str) -> Result<(), &'static str> {

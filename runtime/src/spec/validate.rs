@@ -6,7 +6,7 @@ use std::path::{Component, Path};
 
 use orlop_proto::runtime::{BelowBind, CreateRequest, Mount, MountKind, RestartPolicy, Security};
 
-use super::{devices, namespaces, sysctls, ulimits};
+use super::{devices, namespaces, sysctls, ulimits, userns};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::network::{Membership, NetworkMode, PortRequest};
@@ -73,6 +73,7 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     super::resources::check(&request.resources.clone().unwrap_or_default())?;
     security(&request.security.clone().unwrap_or_default(), Host::this())?;
     namespaces::check(request)?;
+    userns::check(request)?;
     sysctls::check(request)?;
     ulimits::check(&request.ulimits)?;
     devices::check(request)?;

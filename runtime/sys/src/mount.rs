@@ -67,6 +67,23 @@ pub fn set(
         }),
         userns: 0,
     };
+    setattr(mount, &attr, recursive)
+}
+
+/// Shows the owners of the mount behind `mount`, which was never attached, as the user namespace maps
+/// them: what is of 0 on the disk is of the namespace's root. `EINVAL` where the file system or the
+/// kernel knows no such mounts.
+pub fn map_ids(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        set: 0x10_0000, // MOUNT_ATTR_IDMAP
+        clear: 0,
+        propagation: 0,
+        userns: u64::try_from(userns.as_raw_fd()).map_err(io::Error::other)?,
+    };
+    setattr(mount, &attr, false)
+}
+
+fn setattr(mount: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { 0x8000 } else { 0 }; // AT_RECURSIVE
     let (fd, size) = (mount.as_raw_fd(), size_of::<MountAttr>());
     // SAFETY: the path is an empty C string, `attr` outlives the call and `size` is its size.
@@ -76,7 +93,7 @@ pub fn set(
             fd,
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size,
         )
     })

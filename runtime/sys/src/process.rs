@@ -8,6 +8,8 @@ use crate::checked;
 
 /// `CLONE_NEW*` flags of `clone3`.
 pub mod namespaces {
+    /// User and group ids, and who is privileged.
+    pub const USER: u64 = libc::CLONE_NEWUSER as u64;
     /// Mounts.
     pub const MOUNT: u64 = libc::CLONE_NEWNS as u64;
     /// Host name.
@@ -75,10 +77,10 @@ pub fn fork(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     clone(args)
 }
 
-/// Forks a sibling: the new process is a child of the caller's parent, which reaps it.
-pub fn fork_sibling() -> io::Result<Fork> {
+/// Forks a sibling into the namespaces of `flags`: it is a child of the caller's parent, which reaps it.
+pub fn fork_sibling(flags: u64) -> io::Result<Fork> {
     clone(CloneArgs {
-        flags: libc::CLONE_PARENT as u64, // whose exit signal is that of the caller
+        flags: flags | libc::CLONE_PARENT as u64, // whose exit signal is that of the caller
         ..CloneArgs::default()
     })
 }

@@ -70,6 +70,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         oom_score_adj: args.oom_score_adj,
         groups: args.group_add.clone(),
         runtime: args.runtime.clone().unwrap_or_default(),
+        userns: args.userns.clone().unwrap_or_default(),
     })
 }
 

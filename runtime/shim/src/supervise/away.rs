@@ -13,10 +13,10 @@ use orlop_sys::process as sys;
 use rustix::process::Signal;
 
 use super::{Running, Supervisor};
+use crate::cgroup;
 use crate::child::start_time;
 use crate::connection::Role;
 use crate::error::{Error, Result, note};
-use crate::{cgroup, rootfs};
 
 /// What it decides by, and what it has decided.
 #[derive(Debug)]
@@ -170,7 +170,7 @@ impl Supervisor<'_> {
     /// The container anew, from the same documents, on the same writable layer, in the network
     /// namespace and the cgroups that it had.
     fn begin_again(&mut self) -> Result<()> {
-        let root = rootfs::assemble(&self.given.config.root)?;
+        let root = self.given.assemble()?;
         let created = self.given.create(root)?;
         let setup = |step| move |source| Error::Setup { step, source };
         self.start_time = start_time(created.child.pid).map_err(setup("look at the container"))?;

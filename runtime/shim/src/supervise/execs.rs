@@ -126,6 +126,7 @@ impl Supervisor<'_> {
             steps,
             init: self.main.child.pidfd.as_fd(),
             cgroups: &self.given.config.cgroups,
+            mapped: self.given.user.is_some(),
             streams,
             window,
         };

@@ -1,6 +1,7 @@
 //! The containers of this instance: a map in memory, each with its record on disk, one file per thing
 //! that is done to them. Lists and inspections read the map alone and never wait for a container.
 
+mod acting;
 pub(crate) mod commit;
 pub(crate) mod copy;
 pub(crate) mod create;

@@ -4,6 +4,7 @@
 //! never followed; an archive that is unpacked ends up below its [`Target`] or nowhere.
 //!
 //! - [`Root`]: a directory that paths cannot leave.
+//! - [`Owners`]: whose the files are, where numbers differ.
 //! - [`Source`], [`pack`]: what is copied, as a tar.
 //! - [`Target`], [`unpack`]: Docker's rules for destinations, and a tar as files.
 //! - [`Chunks`], [`Joined`]: between blocking readers and writers and the messages of a stream.
@@ -11,6 +12,7 @@
 mod chunks;
 mod error;
 mod members;
+mod owners;
 mod pack;
 mod root;
 mod target;
@@ -18,6 +20,7 @@ mod unpack;
 
 pub use chunks::{Chunks, Joined};
 pub use error::{CopyError, Result};
+pub use owners::Owners;
 pub use pack::{Source, pack};
 pub use root::{Root, is_kernels};
 pub use target::{Kind, Target};

@@ -11,6 +11,7 @@ use tar::{Builder, EntryType, Header};
 
 use crate::PATH_BYTES_MAX;
 use crate::error::{CopyError, Result, failed, refused};
+use crate::owners::Owners;
 use crate::root::{Root, file_type, is_directory, join, os, split};
 use crate::target::Kind;
 
@@ -30,6 +31,7 @@ pub struct Source {
     pub kind: Kind,
     /// What it is called in the archive.
     pub name: Vec<u8>,
+    owners: Owners,
 }
 
 impl Source {
@@ -59,6 +61,7 @@ impl Source {
             handle,
             kind,
             name: name.to_vec(),
+            owners: root.owners(),
         })
     }
 }
@@ -77,6 +80,7 @@ pub fn pack(
 ) -> Result<u64> {
     let mut packer = Packer {
         tar: Builder::new(out),
+        owners: source.owners,
         links: HashMap::new(),
         link_bytes: 0,
         bytes: 0,
@@ -129,6 +133,7 @@ impl Level {
 
 struct Packer<W: Write> {
     tar: Builder<W>,
+    owners: Owners,
     /// First path of a file with several names.
     links: HashMap<(u64, u64), Vec<u8>>,
     link_bytes: usize,
@@ -143,7 +148,9 @@ impl<W: Write> Packer<W> {
         path: &[u8],
         leave: &dyn Fn(BorrowedFd<'_>, &Stat) -> bool,
     ) -> Result<Option<Level>> {
-        let stat = rustix::fs::fstat(handle).map_err(failed("look at", path))?;
+        let mut stat = rustix::fs::fstat(handle).map_err(failed("look at", path))?;
+        stat.st_uid = self.owners.in_archive(stat.st_uid);
+        stat.st_gid = self.owners.in_archive(stat.st_gid);
         if self.put_link(path, &stat)? {
             return Ok(None);
         }

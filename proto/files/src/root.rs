@@ -8,6 +8,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use crate::error::{Result, failed};
+use crate::owners::Owners;
 
 /// The kernel gives up on a walk when something is renamed during it; then it is tried again so often.
 const ATTEMPTS: usize = 128;
@@ -33,6 +34,7 @@ pub struct Root {
     directory: OwnedFd,
     resolve: ResolveFlags,
     guarded: bool,
+    owners: Owners,
 }
 
 impl Root {
@@ -43,7 +45,19 @@ impl Root {
             directory,
             resolve: ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
             guarded: true,
+            owners: Owners::default(),
         }
+    }
+
+    /// The same directory, with these owners.
+    pub fn owned(mut self, owners: Owners) -> Self {
+        self.owners = owners;
+        self
+    }
+
+    /// Whose its files are.
+    pub(crate) fn owners(&self) -> Owners {
+        self.owners
     }
 
     /// The caller's own file system.
@@ -53,6 +67,7 @@ impl Root {
             directory: rustix::fs::openat(CWD, "/", flags, Mode::empty())?,
             resolve: ResolveFlags::IN_ROOT,
             guarded: false,
+            owners: Owners::default(),
         })
     }
 
@@ -62,6 +77,7 @@ impl Root {
             directory,
             resolve: ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
             guarded: false,
+            owners: Owners::default(),
         }
     }
 

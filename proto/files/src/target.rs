@@ -75,7 +75,7 @@ impl Target {
         let directory = self.root.open(&self.directory, flags);
         let directory = directory.map_err(failed("open the directory", &self.directory))?;
         Ok(Self {
-            root: Root::without_links(directory),
+            root: Root::without_links(directory).owned(self.root.owners()),
             directory: Vec::new(),
             name: self.name,
         })

@@ -255,6 +255,14 @@ impl Unpacker<'_> {
             .map_err(failed("set the time of", &member.path))
     }
 
+    fn owner(&self, path: &[u8], uid: u32, gid: u32) -> Result<(Uid, Gid)> {
+        let owners = self.target.root.owners();
+        match (owners.in_tree(uid), owners.in_tree(gid)) {
+            (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
+            _ => Err(refused(path, "its owner has no number in the container")),
+        }
+    }
+
     /// Set-id bits would be of somebody else without the owner that they were set for.
     fn attributes(
         &self,
@@ -265,7 +273,7 @@ impl Unpacker<'_> {
     ) -> Result<()> {
         let mut kept = 0o1777;
         if self.how.owners {
-            let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+            let (uid, gid) = self.owner(path, uid, gid)?;
             rustix::fs::fchown(handle, Some(uid), Some(gid))
                 .map_err(failed("set the owner of", path))?;
             kept = 0o7777;
@@ -279,7 +287,7 @@ impl Unpacker<'_> {
     fn describe(&self, parent: BorrowedFd<'_>, name: &[u8], member: &Member) -> Result<()> {
         let flags = AtFlags::SYMLINK_NOFOLLOW;
         if self.how.owners {
-            let (uid, gid) = (Uid::from_raw(member.uid), Gid::from_raw(member.gid));
+            let (uid, gid) = self.owner(&member.path, member.uid, member.gid)?;
             rustix::fs::chownat(parent, os(name), Some(uid), Some(gid), flags)
                 .map_err(failed("set the owner of", &member.path))?;
         }

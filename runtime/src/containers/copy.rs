@@ -7,6 +7,7 @@ use std::sync::Arc;
 use orlop_files::{Kind, Source, Target, Unpacking, is_kernels, pack, unpack};
 use rustix::fs::Stat;
 
+use super::acting::ActingRoot;
 use super::tree::Tree;
 use super::{Container, Containers};
 use crate::error::{Error, Result, blocking};
@@ -82,7 +83,13 @@ impl Containers {
         if record.state.pid > 0 {
             drop(gate);
             let group = self.parts().cgroups.path_of(&record.id);
-            return blocking(move || work(Tree::of_running(&record, &group)?)).await;
+            let work = move || {
+                let tree = Tree::of_running(&record, &group)?;
+                let acting = record.ids.map(ActingRoot::begin).transpose();
+                let _acting = acting.map_err(Error::file("act as root of", record.title()))?;
+                work(tree)
+            };
+            return blocking(work).await;
         }
         drop(container.teardown.lock().await);
         record.root = self.parts().store.mount(&record.snapshot).await?;

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
-use orlop_files::Root;
+use orlop_files::{Owners, Root};
 use orlop_shim::overlay;
 use orlop_sys::mount::{self, Propagation, attributes};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -50,7 +50,11 @@ impl Tree {
             return Err(fail(io::ErrorKind::NotFound.into()));
         }
         let root = rustix::fs::openat(&process, "root", flags, Mode::empty());
-        Self::new(root.map_err(|errno| fail(errno.into()))?, None).map_err(fail)
+        let mut tree = Self::new(root.map_err(|errno| fail(errno.into()))?, None).map_err(fail)?;
+        if let Some(ids) = record.ids {
+            tree.root = tree.root.owned(Owners::mapped(ids.first, ids.size));
+        }
+        Ok(tree)
     }
 
     /// Of a container that does not run. `place` is any directory of the host; in the host's namespace

@@ -129,8 +129,11 @@ fn copies_into_and_out_of_a_running_container_have_its_ids() {
 }
 
 fn owner(path: &str) -> (u32, u32) {
+    ids(&fs::metadata(path).unwrap())
+}
+
+fn ids(metadata: &fs::Metadata) -> (u32, u32) {
     use std::os::unix::fs::MetadataExt as _;
-    let metadata = fs::metadata(path).unwrap();
     (metadata.uid(), metadata.gid())
 }
 
@@ -372,4 +375,83 @@ fn b37_no_control_groups_are_mounted_and_no_namespaces_are_made() {
             .stderr_has("mount: permission denied")
             .stderr_has("unshare");
     }
+}
+
+#[test]
+fn j4_nothing_on_disk_is_owned_by_the_ids_of_a_container() {
+    let orlop = orlop();
+    sleeper(&orlop, "one", &["-v", "data:/data", "-v", "filled:/etc"]);
+    let script = "touch /made /data/made && chown 1:1 /data/made && mkdir -p /etc/new/er";
+    orlop.run(&["exec", "one", "sh", "-c", script]).success();
+    let mut seen = 0;
+    let mut directories = vec![orlop.root().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            let (uid, gid) = ids(&metadata);
+            assert!(
+                uid < 100_000 && gid < 100_000,
+                "{:?}: {uid} {gid}",
+                entry.path()
+            );
+            seen += usize::from(entry.file_name() == "made");
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    assert_eq!(seen, 2);
+}
+
+#[test]
+fn a_service_can_give_every_container_ids_of_its_own() {
+    let orlop = orlop();
+    orlop.kill_service("runtime");
+    let refused = orlop
+        .run(&["serve", "runtime", "--userns-remap", "nobody-has-this-name"])
+        .stderr_has("/etc/subuid");
+    assert_ne!(refused.code(), 0);
+    let mut service = orlop
+        .command(&["serve", "runtime", "--userns-remap", "auto"])
+        .spawn()
+        .unwrap();
+    orlop_tests::eventually("the service serves", || {
+        std::os::unix::net::UnixStream::connect(orlop.socket("runtime")).is_ok()
+    });
+    let map = ["run", "--rm", "busybox", "cat", "/proc/self/uid_map"];
+    let told = orlop.run(&map).success().stdout();
+    let numbers: Vec<u64> = told
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    assert!(
+        numbers[0] == 0 && numbers[1] >= 100_000 && numbers[2] == 65536,
+        "{told}"
+    );
+    let mut host = map.to_vec();
+    host.splice(2..2, ["--userns", "host"]);
+    let told = orlop.run(&host).success().stdout();
+    let numbers: Vec<u64> = told
+        .split_whitespace()
+        .map(|n| n.parse().unwrap())
+        .collect();
+    assert_eq!(numbers, [0, 0, 4_294_967_295]);
+    orlop
+        .run(&["create", "--name", "kept", "busybox"])
+        .success();
+    assert_eq!(
+        orlop.inspect("kept", "{{.HostConfig.UsernsMode}}").trim(),
+        "auto"
+    );
+    let dockerfile = b"FROM busybox\nRUN touch /made && chown 3:4 /made\n";
+    orlop
+        .run_with_input(&["build", "-t", "built", "-"], dockerfile)
+        .success();
+    orlop
+        .run(&["run", "--rm", "built", "stat", "-c", "%u:%g", "/made"])
+        .success()
+        .stdout_is("3:4\n");
+    orlop.signal_service("runtime", rustix::process::Signal::TERM);
+    service.wait().unwrap();
 }

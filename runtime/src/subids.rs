@@ -56,8 +56,7 @@ pub(crate) struct SubIds {
 impl SubIds {
     /// The ranges of `user`, who must have some; without one, those of whoever has them for containers.
     pub(crate) fn open(user: Option<&str>) -> Result<Self> {
-        let texts = FILES.map(|path| read(Path::new(path)));
-        let [users, groups] = texts;
+        let [users, groups] = FILES.map(|path| read(Path::new(path)));
         let (users, groups) = (users?, groups?);
         let own = |name: &str| common(&ranges(&users, name), &ranges(&groups, name));
         let pools = match user {
@@ -122,16 +121,16 @@ fn fit(pool: IdRange, size: u32, taken: &HashMap<String, IdRange>) -> Option<IdR
 
 fn read(path: &Path) -> Result<String> {
     use std::io::Read as _;
-    let mut text = String::new();
+    let mut bytes = Vec::new();
     match std::fs::File::open(path) {
         Ok(file) => file
             .take(FILE_BYTES_MAX)
-            .read_to_string(&mut text)
+            .read_to_end(&mut bytes)
             .map_err(Error::file("read", path))?,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
         Err(error) => return Err(Error::file("read", path)(error)),
     };
-    Ok(text)
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// The lines `name:first:size` of one user, as subuid(5) has them. The host's root is never given away,

@@ -120,7 +120,9 @@ mod tests {
             pids: Some(7),
             ..Resources::default()
         };
-        let made = cgroups.create("c1", &limits(&asked).unwrap()).unwrap();
+        let made = cgroups
+            .create("c1", &limits(&asked, &Default::default()).unwrap())
+            .unwrap();
         let group = made
             .iter()
             .find(|group| group.path.join("pids.max").exists())

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::network::Publishing;
 use orlop_wire::{Endpoint, Paths, ServiceArgs};
 
 const AUTO: &str = "auto";
@@ -39,6 +40,11 @@ pub struct Config {
     /// Network namespaces that are prepared ahead
     #[arg(long, value_name = "NUMBER", default_value_t = 4)]
     pub network_pool: usize,
+
+    /// How published ports reach containers, unless their network says it: forwarded, whatever the host's
+    /// own input rules say, or relayed by this service behind these rules
+    #[arg(long, value_enum, value_name = "WAY", default_value = "forward")]
+    pub published_ports: Publishing,
 
     /// Bytes of a container's log at which it is rotated; two files are kept
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]

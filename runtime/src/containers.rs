@@ -20,6 +20,7 @@ pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod run;
 mod shared;
+pub(crate) mod size;
 pub(crate) mod start;
 pub mod state;
 pub(crate) mod stats;

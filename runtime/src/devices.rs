@@ -1,14 +1,16 @@
 //! Devices of the host, as a container is to have them. `/dev` is root's, so it is walked by name.
 
+use std::collections::HashMap;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use oci_spec::runtime::LinuxDeviceType;
-use orlop_proto::runtime::Device;
+use orlop_proto::runtime::{Device, Resources};
 
 use crate::error::{Error, Result};
 use crate::spec::devices::{access, target};
+use crate::spec::resources::device_limits;
 
 /// Devices that one directory may mean.
 const DEVICES_MAX: usize = 4096;
@@ -75,6 +77,26 @@ pub fn requested(device: &Device) -> Result<Vec<HostDevice>> {
     Ok(found)
 }
 
+/// Disks by their paths: major and minor number.
+pub type Disks = HashMap<String, (u32, u32)>;
+
+/// The disks that limits are asked for.
+pub fn disks(limits: &Resources) -> Result<Disks> {
+    let one = |path: &str| {
+        let metadata = fs::metadata(path).map_err(Error::file("use the device", path))?;
+        if !metadata.file_type().is_block_device() {
+            let problem = format!("{path}: only block devices have limits");
+            return Err(Error::invalid("device", problem));
+        }
+        let numbers = metadata.rdev();
+        let numbers = (rustix::fs::major(numbers), rustix::fs::minor(numbers));
+        Ok((path.to_owned(), numbers))
+    };
+    device_limits(limits)
+        .map(|limit| one(&limit.path))
+        .collect()
+}
+
 fn collect(
     directory: &Path,
     target: &str,
@@ -122,6 +144,8 @@ fn of(metadata: &Metadata, target: String, access: &str) -> Option<HostDevice> {
 
 #[cfg(test)]
 mod tests {
+    use orlop_proto::runtime::DeviceLimit;
+
     use super::*;
 
     fn asked(path: &str, target: &str) -> Device {
@@ -143,6 +167,22 @@ mod tests {
         assert_eq!(null.target, "/dev/nothing");
         assert!(requested(&asked("/dev/no-such-device", "")).is_err());
         assert!(requested(&asked("/etc/passwd", "/dev/passwd")).is_err());
+    }
+
+    #[test]
+    fn only_disks_have_limits() {
+        let asked = |path: &str| Resources {
+            device_read_bps: vec![DeviceLimit {
+                path: path.to_owned(),
+                limit: 1,
+            }],
+            ..Resources::default()
+        };
+        for path in ["/dev/null", "/dev/no-such-device"] {
+            let error = disks(&asked(path)).unwrap_err();
+            assert!(error.to_string().contains(path), "{error}");
+        }
+        assert_eq!(disks(&Resources::default()).unwrap(), Disks::new());
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //!   [`joining`]: the place that it gets there.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
 //!   [`family`]: what IPv4 and IPv6 have in common. [`ipv6`]: what only IPv6 has.
+//! - [`relay`]: published ports behind the host's own input rules.
 //! - [`watch`]: putting back what others took. [`namespace`], [`teardown`]: making and removing. [`ports`]: the host's side of published ports.
 //!   [`loopback`]: what the packet filter cannot do for them.
 //! - [`dns`]: names of containers. [`resolver`]: `/etc/resolv.conf` and `/etc/hosts`.
@@ -41,6 +42,7 @@ mod numbers;
 mod pool;
 mod ports;
 mod reconcile;
+mod relay;
 pub mod request;
 mod resolver;
 mod route;
@@ -52,7 +54,7 @@ mod tests;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -63,7 +65,7 @@ pub use error::NetworkError;
 pub use founding::NetworkInfo;
 pub use request::{
     Attachment, EndpointInfo, Ipv6Info, Membership, NetworkKind, NetworkMode, NetworkRequest,
-    PortBinding, PortRequest, Protocol,
+    PortBinding, PortRequest, Protocol, Publishing,
 };
 
 use self::address::Addresses;
@@ -73,12 +75,13 @@ use self::dns::NameServer;
 use self::error::Result;
 use self::firewall::{Behind, Firewall, Published};
 use self::instance::Instance;
-use self::joining::{Joining, WayOut, endpoint, ipv6_port, join_all, lease, way_out};
-use self::loopback::Relay;
+use self::joining::{Joining, WayOut, endpoint, ipv6_port, join_all, lease, reserve, way_out};
+use self::loopback::LoopbackPort;
 use self::namespace::{BridgePort, Namespace, Place};
 use self::numbers::Numbers;
 use self::pool::Pool;
 use self::ports::Reservation;
+use self::relay::{Relay, WayBack};
 use self::segment::{Joined, Segment};
 use self::teardown::Teardown;
 use self::watch::Watch;
@@ -109,6 +112,11 @@ struct Inner {
     filter: tokio::sync::Mutex<Filter>,
     pool: Pool,
     held: Mutex<HashMap<String, Held>>,
+    /// How ports are published in networks that do not say it.
+    publishing: Publishing,
+    /// Ports that are relayed, by the address of their container.
+    relays: Mutex<HashMap<Ipv4Addr, Vec<Relay>>>,
+    way_back: WayBack,
     teardown: Teardown,
     watch: OnceLock<Watch>,
 }
@@ -130,16 +138,22 @@ struct Held {
     namespace: Option<OwnedFd>,
     ports: Vec<BridgePort>,
     joined: Vec<Joined>,
-    _relays: Vec<Relay>,
     /// Dropped after the firewall forgot the ports.
-    _reservations: Vec<Reservation>,
+    reservations: Vec<Reservation>,
+    _loopback: Vec<LoopbackPort>,
 }
 
 impl Network {
     /// The networks of the instance with this root, which keeps what it must remember in `state`
     /// (`ROOT/runtime/networks`). Changes nothing in the kernel: the bridge is made for the first
-    /// container. `pool_size` namespaces are kept ready from then on.
-    pub fn open(root: &Path, state: &Path, pool_size: usize) -> Result<Self> {
+    /// container. `pool_size` namespaces are kept ready from then on. Ports are published as `publishing`
+    /// says, unless their network says something else.
+    pub fn open(
+        root: &Path,
+        state: &Path,
+        pool_size: usize,
+        publishing: Publishing,
+    ) -> Result<Self> {
         let instance = Instance::new(root, state.to_owned());
         let id = |name| instance::network_id(root, name);
         let firewall = Firewall {
@@ -159,11 +173,14 @@ impl Network {
             segments: Mutex::new(segments),
             founding: tokio::sync::Mutex::default(),
             veths: Numbers::new(1..=instance::VETHS_MAX),
+            way_back: WayBack::new(&instance.table, instance.removal_group),
             instance,
             firewall,
             filter: tokio::sync::Mutex::default(),
             pool: Pool::new(pool_size),
             held: Mutex::default(),
+            publishing,
+            relays: Mutex::default(),
             watch: OnceLock::new(),
         };
         Ok(Self {
@@ -195,19 +212,6 @@ impl Network {
             self.release(before).await?;
         }
         Ok(attachment)
-    }
-
-    /// The namespace of a container that runs, for one more.
-    fn share(&self, neighbour: &str) -> Result<Held> {
-        let held = self.held();
-        let theirs = held
-            .get(neighbour)
-            .ok_or_else(|| NetworkError::NoSuchNeighbour(neighbour.to_owned()))?;
-        let namespace = theirs.namespace.as_ref().map(OwnedFd::try_clone);
-        let namespace = namespace
-            .transpose()
-            .map_err(NetworkError::kernel("open a container's namespace"))?;
-        Ok(Held::without_ports(NetworkKind::Container, namespace))
     }
 
     /// Takes a container's network back. Its ports are free when this answers; namespace and
@@ -263,14 +267,9 @@ impl Network {
             // It may be that of a run before, which is free when its interface is gone.
             self.inner.teardown.finish().await;
         }
-        let wanted = request.ports.clone();
-        let way_out = way_out(joining.iter());
-        let reservations = match way_out.ipv4 {
-            true => blocking(move || ports::reserve(&wanted, way_out.ipv6)).await?,
-            false => Vec::new(),
-        };
+        let reservations = reserve(request, &joining).await?;
         let plain = matches!(joining.as_slice(), [only] if self.is_pooled(only));
-        let relays = self.relays(container, &reservations)?;
+        let loopback = self.answer_on_loopback(container, &reservations)?;
         let prepared = request.prepared.as_deref();
         let namespace = match plain && prepared.is_none() {
             true => self.take_namespace().await?,
@@ -287,7 +286,7 @@ impl Network {
             ports,
             servers: request.servers.clone(),
         };
-        if let Err(error) = self.publish(&attachment).await {
+        if let Err(error) = self.publish(&attachment, &reservations).await {
             self.take_apart(namespace);
             return Err(error);
         }
@@ -299,8 +298,8 @@ impl Network {
             namespace: Some(namespace.handle),
             ports: namespace.ports,
             joined,
-            _relays: relays,
-            _reservations: reservations,
+            reservations,
+            _loopback: loopback,
         })
     }
 
@@ -314,8 +313,10 @@ impl Network {
     fn joining_one(&self, membership: &Membership, names: &[String]) -> Result<Joining> {
         let mut names = names.to_vec();
         names.extend(membership.aliases.iter().cloned());
+        let segment = self.segment(&membership.network)?;
         Ok(Joining {
-            segment: self.segment(&membership.network)?,
+            relayed: self.relays_ports_of(&segment),
+            segment,
             address: membership.address,
             ipv6_address: membership.ipv6_address,
             names,
@@ -347,6 +348,7 @@ impl Network {
     /// What the namespaces in the pool are made for.
     fn pooled(&self) -> Joining {
         Joining {
+            relayed: self.relays_ports_of(&self.inner.everyone),
             segment: Arc::clone(&self.inner.everyone),
             address: None,
             ipv6_address: None,
@@ -464,10 +466,15 @@ impl Network {
         blocking(move || firewall.install(&networks, &published)).await
     }
 
-    /// Lets a container's ports lead to its way out. If the firewall refuses, it was changed by
-    /// somebody else: it is written anew, with all ports.
-    async fn publish(&self, attachment: &Attachment) -> Result<()> {
-        let mut new: Vec<_> = ports_of(attachment).collect();
+    /// Lets a container's ports lead to its way out.
+    async fn publish(&self, attachment: &Attachment, reserved: &[Reservation]) -> Result<()> {
+        self.forward(attachment).await?;
+        self.relay(attachment, reserved).await
+    }
+
+    /// If the firewall refuses, it was changed by somebody else: it is written anew, with all ports.
+    async fn forward(&self, attachment: &Attachment) -> Result<()> {
+        let mut new: Vec<_> = forwarded_ports_of(attachment).collect();
         if new.is_empty() {
             return Ok(());
         }
@@ -503,6 +510,9 @@ impl Network {
         if ways_in.is_empty() {
             return Ok(());
         }
+        if let Some(endpoint) = attachment.routed() {
+            self.relays().remove(&endpoint.address);
+        }
         let mut filter = self.inner.filter.lock().await;
         let gone: Vec<_> = filter
             .published
@@ -529,8 +539,8 @@ impl Network {
         segment.answer_by(None);
         blocking(move || bridge::remove(&name)).await?;
         if filter.networks.is_empty() {
-            let firewall = self.inner.firewall.clone();
-            return blocking(move || firewall.remove()).await;
+            let (firewall, way_back) = (self.inner.firewall.clone(), self.inner.way_back.clone());
+            return blocking(move || firewall.remove().and_then(|()| way_back.remove())).await;
         }
         match was_there {
             true => self.install(&filter).await,
@@ -582,8 +592,8 @@ impl Held {
             namespace,
             ports: Vec::new(),
             joined: Vec::new(),
-            _relays: Vec::new(),
-            _reservations: Vec::new(),
+            reservations: Vec::new(),
+            _loopback: Vec::new(),
         }
     }
 }
@@ -639,6 +649,11 @@ fn ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
             container: attachment.ways_in().find(is_same_family)?,
         })
     })
+}
+
+/// Those that packets are forwarded to.
+fn forwarded_ports_of(attachment: &Attachment) -> impl Iterator<Item = Published> {
+    ports_of(attachment).filter(|port| !attachment.relays(port.container))
 }
 
 /// Runs what blocks where it may.

@@ -54,6 +54,7 @@ async fn open(config: &Config) -> Result<Containers> {
     let (log_bytes_max, network_pool) = (config.log_bytes_max, config.network_pool);
     let userns = config.default_userns().to_owned();
     let subordinate = config.subordinate_user().map(str::to_owned);
+    let published_ports = config.published_ports;
     let events = Events::new();
     let parts = blocking(move || {
         recover::make_directories(&directory, &sockets)?;
@@ -65,6 +66,7 @@ async fn open(config: &Config) -> Result<Containers> {
                 &paths.root,
                 &state.join("networks"),
                 network_pool,
+                published_ports,
             )?),
             directory,
             sockets,

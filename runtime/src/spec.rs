@@ -24,7 +24,7 @@ use oci_spec::runtime::{
 use orlop_proto::runtime::Security;
 
 use crate::containers::record::{self, Record};
-use crate::devices::HostDevice;
+use crate::devices::{Disks, HostDevice};
 use crate::error::Result;
 use crate::host::Host;
 
@@ -52,6 +52,8 @@ pub struct Surroundings {
     pub joined: namespaces::Joined,
     /// Devices of the host that it is to have.
     pub devices: Vec<HostDevice>,
+    /// Disks of the host whose use is limited.
+    pub disks: Disks,
     /// What bounds all that can be given.
     pub host: Host,
 }
@@ -161,7 +163,8 @@ fn environment(record: &Record, process: &record::Process) -> Vec<String> {
 fn linux(record: &Record, around: &Surroundings) -> Result<Linux> {
     let config = &record.config;
     let security = config.security.clone().unwrap_or_default();
-    let mut resources = resources::limits(&config.resources.clone().unwrap_or_default())?;
+    let asked = config.resources.clone().unwrap_or_default();
+    let mut resources = resources::limits(&asked, &around.disks)?;
     resources.set_devices(Some(devices::rules(config, &around.devices)?));
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces::list(

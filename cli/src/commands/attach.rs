@@ -39,6 +39,7 @@ pub(super) async fn run(args: AttachArgs, context: &Context) -> Result<ExitCode,
     let mut containers = context.clients.containers()?;
     let request = InspectRequest {
         id: args.container.clone(),
+        size: false,
     };
     let container = containers.inspect(request).await?.into_inner();
     let state = container.state.clone().unwrap_or_default();

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args};
 use orlop_proto::runtime::{CreateRequest, CreateResponse};
 
-use super::limits::LimitOptions;
+use super::limits::{DiskOptions, LimitOptions};
 use super::pull;
 use crate::app::Context;
 use crate::error::{CliError, file};
@@ -111,6 +111,9 @@ pub(crate) struct ContainerOptions {
 
     #[command(flatten)]
     limits: LimitOptions,
+
+    #[command(flatten)]
+    disks: DiskOptions,
 
     /// Size of /dev/shm
     #[arg(long, value_name = "BYTES")]

@@ -26,6 +26,10 @@ pub(crate) struct InspectArgs {
     #[arg(short, long, value_name = "TEMPLATE")]
     format: Option<String>,
 
+    /// Count what containers take
+    #[arg(short, long)]
+    size: bool,
+
     /// Only this kind of thing
     #[arg(long = "type", value_parser = ["container", "image"], value_name = "TYPE")]
     kind: Option<String>,
@@ -39,7 +43,7 @@ pub(super) async fn run(args: InspectArgs, context: &Context) -> Result<ExitCode
         _ => {}
     }
     show(&args.names, args.format.as_deref(), async |name| {
-        match one_container(name.clone(), context).await {
+        match one_container(name.clone(), args.size, context).await {
             Err(error) if error.kind() == Some(Kind::NotFound) => {}
             found => return found,
         }
@@ -56,7 +60,7 @@ pub(super) async fn run(args: InspectArgs, context: &Context) -> Result<ExitCode
 /// `orlop container inspect`.
 pub(super) async fn containers(args: InspectArgs, context: &Context) -> Result<ExitCode, CliError> {
     show(&args.names, args.format.as_deref(), async |name| {
-        one_container(name, context).await
+        one_container(name, args.size, context).await
     })
     .await
 }
@@ -69,8 +73,8 @@ pub(super) async fn images(args: InspectArgs, context: &Context) -> Result<ExitC
     .await
 }
 
-async fn one_container(name: String, context: &Context) -> Result<Value, CliError> {
-    let request = InspectRequest { id: name };
+async fn one_container(name: String, size: bool, context: &Context) -> Result<Value, CliError> {
+    let request = InspectRequest { id: name, size };
     let found = context
         .clients
         .containers()?

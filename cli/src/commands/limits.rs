@@ -1,10 +1,10 @@
 //! The limits of a container: what `create`, `run` and `update` share.
 
 use clap::Args;
-use orlop_proto::runtime::Resources;
+use orlop_proto::runtime::{DeviceLimit, Resources};
 
 use crate::error::CliError;
-use crate::values::quantity;
+use crate::values::{device, quantity};
 
 // (No doc comment: it would become the description of the commands.)
 #[derive(Clone, Debug, Default, PartialEq, Args)]
@@ -78,9 +78,54 @@ impl LimitOptions {
             cpu_quota: self.cpu_quota.unwrap_or_default(),
             cpu_period: self.cpu_period.unwrap_or_default(),
             blkio_weight: self.blkio_weight.unwrap_or_default(),
-            shm_size: 0,
+            ..Resources::default()
         })
     }
+}
+
+// What `create` and `run` have beside. (No doc comment, as above.)
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct DiskOptions {
+    /// Weight against other containers on one disk: DEVICE:WEIGHT, 10 to 1000
+    #[arg(long, value_name = "LIMIT")]
+    blkio_weight_device: Vec<String>,
+
+    /// Most bytes a second that are read from a disk, for example /dev/sda:10mb
+    #[arg(long, value_name = "LIMIT")]
+    device_read_bps: Vec<String>,
+
+    /// Most reads of a disk a second, for example /dev/sda:500
+    #[arg(long, value_name = "LIMIT")]
+    device_read_iops: Vec<String>,
+
+    /// Most bytes a second that are written to a disk
+    #[arg(long, value_name = "LIMIT")]
+    device_write_bps: Vec<String>,
+
+    /// Most writes to a disk a second
+    #[arg(long, value_name = "LIMIT")]
+    device_write_iops: Vec<String>,
+}
+
+impl DiskOptions {
+    /// Adds what was given to the other limits.
+    pub(super) fn apply(&self, limits: &mut Resources) -> Result<(), CliError> {
+        let numbers = |option, texts: &[String]| all(texts, |text| device::limit(option, text));
+        let sizes = |option, texts: &[String]| all(texts, |text| device::rate(option, text));
+        limits.blkio_weight_device = numbers("--blkio-weight-device", &self.blkio_weight_device)?;
+        limits.device_read_bps = sizes("--device-read-bps", &self.device_read_bps)?;
+        limits.device_write_bps = sizes("--device-write-bps", &self.device_write_bps)?;
+        limits.device_read_iops = numbers("--device-read-iops", &self.device_read_iops)?;
+        limits.device_write_iops = numbers("--device-write-iops", &self.device_write_iops)?;
+        Ok(())
+    }
+}
+
+fn all(
+    texts: &[String],
+    parse: impl Fn(&str) -> Result<DeviceLimit, CliError>,
+) -> Result<Vec<DeviceLimit>, CliError> {
+    texts.iter().map(|text| parse(text)).collect()
 }
 
 fn bytes(option: &'static str, text: Option<&str>) -> Result<i64, CliError> {

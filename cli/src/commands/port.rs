@@ -24,6 +24,7 @@ pub(crate) struct PortArgs {
 pub(super) async fn run(args: PortArgs, context: &Context) -> Result<ExitCode, CliError> {
     let request = InspectRequest {
         id: args.container.clone(),
+        size: false,
     };
     let container = context
         .clients

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 use orlop_proto::runtime::{
-    Container, ContainerState, ContainerStatus, ListContainersRequest, MountKind, PortBinding,
+    Container, ContainerSize, ContainerState, ContainerStatus, ListContainersRequest, MountKind,
+    PortBinding,
 };
 use serde_json::{Map, Value, json};
 
@@ -15,7 +16,7 @@ use crate::error::CliError;
 use crate::format::listing::{self, LABELS};
 use crate::inspect::container::status_word;
 use crate::ui::table::Table;
-use crate::ui::{self, text, time};
+use crate::ui::{self, size, text, time};
 
 /// Docker's width of the column COMMAND.
 const COMMAND_WIDTH: usize = 20;
@@ -48,6 +49,10 @@ pub(crate) struct PsArgs {
     #[arg(short, long)]
     latest: bool,
 
+    /// Count what they take of the disk
+    #[arg(short, long)]
+    size: bool,
+
     /// Only those that fit: name, id, status, label, ancestor, exited, volume, network, health
     #[arg(short, long, value_name = "KEY=VALUE")]
     filter: Vec<String>,
@@ -63,6 +68,7 @@ pub(super) async fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Cli
         all: args.all,
         filters: filters::parse(&args.filter, &FILTERS)?,
         limit: if args.latest { 1 } else { args.last },
+        size: args.size || is_size_shown(args.format.as_deref()),
     };
     let containers = context
         .clients
@@ -79,13 +85,19 @@ pub(super) async fn run(args: PsArgs, context: &Context) -> Result<ExitCode, Cli
         let rows: Vec<_> = containers.iter().map(|c| row(c, args.no_trunc)).collect();
         listing::print(form, &rows)?;
     } else {
-        print(&containers, args.no_trunc)?;
+        print(&containers, &args)?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(containers: &[Container], full: bool) -> Result<(), CliError> {
-    let mut table = Table::new([
+/// Docker's rule: a template that asks for sizes needs no `--size`.
+fn is_size_shown(template: Option<&str>) -> bool {
+    template.is_some_and(|template| template.contains(".Size"))
+}
+
+fn print(containers: &[Container], args: &PsArgs) -> Result<(), CliError> {
+    let full = args.no_trunc;
+    let mut titles = vec![
         "CONTAINER ID",
         "IMAGE",
         "COMMAND",
@@ -93,9 +105,13 @@ fn print(containers: &[Container], full: bool) -> Result<(), CliError> {
         "STATUS",
         "PORTS",
         "NAMES",
-    ]);
+    ];
+    if args.size {
+        titles.push("SIZE");
+    }
+    let mut table = Table::new(titles);
     for container in containers {
-        table.row([
+        let mut row = vec![
             id(container, full).to_owned(),
             container.image.clone(),
             command(container, full),
@@ -103,9 +119,22 @@ fn print(containers: &[Container], full: bool) -> Result<(), CliError> {
             status(container.state.as_ref()),
             ports(container),
             container.name.clone(),
-        ]);
+        ];
+        if args.size {
+            row.push(size(container));
+        }
+        table.row(row);
     }
     table.print()
+}
+
+/// `12kB (virtual 4.26MB)`: its own bytes, and with those of the image.
+fn size(container: &Container) -> String {
+    let Some(ContainerSize { writable, total }) = container.size else {
+        return "N/A".to_owned();
+    };
+    let (writable, total) = (size::short(writable), size::short(total));
+    format!("{writable} (virtual {total})")
 }
 
 fn id(container: &Container, full: bool) -> &str {
@@ -275,6 +304,7 @@ fn row(container: &Container, full: bool) -> Map<String, Value> {
         "Mounts": mounts.join(","),
         "LocalVolumes": volumes.to_string(),
         "Networks": networks.join(","),
+        "Size": size(container),
         LABELS: config.labels,
     });
     facts.as_object().cloned().unwrap_or_default()

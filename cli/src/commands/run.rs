@@ -1,5 +1,7 @@
 //! `orlop run`: create, attach, start, and stay until the end.
 
+mod published;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -53,6 +55,7 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> Result<ExitCode, Cl
     }
     let ran = async {
         let created = create::create(&args.create, context).await?;
+        published::say(&created);
         let ended = if args.detach {
             start(&created, context).await
         } else {

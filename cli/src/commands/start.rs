@@ -57,7 +57,10 @@ async fn attached(args: &StartArgs, context: &Context) -> Result<ExitCode, CliEr
         ));
     };
     let mut containers = context.clients.containers()?;
-    let request = InspectRequest { id: name.clone() };
+    let request = InspectRequest {
+        id: name.clone(),
+        size: false,
+    };
     let container = containers.inspect(request).await?.into_inner();
     let tty = has_tty(&container);
     let options = Options {

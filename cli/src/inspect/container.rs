@@ -1,8 +1,8 @@
 //! A container in Docker's shape (Docker Engine API, `ContainerInspect`).
 
 use orlop_proto::runtime::{
-    Container, ContainerState, ContainerStatus, CreateRequest, Health, HealthCheck, Mount,
-    MountKind, PortBinding, Resources, Security,
+    Container, ContainerState, ContainerStatus, CreateRequest, DeviceLimit, Health, HealthCheck,
+    Mount, MountKind, PortBinding, Resources, Security,
 };
 use serde_json::{Map, Value, json};
 
@@ -39,7 +39,7 @@ pub(crate) fn describe(container: &Container) -> Value {
         Some((path, args)) => (path.clone(), args.to_vec()),
         None => (String::new(), Vec::new()),
     };
-    json!({
+    let mut described = json!({
         "Id": container.id,
         "Created": time::rfc3339(container.created.as_ref()),
         "Path": path,
@@ -56,7 +56,12 @@ pub(crate) fn describe(container: &Container) -> Value {
         "Config": own_config(container, &config),
         "NetworkSettings": networks(container),
         "Snapshot": container.snapshot,
-    })
+    });
+    if let (Value::Object(all), Some(size)) = (&mut described, &container.size) {
+        all.insert("SizeRw".to_owned(), size.writable.into());
+        all.insert("SizeRootFs".to_owned(), size.total.into());
+    }
+    described
 }
 
 fn state(state: Option<&ContainerState>) -> Value {
@@ -210,6 +215,11 @@ fn host_config(config: &CreateRequest) -> Value {
         "CpuQuota": resources.cpu_quota,
         "CpuPeriod": resources.cpu_period,
         "BlkioWeight": resources.blkio_weight,
+        "BlkioWeightDevice": on_devices(&resources.blkio_weight_device, "Weight"),
+        "BlkioDeviceReadBps": on_devices(&resources.device_read_bps, "Rate"),
+        "BlkioDeviceWriteBps": on_devices(&resources.device_write_bps, "Rate"),
+        "BlkioDeviceReadIOps": on_devices(&resources.device_read_iops, "Rate"),
+        "BlkioDeviceWriteIOps": on_devices(&resources.device_write_iops, "Rate"),
         "CpuShares": resources.cpu_shares,
         "CpusetCpus": resources.cpuset_cpus,
         "CpusetMems": resources.cpuset_mems,
@@ -220,6 +230,11 @@ fn host_config(config: &CreateRequest) -> Value {
         all.extend(more);
     }
     described
+}
+
+fn on_devices(limits: &[DeviceLimit], kind: &str) -> Vec<Value> {
+    let one = |limit: &DeviceLimit| json!({ "Path": limit.path, kind: limit.limit });
+    limits.iter().map(one).collect()
 }
 
 /// Namespaces, devices and limits of processes, with Docker's defaults where nothing was asked.

@@ -15,9 +15,9 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new<const N: usize>(header: [&str; N]) -> Self {
+    pub(crate) fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
         Self {
-            rows: vec![header.iter().map(|cell| (*cell).to_owned()).collect()],
+            rows: vec![header.into_iter().map(str::to_owned).collect()],
             ..Self::default()
         }
     }

@@ -1,8 +1,8 @@
-//! `--device` and `--ulimit`.
+//! `--device`, the limits of single devices, and `--ulimit`.
 
-use orlop_proto::runtime::{Device, Ulimit};
+use orlop_proto::runtime::{Device, DeviceLimit, Ulimit};
 
-use super::invalid;
+use super::{invalid, quantity};
 use crate::error::CliError;
 
 /// `HOST[:CONTAINER][:PERMISSIONS]`.
@@ -26,6 +26,31 @@ pub(crate) fn device(text: &str) -> Result<Device, CliError> {
         target: target.to_owned(),
         permissions: permissions.to_owned(),
     })
+}
+
+/// `DEVICE:NUMBER`.
+pub(crate) fn limit(option: &'static str, text: &str) -> Result<DeviceLimit, CliError> {
+    let fail = || invalid(option, text, "expected DEVICE:NUMBER such as /dev/sda:500");
+    let (path, number) = path_and(text).ok_or_else(fail)?;
+    Ok(DeviceLimit {
+        path: path.to_owned(),
+        limit: number.parse().map_err(|_| fail())?,
+    })
+}
+
+/// `DEVICE:SIZE`.
+pub(crate) fn rate(option: &'static str, text: &str) -> Result<DeviceLimit, CliError> {
+    let fail = || invalid(option, text, "expected DEVICE:SIZE such as /dev/sda:10mb");
+    let (path, size) = path_and(text).ok_or_else(fail)?;
+    Ok(DeviceLimit {
+        path: path.to_owned(),
+        limit: quantity::bytes(option, size)?.unsigned_abs(),
+    })
+}
+
+fn path_and(text: &str) -> Option<(&str, &str)> {
+    text.split_once(':')
+        .filter(|(path, _)| path.starts_with('/'))
 }
 
 /// `NAME=SOFT[:HARD]`; -1 for no limit.
@@ -70,6 +95,25 @@ mod tests {
             "/dev/a:",
         ] {
             assert!(device(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_a_device_is_a_number_or_a_size() {
+        let made = limit("--device-read-iops", "/dev/sda:500").unwrap();
+        assert_eq!((made.path.as_str(), made.limit), ("/dev/sda", 500));
+        let made = rate("--device-read-bps", "/dev/sda:1mb").unwrap();
+        assert_eq!((made.path.as_str(), made.limit), ("/dev/sda", 1 << 20));
+        for bad in [
+            "",
+            "/dev/sda",
+            "/dev/sda:",
+            "sda:1",
+            "/dev/sda:-1",
+            "/dev/sda:x",
+        ] {
+            assert!(limit("--device-read-iops", bad).is_err(), "{bad}");
+            assert!(rate("--device-read-bps", bad).is_err(), "{bad}");
         }
     }
 

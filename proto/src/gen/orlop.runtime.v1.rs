@@ -199,7 +199,7 @@ pub struct WindowSize {
     pub columns: u32,
 }
 /// 0 or absent: no limit of ours, except `pids`.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Resources {
     /// Bytes.
     #[prost(int64, tag = "1")]
@@ -232,6 +232,27 @@ pub struct Resources {
     /// 10 to 1000, on disks whose scheduler is BFQ.
     #[prost(uint32, tag = "12")]
     pub blkio_weight: u32,
+    /// The same on one disk.
+    #[prost(message, repeated, tag = "13")]
+    pub blkio_weight_device: ::prost::alloc::vec::Vec<DeviceLimit>,
+    /// Bytes a second that are read from and written to a disk.
+    #[prost(message, repeated, tag = "14")]
+    pub device_read_bps: ::prost::alloc::vec::Vec<DeviceLimit>,
+    #[prost(message, repeated, tag = "15")]
+    pub device_write_bps: ::prost::alloc::vec::Vec<DeviceLimit>,
+    /// Reads and writes a second.
+    #[prost(message, repeated, tag = "16")]
+    pub device_read_iops: ::prost::alloc::vec::Vec<DeviceLimit>,
+    #[prost(message, repeated, tag = "17")]
+    pub device_write_iops: ::prost::alloc::vec::Vec<DeviceLimit>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeviceLimit {
+    /// Of a block device of the runtime's host; absolute.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub limit: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Mount {
@@ -359,7 +380,7 @@ pub struct RestartPolicy {
     #[prost(uint32, tag = "2")]
     pub maximum_retries: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct CreateResponse {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
@@ -367,6 +388,13 @@ pub struct CreateResponse {
     pub name: ::prost::alloc::string::String,
     #[prost(string, repeated, tag = "3")]
     pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Ports that its start will publish; where none was chosen, the port of the host is 0.
+    #[prost(message, repeated, tag = "60")]
+    pub ports: ::prost::alloc::vec::Vec<PortBinding>,
+    /// To whom they are open: `forward` (everyone who reaches the host) or `input` (whom the host's own
+    /// input rules let in).
+    #[prost(string, tag = "61")]
+    pub publishing: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartRequest {
@@ -461,7 +489,7 @@ pub struct RenameRequest {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RenameResponse {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct UpdateRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
@@ -481,6 +509,9 @@ pub struct UpdateResponse {
 pub struct InspectRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+    /// Count what the container takes.
+    #[prost(bool, tag = "60")]
+    pub size: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Container {
@@ -517,6 +548,19 @@ pub struct Container {
     /// Ports that the image exposes, `80/tcp`.
     #[prost(string, repeated, tag = "14")]
     pub exposed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only where it was asked for and can be counted.
+    #[prost(message, optional, tag = "60")]
+    pub size: ::core::option::Option<ContainerSize>,
+}
+/// Bytes of disk; volumes do not count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContainerSize {
+    /// Of what the container wrote.
+    #[prost(uint64, tag = "1")]
+    pub writable: u64,
+    /// With the layers of its image, which it may share with others.
+    #[prost(uint64, tag = "2")]
+    pub total: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ContainerState {
@@ -605,6 +649,9 @@ pub struct ListContainersRequest {
     /// The newest so many, whatever their state; 0: no limit.
     #[prost(uint32, tag = "3")]
     pub limit: u32,
+    /// Count what they take.
+    #[prost(bool, tag = "60")]
+    pub size: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Filter {

@@ -6,11 +6,12 @@ pub mod live;
 pub mod v1;
 pub mod v2;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
 
 use rustix::process::Signal;
 
@@ -27,7 +28,7 @@ pub struct Write {
     /// Name of the controller, for whom the file is missing.
     pub controller: &'static str,
     /// File name in the group's directory.
-    pub file: &'static str,
+    pub file: Cow<'static, str>,
     /// What to write.
     pub value: String,
     /// The container may start without it: the kernel was built without this file.
@@ -186,6 +187,14 @@ fn create_v1(
         }
     }
     for hierarchy in hierarchies {
+        let own: Vec<Write> = plan
+            .iter()
+            .filter(|write| hierarchy.has(write.controller))
+            .cloned()
+            .collect();
+        if own.is_empty() && hierarchy.controllers == v1::HUGE_PAGES {
+            continue;
+        }
         let path = hierarchy.mount.join(group);
         make(&path)?;
         made.push(Cgroup {
@@ -195,14 +204,25 @@ fn create_v1(
         if hierarchy.has("cpuset") {
             v1::inherit_cpuset(&hierarchy.mount, &path)?;
         }
-        let own: Vec<Write> = plan
-            .iter()
-            .filter(|write| hierarchy.has(write.controller))
-            .cloned()
-            .collect();
         apply(&path, &own)?;
     }
     Ok(())
+}
+
+/// Huge pages are limited by size; `file` is what the limit is called. A size is part of a file's name: what
+/// is no size is left out of it, so that it finds no file.
+fn huge_pages(limits: &LinuxResources, file: &str) -> Vec<Write> {
+    let is_part = |c: &char| c.is_ascii_alphanumeric();
+    let one = |limit: &LinuxHugepageLimit| {
+        let size: String = limit.page_size().chars().filter(is_part).collect();
+        Write {
+            controller: v1::HUGE_PAGES,
+            file: format!("hugetlb.{size}.{file}").into(),
+            value: limit.limit().to_string(),
+            optional: false,
+        }
+    };
+    limits.hugepage_limits().iter().flatten().map(one).collect()
 }
 
 fn make(path: &Path) -> Result<()> {
@@ -211,7 +231,7 @@ fn make(path: &Path) -> Result<()> {
 
 fn apply(group: &Path, plan: &[Write]) -> Result<()> {
     for write in plan {
-        let path = group.join(write.file);
+        let path = group.join(&*write.file);
         match fs::write(&path, &write.value) {
             Ok(()) => {}
             Err(_) if write.optional => {}

@@ -209,6 +209,15 @@ impl Store {
         Ok(u64::try_from(bytes).unwrap_or_default())
     }
 
+    /// The snapshot that another one is made over; empty: none.
+    pub(crate) async fn parent(&self, key: &str) -> Result<String> {
+        let request = wire::StatSnapshotRequest {
+            key: key.to_owned(),
+        };
+        let found = self.snapshots.clone().stat(request).await;
+        Ok(found.map_err(failed)?.into_inner().parent)
+    }
+
     /// The snapshot's own changes, parents before children.
     pub(crate) async fn changes(&self, key: &str) -> Result<BoxStream<'static, Result<Change>>> {
         let request = wire::ChangesRequest {

@@ -15,7 +15,7 @@ use super::{Container, Containers, names};
 use crate::error::{Error, Result, blocking};
 use crate::files::{self, Durability};
 use crate::host::Host;
-use crate::network::Membership;
+use crate::network::{Membership, Publishing};
 use crate::retry;
 use crate::spec::health::{self, ImageHealth};
 use crate::spec::{from_image, ulimits, validate};
@@ -35,6 +35,8 @@ pub(crate) struct Created {
     pub(crate) container: Arc<Container>,
     /// For the person who asked.
     pub(crate) warnings: Vec<String>,
+    /// How its ports will be published; absent: they will not be.
+    pub(crate) publishing: Option<Publishing>,
 }
 
 /// Everything known of a container before anything of it is made.
@@ -74,12 +76,14 @@ impl Containers {
             self.reserve_name(&plan.request.name, &id)?
         };
         let warnings = self.warnings(&plan);
+        let publishing = self.publishing(&plan.memberships);
         match self.make(&id, name, hidden, plan).await {
             Ok(container) => {
                 self.tell(&container.record(), "create", &[]);
                 Ok(Created {
                     container,
                     warnings,
+                    publishing,
                 })
             }
             Err(error) => {
@@ -101,7 +105,7 @@ impl Containers {
 
     fn warnings(&self, plan: &Plan) -> Vec<String> {
         let mut warnings = plan.merged.warnings.clone();
-        if !plan.request.ports.is_empty() && !self.leads_out(&plan.memberships) {
+        if !plan.request.ports.is_empty() && self.publishing(&plan.memberships).is_none() {
             warnings.push(format!(
                 "published ports are discarded with --network {}",
                 plan.request.network

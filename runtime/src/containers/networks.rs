@@ -8,7 +8,7 @@ use orlop_proto::runtime as wire;
 use super::record::Record;
 use super::{Container, Containers};
 use crate::error::{Error, Result, blocking};
-use crate::network::{Attachment, Membership, NetworkError, NetworkInfo, NetworkMode};
+use crate::network::{Attachment, Membership, NetworkError, NetworkInfo, NetworkMode, Publishing};
 
 impl Containers {
     /// The networks that a new container is to be in, by their names; `network` becomes what it means.
@@ -50,11 +50,11 @@ impl Containers {
         Ok(memberships)
     }
 
-    /// Whether a port can be published through one of the networks.
-    pub(super) fn leads_out(&self, memberships: &[Membership]) -> bool {
+    /// How ports are published by the first of these networks that has a way out.
+    pub(super) fn publishing(&self, memberships: &[Membership]) -> Option<Publishing> {
         let network = &self.parts().network;
-        let mut networks = memberships.iter().map(|m| network.find(&m.network));
-        networks.any(|network| network.is_ok_and(|network| !network.internal))
+        let mut names = memberships.iter().map(|membership| &membership.network);
+        names.find_map(|name| network.publishing(name))
     }
 
     /// What is asked of one network; without a name, of `main`.

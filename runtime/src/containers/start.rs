@@ -17,7 +17,7 @@ use super::record::{MountKind, Record};
 use super::shared::Shared;
 use super::state::{Action, Status};
 use super::{Container, Containers};
-use crate::devices::HostDevice;
+use crate::devices::{Disks, HostDevice};
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
 use crate::host::Host;
@@ -204,6 +204,7 @@ impl Containers {
                 no_new_privileges: self.parts().no_new_privileges,
                 joined,
                 devices: devices(&record.config)?,
+                disks: disks(&record.config)?,
                 host: Host::this().clone(),
             },
         )
@@ -491,6 +492,12 @@ fn copy_up(record: &Record) -> Vec<(PathBuf, PathBuf)> {
         .filter(|mount| matches!(mount.kind, MountKind::Volume { copy: true, .. }))
         .map(|mount| (mount.source.clone(), PathBuf::from(&mount.target)))
         .collect()
+}
+
+/// Disks of the host, as it has them now.
+fn disks(config: &wire::CreateRequest) -> Result<Disks> {
+    let limits = config.resources.as_ref();
+    limits.map_or(Ok(Disks::new()), crate::devices::disks)
 }
 
 /// Devices of the host, as it has them now: all for a privileged container, else those asked for.

@@ -7,6 +7,7 @@ use orlop_proto::runtime as wire;
 
 use super::{Container, Containers, policy};
 use crate::cgroups::live::{self, Undo};
+use crate::devices;
 use crate::error::{Error, Result, blocking};
 use crate::spec::{resources, validate};
 
@@ -29,7 +30,7 @@ impl Containers {
         let asked = resources.unwrap_or_default();
         let now = record.config.resources.clone().unwrap_or_default();
         let merged = resources::merge(&now, &asked)?;
-        let limits = resources::limits(&merged)?;
+        let limits = resources::limits(&merged, &devices::disks(&merged)?)?;
         let groups = record.cgroups.clone();
         let changed = blocking(move || Ok(live::change(&groups, &limits)?)).await;
         let (undo, warnings) = match changed {

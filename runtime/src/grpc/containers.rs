@@ -11,6 +11,7 @@ use crate::containers::filter::Filters;
 use crate::containers::state::Status as State;
 use crate::containers::stop::Condition;
 use crate::error::Error;
+use crate::network::Publishing;
 use crate::spec::to_image::Asked;
 
 /// What is done to containers.
@@ -38,6 +39,11 @@ impl Rpc for Service {
             id: record.id.clone(),
             name: record.name.clone(),
             warnings: created.warnings,
+            ports: match created.publishing {
+                Some(_) => record.config.ports.clone(),
+                None => Vec::new(),
+            },
+            publishing: created.publishing.map(name_of).unwrap_or_default(),
         }))
     }
 
@@ -146,8 +152,14 @@ impl Rpc for Service {
     }
 
     async fn inspect(&self, request: Request<wire::InspectRequest>) -> Answer<wire::Container> {
-        let container = self.0.find(&request.into_inner().id).map_err(status)?;
-        Ok(Response::new(convert::container(&container)))
+        let request = request.into_inner();
+        let container = self.0.find(&request.id).map_err(status)?;
+        let mut shown = convert::container(&container);
+        if request.size {
+            let mut sizes = self.0.sizes();
+            shown.size = sizes.of(&container.record()).await.map(convert::size);
+        }
+        Ok(Response::new(shown))
     }
 
     async fn list(
@@ -161,14 +173,18 @@ impl Rpc for Service {
             0 => usize::MAX,
             limit => limit as usize,
         };
-        let containers = self
-            .0
-            .records()
-            .iter()
-            .filter(|record| (all || record.is_up()) && filters.fits(record))
-            .take(most)
-            .map(|record| convert::from_record(record, self.0.log_path(&record.id)))
-            .collect();
+        let mut records = self.0.records();
+        records.retain(|record| (all || record.is_up()) && filters.fits(record));
+        records.truncate(most);
+        let mut sizes = self.0.sizes();
+        let mut containers = Vec::new();
+        for record in &records {
+            let mut shown = convert::from_record(record, self.0.log_path(&record.id));
+            if request.size {
+                shown.size = sizes.of(record).await.map(convert::size);
+            }
+            containers.push(shown);
+        }
         Ok(Response::new(wire::ListContainersResponse { containers }))
     }
 
@@ -310,4 +326,11 @@ pub(super) async fn spawned<T: Send + 'static>(
 ) -> Result<T, Error> {
     let joined = tokio::spawn(work).await;
     joined.unwrap_or(Err(Error::ShuttingDown))
+}
+
+fn name_of(publishing: Publishing) -> String {
+    match publishing {
+        Publishing::Forward => "forward".to_owned(),
+        Publishing::Input => "input".to_owned(),
+    }
 }

@@ -8,6 +8,7 @@ use orlop_shim::health::Health;
 use crate::clients::{Change, ChangeKind};
 use crate::containers::Container;
 use crate::containers::record::{Below, Mount, MountKind, Record, State};
+use crate::containers::size::Size;
 use crate::containers::state::Status;
 use crate::error::Error;
 use crate::logs::{Line, Stream};
@@ -115,6 +116,14 @@ pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container 
         log_path,
         snapshot: record.snapshot.clone(),
         exposed: record.exposed.clone(),
+        size: None,
+    }
+}
+
+pub(super) fn size(size: Size) -> wire::ContainerSize {
+    wire::ContainerSize {
+        writable: size.writable,
+        total: size.total,
     }
 }
 

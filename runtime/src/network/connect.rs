@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use super::error::{NetworkError, Result};
 use super::joining::{WayOut, endpoint, way_out};
 use super::namespace::{self, BridgePort};
-use super::request::{Attachment, EndpointInfo, Membership};
+use super::ports::Reservation;
+use super::request::{Attachment, EndpointInfo, Membership, NetworkKind};
 use super::segment::{Joined, Member};
 use super::{Held, Network};
 
@@ -47,8 +48,9 @@ impl Network {
         let endpoint = endpoint(&joining, &port);
         joined.settle(endpoint.clone());
         let attachment = self.add(container, endpoint, port, joined)?;
+        let reserved = self.reserved(container);
         if (routed.ipv4 || routed.ipv6)
-            && let Err(error) = self.publish(&attachment).await
+            && let Err(error) = self.publish(&attachment, &reserved).await
         {
             self.disconnect(container, &membership.network).await?;
             return Err(error);
@@ -75,6 +77,19 @@ impl Network {
         Ok(held.attachment.clone())
     }
 
+    /// The namespace of a container that runs, for one more.
+    pub(super) fn share(&self, neighbour: &str) -> Result<Held> {
+        let held = self.held();
+        let theirs = held
+            .get(neighbour)
+            .ok_or_else(|| NetworkError::NoSuchNeighbour(neighbour.to_owned()))?;
+        let namespace = theirs.namespace.as_ref().map(OwnedFd::try_clone);
+        let namespace = namespace
+            .transpose()
+            .map_err(NetworkError::kernel("open a container's namespace"))?;
+        Ok(Held::without_ports(NetworkKind::Container, namespace))
+    }
+
     /// Takes a running container's interface in a network away; what it has then. If its way out was
     /// through it, another network's is taken, and published ports lead there.
     pub(crate) async fn disconnect(&self, container: &str, network: &str) -> Result<Attachment> {
@@ -97,8 +112,15 @@ impl Network {
             let handle = share(&left.namespace)?;
             namespace::route_through(handle, next.interface.clone(), ipv6.gateway).await?;
         }
-        self.publish(after).await?;
+        self.publish(after, &self.reserved(container)).await?;
         Ok(left.after)
+    }
+
+    /// The host's side of a container's published ports.
+    fn reserved(&self, container: &str) -> Vec<Reservation> {
+        let all = self.held();
+        let held = all.get(container);
+        held.map_or_else(Vec::new, |held| held.reservations.clone())
     }
 
     fn leave(&self, container: &str, network: &str) -> Result<Left> {

@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use clap::ValueEnum as _;
 use jiff::Timestamp;
 use orlop_proto::runtime as wire;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::error::{NetworkError, Result};
 use super::family::Address;
 use super::ipv6::Ipv6;
+use super::request::Publishing;
 use super::subnet::Subnet;
 use crate::containers::names;
 use crate::files::{self, Durability};
@@ -33,6 +35,7 @@ const IPV6_MTU_MIN: u32 = 1280;
 const MASQUERADE: &str = "com.docker.network.bridge.enable_ip_masquerade";
 const BETWEEN: &str = "com.docker.network.bridge.enable_icc";
 const MTU: &str = "com.docker.network.driver.mtu";
+const PUBLISHED: &str = "com.orlop.published";
 
 /// One bridge network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +70,8 @@ pub(crate) struct Options {
     pub(crate) between: bool,
     /// Bytes; absent: the kernel's default.
     pub(crate) mtu: Option<u32>,
+    /// How ports are published; absent: as everywhere.
+    pub(crate) published: Option<Publishing>,
 }
 
 impl Definition {
@@ -157,6 +162,7 @@ impl Definition {
             masquerade: true,
             between: true,
             mtu: None,
+            published: None,
         };
         for (name, value) in &self.options {
             let bad = || invalid(format!("option {name} cannot be {value:?}"));
@@ -166,6 +172,10 @@ impl Definition {
                 MTU => {
                     let mtu = value.parse().ok().filter(|mtu| MTUS.contains(mtu));
                     options.mtu = Some(mtu.ok_or_else(bad)?);
+                }
+                PUBLISHED => {
+                    let way = Publishing::from_str(value, false).map_err(|_| bad())?;
+                    options.published = Some(way);
                 }
                 _ => return Err(NetworkError::UnknownOption(name.clone())),
             }
@@ -321,6 +331,9 @@ mod tests {
             ..with(MTU, "1200")
         };
         assert!(refused(ipv6).contains("1280"));
+        let input = Definition::parse(with(PUBLISHED, "input")).unwrap();
+        assert_eq!(input.options().unwrap().published, Some(Publishing::Input));
+        assert!(refused(with(PUBLISHED, "anyhow")).contains("anyhow"));
         assert!(refused(with(MASQUERADE, "maybe")).contains("maybe"));
         assert!(refused(with("encrypted", "true")).contains("encrypted"));
     }

@@ -93,6 +93,11 @@ pub enum NetworkError {
     /// A port on an IPv6 address, of a container that has none.
     #[error("cannot publish a port on {0}: no network of the container has IPv6 and a way out")]
     NoIpv6Port(IpAddr),
+    /// A port on an IPv6 address, in a network whose ports are relayed.
+    #[error(
+        "cannot publish a port on {0}: behind the host's own input rules only IPv4 ports are published"
+    )]
+    RelayedIpv6Port(IpAddr),
     /// What neither the kernel nor a relay does.
     #[error("cannot publish a udp port on ::1: publish it on 127.0.0.1, or another address")]
     UdpOnLoopback,
@@ -216,6 +221,7 @@ impl Classify for NetworkError {
             | Self::InvalidHostname(_) => Kind::InvalidArgument,
             Self::AddressNotHere(_)
             | Self::NoIpv6Port(_)
+            | Self::RelayedIpv6Port(_)
             | Self::NoIpv6 { .. }
             | Self::UdpOnLoopback
             | Self::PortInUse { .. }
@@ -241,6 +247,7 @@ impl Classify for NetworkError {
             Self::PortInUse { .. } => Some(reason::PORT_IN_USE),
             Self::AddressNotHere(_)
             | Self::NoIpv6Port(_)
+            | Self::RelayedIpv6Port(_)
             | Self::NoIpv6 { .. }
             | Self::UdpOnLoopback
             | Self::NoSuchNeighbour(_)
@@ -257,6 +264,10 @@ impl Classify for NetworkError {
                 "publish another port of the host, or find who has it: ss -lntup 'sport = :{}'",
                 address.port()
             )),
+            Self::RelayedIpv6Port(_) => Some(
+                "publish it on an IPv4 address, or in a network with -o com.orlop.published=forward"
+                    .to_owned(),
+            ),
             Self::NoIpv6Port(_) | Self::NoIpv6 { .. } => {
                 Some("put the container into a network that was made with --ipv6".to_owned())
             }

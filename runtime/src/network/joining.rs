@@ -9,8 +9,10 @@ use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
 use super::family::Address;
 use super::namespace::{BridgePort, Ipv6Port};
+use super::ports::{self, Reservation};
 use super::request::{EndpointInfo, Ipv6Info, NetworkRequest};
 use super::segment::{Joined, Member, Segment};
+use super::{blocking, relay};
 
 /// A network that a container joins.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Joining {
     pub(super) ipv6_address: Option<Ipv6Addr>,
     pub(super) names: Vec<String>,
     pub(super) aliases: Vec<String>,
+    /// Ports that are published in it are relayed.
+    pub(super) relayed: bool,
 }
 
 /// Of which families a place on a bridge is the way out.
@@ -45,6 +49,22 @@ pub(super) fn join_all(
         joining.segment.join(container, member)
     };
     joining.iter().map(join).collect()
+}
+
+/// The host's side of the ports that are asked for. Those that are relayed are of IPv4.
+pub(super) async fn reserve(
+    request: &NetworkRequest,
+    joining: &[Joining],
+) -> Result<Vec<Reservation>> {
+    let (wanted, way_out) = (request.ports.clone(), way_out(joining));
+    if !way_out.ipv4 {
+        return Ok(Vec::new());
+    }
+    let relayed = joining.iter().any(|joining| joining.relayed);
+    if relayed {
+        relay::check(&wanted)?;
+    }
+    blocking(move || ports::reserve(&wanted, way_out.ipv6 && !relayed)).await
 }
 
 /// The families that containers of these networks get out by.
@@ -143,6 +163,7 @@ pub(super) fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
         interface: port.interface.clone(),
         veth: port.veth.clone(),
         routed: port.routed,
+        relayed: joining.relayed,
         names: joining.names.clone(),
         aliases: joining.aliases.clone(),
     }

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// The relay of one port, until this is dropped. Connections that are open go on.
 #[derive(Debug)]
-pub(crate) struct Relay(AbortHandle);
+pub(crate) struct LoopbackPort(AbortHandle);
 
 /// Where connections go.
 #[derive(Clone, Debug)]
@@ -33,27 +33,27 @@ struct Target {
     port: u16,
 }
 
-impl Drop for Relay {
+impl Drop for LoopbackPort {
     fn drop(&mut self) {
         self.0.abort();
     }
 }
 
 impl Network {
-    /// Relays for those of a container's ports that need one.
-    pub(super) fn relays(
+    /// Answers on those of a container's ports that need it.
+    pub(super) fn answer_on_loopback(
         &self,
         container: &str,
         reservations: &[Reservation],
-    ) -> Result<Vec<Relay>> {
+    ) -> Result<Vec<LoopbackPort>> {
         let needed = reservations.iter().filter(|reserved| is_needed(reserved));
-        let relays = needed.map(|reserved| self.relay(container, reserved));
+        let ports = needed.map(|reserved| self.answer(container, reserved));
         let failed = NetworkError::kernel("answer published ports on ::1");
-        relays.collect::<io::Result<_>>().map_err(failed)
+        ports.collect::<io::Result<_>>().map_err(failed)
     }
 
-    fn relay(&self, container: &str, reserved: &Reservation) -> io::Result<Relay> {
-        let socket = std::net::TcpListener::from(reserved.socket.try_clone()?);
+    fn answer(&self, container: &str, reserved: &Reservation) -> io::Result<LoopbackPort> {
+        let socket = std::net::TcpListener::from(reserved.socket()?);
         let listener = TcpListener::from_std(socket)?;
         let target = Target {
             network: Arc::downgrade(&self.inner),
@@ -61,7 +61,7 @@ impl Network {
             port: reserved.binding.container_port,
         };
         let task = tokio::spawn(serve(listener, target));
-        Ok(Relay(task.abort_handle()))
+        Ok(LoopbackPort(task.abort_handle()))
     }
 }
 

@@ -42,6 +42,8 @@ const TYPE_BITS: u32 = 6;
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Hook {
     Prerouting = 0,
+    #[cfg(test)]
+    Input = 1,
     Forward = 2,
     Output = 3,
     Postrouting = 4,

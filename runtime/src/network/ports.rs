@@ -1,10 +1,11 @@
-//! Holding the host's side of published ports. The packet filter takes the packets before any socket
-//! sees them; the sockets are there so that the host and every other instance find the port taken, and
+//! Holding the host's side of published ports. Unless they are relayed, the packet filter takes the packets
+//! before any socket sees them; the sockets are there so that the host and every other instance find the port taken, and
 //! so that a port that is taken is an error here (K11).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -19,10 +20,17 @@ const BACKLOG: i32 = 64;
 const ATTEMPTS: u32 = 16;
 
 /// A port of the host that nobody else can have while this lives.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Reservation {
     pub(crate) binding: PortBinding,
-    pub(crate) socket: OwnedFd,
+    socket: Arc<OwnedFd>,
+}
+
+impl Reservation {
+    /// One more handle of its socket, for who listens on it.
+    pub(crate) fn socket(&self) -> io::Result<OwnedFd> {
+        self.socket.try_clone()
+    }
 }
 
 /// Reserves all of the ports, or none. Port 0 becomes a free one. `ipv6`: whether the container has it.
@@ -79,7 +87,7 @@ fn reserve_at(port: &PortRequest, address: IpAddr, number: u16) -> Result<Reserv
             host_address: address,
             host_port: bound,
         },
-        socket,
+        socket: Arc::new(socket),
     })
 }
 

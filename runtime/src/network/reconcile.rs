@@ -16,7 +16,7 @@ use super::route::Routes;
 use super::segment::{Joined, Member, Segment};
 use super::subnet::Subnet;
 use super::watch::Watch;
-use super::{Held, Network, behind, blocking, inhabited, ports_of};
+use super::{Held, Network, behind, blocking, forwarded_ports_of, inhabited};
 use crate::retry;
 
 /// A container that runs.
@@ -50,6 +50,7 @@ impl Network {
             self.adopt(live).await?;
         }
         self.restore_ports().await?;
+        self.restore_relays().await?;
         self.keep_watch()
     }
 
@@ -153,8 +154,8 @@ impl Network {
         }
         let reservations = rebind(&live.attachment);
         let held = Held {
-            _relays: self.relays(&live.id, &reservations)?,
-            _reservations: reservations,
+            _loopback: self.answer_on_loopback(&live.id, &reservations)?,
+            reservations,
             attachment: live.attachment,
             namespace: live.namespace,
             ports,
@@ -182,7 +183,7 @@ impl Network {
     async fn restore_ports(&self) -> Result<()> {
         let mut filter = self.inner.filter.lock().await;
         for held in self.held().values() {
-            let ports = ports_of(&held.attachment);
+            let ports = forwarded_ports_of(&held.attachment);
             let new: Vec<_> = ports
                 .filter(|port| !filter.published.contains(port))
                 .collect();

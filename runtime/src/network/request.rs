@@ -81,6 +81,16 @@ pub struct PortRequest {
     pub host_port: u16,
 }
 
+/// How published ports reach their container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Publishing {
+    /// Packets are forwarded to it, whatever the host's own input rules say.
+    #[default]
+    Forward,
+    /// The host itself listens, behind its own input rules, and relays.
+    Input,
+}
+
 /// One published port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PortBinding {
@@ -155,6 +165,9 @@ pub struct EndpointInfo {
     pub veth: String,
     /// The container's way out is through this network.
     pub routed: bool,
+    /// Published ports that lead here are relayed ([`Publishing::Input`]).
+    #[serde(default)]
+    pub relayed: bool,
     /// What others in the network call it.
     pub names: Vec<String>,
     /// Those of the names that were asked for in this network.
@@ -373,6 +386,12 @@ impl Attachment {
                 ..wire::Endpoint::default()
             }],
         }
+    }
+
+    /// Whether published ports that lead to this address pass the host's own input rules.
+    pub(crate) fn relays(&self, address: IpAddr) -> bool {
+        let mut endpoints = self.endpoints.iter().filter(|endpoint| endpoint.relayed);
+        endpoints.any(|endpoint| endpoint.addresses().any(|own| own == address))
     }
 
     /// The endpoint that the container's way out is through.

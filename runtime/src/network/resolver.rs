@@ -211,6 +211,7 @@ mod tests {
             network_id: String::new(),
             interface: "eth0".to_owned(),
             veth: String::new(),
+            relayed: false,
             routed: true,
             names: Vec::new(),
             aliases: Vec::new(),

@@ -22,14 +22,26 @@ const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_GETROUTE: u16 = 26;
+const RTM_DELROUTE: u16 = 25;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_TABLE: u16 = 15;
+const RT_SCOPE_HOST: u8 = 254;
+/// Of `lo`, in every network namespace.
+const LOOPBACK_INDEX: u32 = 1;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_STATIC: u8 = 4;
 const RTN_UNICAST: u8 = 1;
 const RTN_LOCAL: u8 = 2;
 const RTMSG_BYTES: usize = 12;
+// linux/fib_rules.h; a rule's message begins with as many bytes as a route's.
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const FRA_FWMARK: u16 = 10;
+const FRA_TABLE: u16 = 15;
+const FRA_FWMASK: u16 = 16;
+const FR_ACT_TO_TBL: u8 = 1;
 // linux/if_link.h, if_addr.h, veth.h
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -302,6 +314,34 @@ impl Routes {
         Ok(self.socket.dump(routes)?.iter().any(is_own))
     }
 
+    /// Calls every address the host's own in packets with this mark. Idempotent.
+    pub(crate) fn deliver_marked(&mut self, mark: u32) -> io::Result<()> {
+        let create = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+        let route = marked_route(RTM_NEWROUTE, create, mark);
+        let rule = marked_rule(RTM_NEWRULE, create, mark);
+        // The route first: a table without it would send them on.
+        for message in [route, rule] {
+            match self.socket.request(vec![message]) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes that back; where it is not so is no error.
+    pub(crate) fn forget_marked(&mut self, mark: u32) -> io::Result<()> {
+        let rule = marked_rule(RTM_DELRULE, NLM_F_ACK, mark);
+        let route = marked_route(RTM_DELROUTE, NLM_F_ACK, mark);
+        for message in [rule, route] {
+            match self.socket.request(vec![message]) {
+                Err(error) if is_gone(&error) || is_no_route(&error) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
     /// Every subnet of a family that an interface other than `except` has an address in or a route to.
     /// The default route is none.
     pub(crate) fn subnets<A: Address>(&mut self, except: u32) -> io::Result<Vec<Subnet<A>>> {
@@ -337,6 +377,36 @@ fn is_gone(error: &io::Error) -> bool {
         Errno::from_io_error(error),
         Some(Errno::NODEV | Errno::NOENT | Errno::NXIO)
     )
+}
+
+/// Whether the kernel says that there is no such route.
+fn is_no_route(error: &io::Error) -> bool {
+    rustix::io::Errno::from_io_error(error) == Some(rustix::io::Errno::SRCH)
+}
+
+/// A route in the table of this number: every address is the host's.
+fn marked_route(kind: u16, flags: u16, table: u32) -> Message {
+    let mut fixed = [0; RTMSG_BYTES];
+    fixed[0] = Family::V4 as u8;
+    fixed[5] = RTPROT_STATIC;
+    fixed[6] = RT_SCOPE_HOST;
+    fixed[7] = RTN_LOCAL;
+    Message::new(kind, flags)
+        .fixed(&fixed)
+        .ne32(RTA_OIF, LOOPBACK_INDEX)
+        .ne32(RTA_TABLE, table)
+}
+
+/// Packets with this mark are routed by the table of the same number.
+fn marked_rule(kind: u16, flags: u16, mark: u32) -> Message {
+    let mut fixed = [0; RTMSG_BYTES];
+    fixed[0] = Family::V4 as u8;
+    fixed[7] = FR_ACT_TO_TBL;
+    Message::new(kind, flags)
+        .fixed(&fixed)
+        .ne32(FRA_FWMARK, mark)
+        .ne32(FRA_FWMASK, u32::MAX)
+        .ne32(FRA_TABLE, mark)
 }
 
 /// `struct ifinfomsg`.

@@ -5,5 +5,6 @@ mod attach;
 mod ipv6;
 mod publish;
 mod reconcile;
+mod relay;
 mod support;
 mod user;

@@ -39,13 +39,15 @@ struct Hints {
     filter: AsyncFd<OwnedFd>,
     links: AsyncFd<OwnedFd>,
     instance: Instance,
+    /// The packet filter's tables.
+    tables: [String; 2],
 }
 
 impl Watch {
     /// Starts watching over a network, in the network namespace of this thread.
     pub(crate) fn start(network: &Network) -> Result<Self> {
-        let hints = Hints::open(network.inner.instance.clone())
-            .map_err(NetworkError::kernel("watch the firewall"))?;
+        let hints =
+            Hints::open(&network.inner).map_err(NetworkError::kernel("watch the firewall"))?;
         let task = tokio::spawn(watch(Arc::downgrade(&network.inner), hints));
         Ok(Self(task.abort_handle()))
     }
@@ -72,22 +74,28 @@ impl Hints {
         deprecated,
         reason = "its successor is unsafe, for types that could lose their descriptor; these own it"
     )]
-    fn open(instance: Instance) -> io::Result<Self> {
+    fn open(inner: &Inner) -> io::Result<Self> {
         let filter = Subscription::open(Some(netlink::NETFILTER), nft::CHANGES)?;
         let links = Subscription::open(None, route::LINK_CHANGES)?;
         Ok(Self {
             filter: AsyncFd::new(filter)?,
             links: AsyncFd::new(links)?,
-            instance,
+            instance: inner.instance.clone(),
+            tables: [
+                inner.instance.table.clone(),
+                inner.way_back.table().to_owned(),
+            ],
         })
     }
 
     /// Returns when something of ours may be gone.
     async fn wait(&mut self) {
         loop {
-            let (table, instance) = (&self.instance.table, &self.instance);
+            let (tables, instance) = (&self.tables, &self.instance);
+            let is_ours =
+                |notice: &Notice| tables.iter().any(|table| nft::removes_from(notice, table));
             let gone = tokio::select! {
-                gone = hint(&self.filter, |notice| nft::removes_from(notice, table)) => gone,
+                gone = hint(&self.filter, is_ours) => gone,
                 gone = hint(&self.links, |notice| {
                     route::removed_link(notice).is_some_and(|n| instance.bridge_number(&n).is_some())
                 }) => gone,
@@ -132,6 +140,7 @@ impl Network {
                 self.restore_bridge(&segment, &[]).await?;
             }
         }
+        self.repair_way_back().await?;
         let filter = self.inner.filter.lock().await;
         if filter.networks.is_empty() {
             return Ok(());

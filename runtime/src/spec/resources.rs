@@ -2,10 +2,13 @@
 
 use oci_spec::runtime::{
     LinuxBlockIo, LinuxCpu, LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType,
-    LinuxMemory, LinuxPids, LinuxResources, LinuxResourcesBuilder,
+    LinuxMemory, LinuxPids, LinuxResources, LinuxResourcesBuilder, LinuxThrottleDevice,
+    LinuxThrottleDeviceBuilder, LinuxWeightDevice, LinuxWeightDeviceBuilder,
 };
-use orlop_proto::runtime::Resources;
+use orlop_proto::runtime::{DeviceLimit, Resources};
 
+use super::validate;
+use crate::devices::Disks;
 use crate::error::{Error, Result};
 
 /// Enough for any service, far too few for a fork bomb.
@@ -20,6 +23,8 @@ const CPU_PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 const MEMORY_MIN: i64 = 6 * 1024 * 1024;
 /// The kernel's bounds of a disk's weight (BFQ).
 const BLKIO_WEIGHTS: std::ops::RangeInclusive<u32> = 10..=1000;
+/// Limits of disks in one list.
+const DEVICE_LIMITS_MAX: usize = 64;
 const NANOS_PER_CPU: i64 = 1_000_000_000;
 
 /// The devices that a container may use: (major, minor); the least that the runtime-spec demands.
@@ -35,15 +40,15 @@ const DEVICES: [(i64, Option<i64>); 8] = [
     (136, None),
 ];
 
-/// All limits of a container.
-pub fn limits(asked: &Resources) -> Result<LinuxResources> {
+/// All limits of a container, some of them on these disks.
+pub fn limits(asked: &Resources, disks: &Disks) -> Result<LinuxResources> {
     check(asked)?;
     let mut pids = LinuxPids::default();
     pids.set_limit(asked.pids.unwrap_or(PIDS_DEFAULT));
     Ok(LinuxResourcesBuilder::default()
         .memory(memory(asked))
         .cpu(cpu(asked))
-        .block_io(block_io(asked))
+        .block_io(block_io(asked, disks)?)
         .pids(pids)
         .build()?)
 }
@@ -80,9 +85,42 @@ pub(super) fn check(asked: &Resources) -> Result<()> {
     if asked.blkio_weight != 0 && !BLKIO_WEIGHTS.contains(&asked.blkio_weight) {
         return bad("a weight of disks: expected 10 to 1000".to_owned());
     }
+    check_devices(asked)?;
     check_quota(asked)?;
     check_set("--cpuset-cpus", &asked.cpuset_cpus)?;
     check_set("--cpuset-mems", &asked.cpuset_mems)
+}
+
+fn check_devices(asked: &Resources) -> Result<()> {
+    let bad = |problem: String| Err(Error::invalid("limit", problem));
+    for limit in device_limits(asked) {
+        validate::absolute("device", &limit.path)?;
+        if limit.limit == 0 {
+            return bad(format!("{}: expected more than 0", limit.path));
+        }
+    }
+    let weights = &asked.blkio_weight_device;
+    let fits = |limit: &DeviceLimit| weight(limit).is_some();
+    if let Some(wrong) = weights.iter().find(|limit| !fits(limit)) {
+        let DeviceLimit { path, limit } = wrong;
+        return bad(format!("{path}: a weight of {limit}: expected 10 to 1000"));
+    }
+    if device_limits(asked).count() > DEVICE_LIMITS_MAX {
+        return bad(format!("more than {DEVICE_LIMITS_MAX} limits of devices"));
+    }
+    Ok(())
+}
+
+/// Every limit of one device.
+pub(crate) fn device_limits(asked: &Resources) -> impl Iterator<Item = &DeviceLimit> {
+    let rates = [
+        &asked.device_read_bps,
+        &asked.device_write_bps,
+        &asked.device_read_iops,
+        &asked.device_write_iops,
+    ];
+    let rates = rates.into_iter().flatten();
+    rates.chain(&asked.blkio_weight_device)
 }
 
 fn check_quota(asked: &Resources) -> Result<()> {
@@ -113,6 +151,10 @@ pub(crate) fn merge(now: &Resources, asked: &Resources) -> Result<Resources> {
         true => now.clone(),
         false => asked.clone(),
     };
+    let disks = |asked: &Vec<DeviceLimit>, now: &Vec<DeviceLimit>| match asked.is_empty() {
+        true => now.clone(),
+        false => asked.clone(),
+    };
     Ok(Resources {
         memory: number(asked.memory, now.memory),
         memory_swap: number(asked.memory_swap, now.memory_swap),
@@ -129,6 +171,11 @@ pub(crate) fn merge(now: &Resources, asked: &Resources) -> Result<Resources> {
             0 => now.blkio_weight,
             weight => weight,
         },
+        blkio_weight_device: disks(&asked.blkio_weight_device, &now.blkio_weight_device),
+        device_read_bps: disks(&asked.device_read_bps, &now.device_read_bps),
+        device_write_bps: disks(&asked.device_write_bps, &now.device_write_bps),
+        device_read_iops: disks(&asked.device_read_iops, &now.device_read_iops),
+        device_write_iops: disks(&asked.device_write_iops, &now.device_write_iops),
     })
 }
 
@@ -185,11 +232,55 @@ fn cpu(asked: &Resources) -> LinuxCpu {
     cpu
 }
 
-fn block_io(asked: &Resources) -> LinuxBlockIo {
+fn block_io(asked: &Resources, disks: &Disks) -> Result<LinuxBlockIo> {
     let weight = u16::try_from(asked.blkio_weight).ok();
+    let rates = |asked| throttled(asked, disks);
     let mut block_io = LinuxBlockIo::default();
-    block_io.set_weight(weight.filter(|weight| *weight > 0));
     block_io
+        .set_weight(weight.filter(|weight| *weight > 0))
+        .set_weight_device(Some(weighted(&asked.blkio_weight_device, disks)?))
+        .set_throttle_read_bps_device(Some(rates(&asked.device_read_bps)?))
+        .set_throttle_write_bps_device(Some(rates(&asked.device_write_bps)?))
+        .set_throttle_read_iops_device(Some(rates(&asked.device_read_iops)?))
+        .set_throttle_write_iops_device(Some(rates(&asked.device_write_iops)?));
+    Ok(block_io)
+}
+
+fn throttled(asked: &[DeviceLimit], disks: &Disks) -> Result<Vec<LinuxThrottleDevice>> {
+    let one = |asked: &DeviceLimit| {
+        let (major, minor) = numbers(asked, disks)?;
+        Ok(LinuxThrottleDeviceBuilder::default()
+            .major(major)
+            .minor(minor)
+            .rate(asked.limit)
+            .build()?)
+    };
+    asked.iter().map(one).collect()
+}
+
+fn weighted(asked: &[DeviceLimit], disks: &Disks) -> Result<Vec<LinuxWeightDevice>> {
+    let one = |asked: &DeviceLimit| {
+        let (major, minor) = numbers(asked, disks)?;
+        let device = LinuxWeightDeviceBuilder::default().major(major);
+        let device = device.minor(minor);
+        Ok(match weight(asked) {
+            Some(weight) => device.weight(weight).build()?,
+            None => device.build()?,
+        })
+    };
+    asked.iter().map(one).collect()
+}
+
+fn numbers(asked: &DeviceLimit, disks: &Disks) -> Result<(i64, i64)> {
+    let unknown = || Error::invalid("device", format!("{}: it was not found", asked.path));
+    let (major, minor) = disks.get(&asked.path).ok_or_else(unknown)?;
+    Ok(((*major).into(), (*minor).into()))
+}
+
+/// One that the kernel takes.
+fn weight(asked: &DeviceLimit) -> Option<u16> {
+    let fits = u32::try_from(asked.limit).is_ok_and(|weight| BLKIO_WEIGHTS.contains(&weight));
+    u16::try_from(asked.limit).ok().filter(|_| fits)
 }
 
 /// Deny all, then allow the list (row B24).
@@ -243,7 +334,7 @@ mod tests {
             memory: 64 << 20,
             ..Resources::default()
         };
-        let limits = limits(&asked).unwrap();
+        let limits = limits(&asked, &Disks::new()).unwrap();
         let memory = limits.memory().unwrap();
         assert_eq!(memory.swap(), Some(128 << 20));
         assert_eq!(limits.pids().unwrap().limit(), PIDS_DEFAULT);
@@ -284,12 +375,64 @@ mod tests {
             cpu_quota: 5000,
             ..Resources::default()
         };
-        assert!(limits(&merge(&now, &quota).unwrap()).is_err());
+        assert!(limits(&merge(&now, &quota).unwrap(), &Disks::new()).is_err());
         let shm = Resources {
             shm_size: 1,
             ..Resources::default()
         };
         assert!(merge(&now, &shm).is_err());
+    }
+
+    #[test]
+    fn a_limit_of_a_disk_has_the_disks_numbers() {
+        let asked = Resources {
+            device_read_bps: vec![of_disk("/dev/a", 1 << 20)],
+            blkio_weight_device: vec![of_disk("/dev/a", 500)],
+            ..Resources::default()
+        };
+        let disks = Disks::from([("/dev/a".to_owned(), (8, 16))]);
+        let io = block_io(&asked, &disks).unwrap();
+        let [read] = io.throttle_read_bps_device().as_deref().unwrap() else {
+            panic!("one was asked for");
+        };
+        assert_eq!((read.major(), read.minor(), read.rate()), (8, 16, 1 << 20));
+        let [weighted] = io.weight_device().as_deref().unwrap() else {
+            panic!("one was asked for");
+        };
+        assert_eq!(weighted.weight(), Some(500));
+        assert_eq!(merge(&asked, &Resources::default()).unwrap(), asked);
+    }
+
+    fn of_disk(path: &str, limit: u64) -> DeviceLimit {
+        DeviceLimit {
+            path: path.to_owned(),
+            limit,
+        }
+    }
+
+    #[test]
+    fn impossible_limits_of_disks_are_refused() {
+        let base = Resources::default;
+        for bad in [
+            Resources {
+                device_read_bps: vec![of_disk("dev/a", 1)],
+                ..base()
+            },
+            Resources {
+                device_write_iops: vec![of_disk("/dev/a", 0)],
+                ..base()
+            },
+            Resources {
+                blkio_weight_device: vec![of_disk("/dev/a", 9)],
+                ..base()
+            },
+            Resources {
+                device_read_iops: vec![of_disk("/dev/a", 1); DEVICE_LIMITS_MAX + 1],
+                ..base()
+            },
+        ] {
+            assert!(check(&bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -150,7 +150,10 @@ impl Service {
     }
 
     pub(crate) async fn inspect(&self, id: &str) -> Result<wire::Container, Failure> {
-        let request = wire::InspectRequest { id: id.to_owned() };
+        let request = wire::InspectRequest {
+            id: id.to_owned(),
+            size: false,
+        };
         Ok(self.containers().inspect(request).await?.into_inner())
     }
 
@@ -202,6 +205,7 @@ impl Service {
             all,
             filters,
             limit: 0,
+            size: false,
         };
         let listed = self.containers().list(request).await.unwrap();
         listed.into_inner().containers

@@ -94,9 +94,11 @@ fn process(args: &ContainerOptions) -> Result<Process, CliError> {
 
 fn resources(args: &ContainerOptions) -> Result<Resources, CliError> {
     let shm_size = args.shm_size.as_deref();
+    let mut resources = args.limits.resources()?;
+    args.disks.apply(&mut resources)?;
     Ok(Resources {
         shm_size: shm_size.map_or(Ok(0), |text| quantity::bytes("--shm-size", text))?,
-        ..args.limits.resources()?
+        ..resources
     })
 }
 

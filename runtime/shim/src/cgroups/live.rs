@@ -18,7 +18,7 @@ pub fn change(groups: &[Cgroup], limits: &LinuxResources) -> Result<(Undo, Vec<S
     let mut undo = Undo::default();
     let mut warnings = Vec::new();
     for (group, write) in plan(groups, limits)? {
-        match undo.write(&group.join(write.file), &write) {
+        match undo.write(&group.join(&*write.file), &write) {
             Ok(true) => {}
             Ok(false) => warnings.push(format!(
                 "this kernel has no {}: the limit {} is discarded",

@@ -3,14 +3,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::{Error, Result, Write};
+use super::{Error, Result, Write, huge_pages};
 
 /// The controllers that a container is put under; the others' groups would only cost time.
-const USED: [&str; 8] = [
-    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio",
+const USED: [&str; 9] = [
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", HUGE_PAGES,
 ];
+/// The one of these that a container is put under only if it has a limit there.
+pub(super) const HUGE_PAGES: &str = "hugetlb";
 
 /// One mounted hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,10 +62,10 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 /// What is written, in order.
 pub fn plan(limits: &LinuxResources) -> Vec<Write> {
     let mut plan = Vec::new();
-    let mut write = |controller, file, value: String, optional| {
+    let mut write = |controller, file: &'static str, value: String, optional| {
         plan.push(Write {
             controller,
-            file,
+            file: file.into(),
             value,
             optional,
         });
@@ -105,8 +107,13 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             write("cpuset", "cpuset.mems", mems.clone(), false);
         }
     }
-    if let Some(weight) = limits.block_io().as_ref().and_then(|io| io.weight()) {
-        write("blkio", "blkio.bfq.weight", weight.to_string(), false);
+    if let Some(io) = limits.block_io() {
+        if let Some(weight) = io.weight() {
+            write("blkio", "blkio.bfq.weight", weight.to_string(), false);
+        }
+        for (file, value) in disks(io) {
+            write("blkio", file, value, false);
+        }
     }
     if let Some(pids) = limits.pids() {
         let value = match pids.limit() {
@@ -114,6 +121,42 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             _ => "max".to_owned(),
         };
         write("pids", "pids.max", value, false);
+    }
+    plan.extend(huge_pages(limits, "limit_in_bytes"));
+    plan
+}
+
+/// What is written for single disks: one line for each.
+fn disks(io: &LinuxBlockIo) -> Vec<(&'static str, String)> {
+    let mut plan = Vec::new();
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            plan.push(("blkio.bfq.weight_device", value));
+        }
+    }
+    for (file, devices) in [
+        (
+            "blkio.throttle.read_bps_device",
+            io.throttle_read_bps_device(),
+        ),
+        (
+            "blkio.throttle.write_bps_device",
+            io.throttle_write_bps_device(),
+        ),
+        (
+            "blkio.throttle.read_iops_device",
+            io.throttle_read_iops_device(),
+        ),
+        (
+            "blkio.throttle.write_iops_device",
+            io.throttle_write_iops_device(),
+        ),
+    ] {
+        plan.extend(devices.iter().flatten().map(|device| {
+            let (major, minor) = (device.major(), device.minor());
+            (file, format!("{major}:{minor} {}", device.rate()))
+        }));
     }
     plan
 }
@@ -129,7 +172,7 @@ pub fn order(planned: &mut [(PathBuf, Write)]) {
         return;
     };
     let (group, swap) = &planned[both];
-    let now = fs::read_to_string(group.join(swap.file)).unwrap_or_default();
+    let now = fs::read_to_string(group.join(&*swap.file)).unwrap_or_default();
     let wanted: Option<u64> = swap.value.parse().ok();
     let raised = wanted.is_none_or(|wanted| now.trim().parse().is_ok_and(|now: u64| wanted > now));
     if raised {
@@ -164,9 +207,12 @@ mod tests {
     #[test]
     fn memory_is_limited_before_memory_with_swap() {
         let asked = r#"{"memory": {"limit": 67108864, "swap": 134217728}, "pids": {"limit": -1},
-                        "cpu": {"quota": 150000, "period": 100000}}"#;
+                        "cpu": {"quota": 150000, "period": 100000},
+                        "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}],
+                                    "weightDevice": [{"major": 8, "minor": 1, "weight": 10}]},
+                        "hugepageLimits": [{"pageSize": "2MB", "limit": 2097152}]}"#;
         let plan = plan(&serde_json::from_str(asked).unwrap());
-        let files: Vec<(&str, &str)> = plan.iter().map(|w| (w.file, w.value.as_str())).collect();
+        let files: Vec<(&str, &str)> = plan.iter().map(|w| (&*w.file, w.value.as_str())).collect();
         assert_eq!(
             files,
             [
@@ -174,7 +220,10 @@ mod tests {
                 ("memory.memsw.limit_in_bytes", "134217728"),
                 ("cpu.cfs_period_us", "100000"),
                 ("cpu.cfs_quota_us", "150000"),
+                ("blkio.bfq.weight_device", "8:1 10"),
+                ("blkio.throttle.read_bps_device", "8:0 9"),
                 ("pids.max", "max"),
+                ("hugetlb.2MB.limit_in_bytes", "2097152"),
             ]
         );
     }

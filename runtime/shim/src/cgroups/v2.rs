@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::Write;
+use super::{Write, huge_pages};
 
 /// What a container's group needs from its parents.
-const CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuset", "pids", "io"];
+const CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb"];
 
 /// Where version 2 is mounted, from `/proc/self/mountinfo`.
 pub fn mount_point(mountinfo: &str) -> Option<PathBuf> {
@@ -34,10 +34,10 @@ pub fn delegate(group: &Path) {
 /// What is written, in order.
 pub fn plan(limits: &LinuxResources) -> Vec<Write> {
     let mut plan = Vec::new();
-    let mut write = |controller, file, value: String, optional| {
+    let mut write = |controller, file: &'static str, value: String, optional| {
         plan.push(Write {
             controller,
-            file,
+            file: file.into(),
             value,
             optional,
         });
@@ -72,8 +72,13 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             write("cpuset", "cpuset.mems", mems.clone(), false);
         }
     }
-    if let Some(weight) = limits.block_io().as_ref().and_then(|io| io.weight()) {
-        write("io", "io.bfq.weight", weight.to_string(), false);
+    if let Some(io) = limits.block_io() {
+        if let Some(weight) = io.weight() {
+            write("io", "io.bfq.weight", weight.to_string(), false);
+        }
+        for (file, value) in disks(io) {
+            write("io", file, value, false);
+        }
     }
     if let Some(pids) = limits.pids() {
         // Not refused where nobody asked for a limit and the controller cannot be had.
@@ -82,6 +87,30 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             _ => ("max".to_owned(), true),
         };
         write("pids", "pids.max", value, optional);
+    }
+    plan.extend(huge_pages(limits, "max"));
+    plan
+}
+
+/// What is written for single disks: a key of a line for each limit; the kernel keeps the others.
+fn disks(io: &LinuxBlockIo) -> Vec<(&'static str, String)> {
+    let mut plan = Vec::new();
+    for device in io.weight_device().iter().flatten() {
+        if let Some(weight) = device.weight() {
+            let value = format!("{}:{} {weight}", device.major(), device.minor());
+            plan.push(("io.bfq.weight", value));
+        }
+    }
+    for (key, devices) in [
+        ("rbps", io.throttle_read_bps_device()),
+        ("wbps", io.throttle_write_bps_device()),
+        ("riops", io.throttle_read_iops_device()),
+        ("wiops", io.throttle_write_iops_device()),
+    ] {
+        plan.extend(devices.iter().flatten().map(|device| {
+            let (major, minor) = (device.major(), device.minor());
+            ("io.max", format!("{major}:{minor} {key}={}", device.rate()))
+        }));
     }
     plan
 }
@@ -107,9 +136,12 @@ mod tests {
     fn limits_become_files() {
         let asked = r#"{"memory": {"limit": 67108864, "swap": 100663296}, "pids": {"limit": 2048},
                         "cpu": {"quota": 50000, "period": 100000, "shares": 1024, "cpus": "0"},
-                        "blockIO": {"weight": 300}}"#;
+                        "blockIO": {"weight": 300,
+                                    "weightDevice": [{"major": 8, "minor": 1, "weight": 10}],
+                                    "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 9}]},
+                        "hugepageLimits": [{"pageSize": "1GB", "limit": 0}]}"#;
         let plan = plan(&serde_json::from_str(asked).unwrap());
-        let files: Vec<(&str, &str)> = plan.iter().map(|w| (w.file, w.value.as_str())).collect();
+        let files: Vec<(&str, &str)> = plan.iter().map(|w| (&*w.file, w.value.as_str())).collect();
         assert_eq!(
             files,
             [
@@ -119,7 +151,10 @@ mod tests {
                 ("cpu.max", "50000 100000"),
                 ("cpuset.cpus", "0"),
                 ("io.bfq.weight", "300"),
+                ("io.bfq.weight", "8:1 10"),
+                ("io.max", "8:0 wiops=9"),
                 ("pids.max", "2048"),
+                ("hugetlb.1GB.max", "0"),
             ]
         );
     }

@@ -40,6 +40,7 @@ pub(crate) enum Verdict<'a> {
 pub(crate) enum Meta {
     InputName = 6,
     OutputName = 7,
+    Mark = 3,
     Transport = 16,
 }
 
@@ -48,6 +49,7 @@ pub(crate) enum Meta {
 pub(crate) enum Conntrack {
     State = 0,
     Status = 2,
+    Mark = 3,
 }
 
 /// A part of the packet: base, offset, bytes.
@@ -67,6 +69,12 @@ pub(crate) enum Expression<'a> {
     Payload(Field, Register),
     /// Loads something about the connection.
     Conntrack(Conntrack, Register),
+    /// Changes something about the packet to what the register has.
+    SetMeta(Meta, Register),
+    /// Changes something about the connection.
+    SetConntrack(Conntrack, Register),
+    /// Loads these bytes.
+    Value(Register, [u8; 4]),
     /// Loads what kind of address the destination is (`RTN_LOCAL`: the host's own).
     DestinationType(Register),
     /// Register and mask, into the register.
@@ -203,16 +211,16 @@ impl Expression<'_> {
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Meta(..) => "meta",
+            Self::Meta(..) | Self::SetMeta(..) => "meta",
             Self::Payload(..) => "payload",
-            Self::Conntrack(..) => "ct",
+            Self::Conntrack(..) | Self::SetConntrack(..) => "ct",
             Self::DestinationType(_) => "fib",
             Self::Mask(..) => "bitwise",
             Self::Equal(..) | Self::NotEqual(..) => "cmp",
             Self::Lookup { .. } => "lookup",
             Self::DestinationNat { .. } => "nat",
             Self::Masquerade => "masq",
-            Self::Verdict(_) => "immediate",
+            Self::Verdict(_) | Self::Value(..) => "immediate",
         }
     }
 
@@ -224,6 +232,9 @@ impl Expression<'_> {
                 m.be32(1, to.0).be32(2, base).be32(3, offset).be32(4, bytes)
             }
             Self::Conntrack(key, to) => m.be32(1, to.0).be32(2, *key as u32),
+            Self::SetMeta(key, from) => m.be32(2, *key as u32).be32(3, from.0),
+            Self::SetConntrack(key, from) => m.be32(2, *key as u32).be32(4, from.0),
+            Self::Value(to, value) => m.be32(1, to.0).nest(2, |m| m.attribute(DATA_VALUE, value)),
             // Result: address type (3); of the destination address (2).
             Self::DestinationType(to) => m.be32(1, to.0).be32(2, 3).be32(3, 2),
             Self::Mask(register, mask) => m

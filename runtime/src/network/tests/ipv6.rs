@@ -6,7 +6,8 @@ use hickory_proto::rr::RecordType;
 use orlop_proto::runtime as wire;
 
 use super::support::{
-    Place, in_a_life_before, instance, kernel_state, on_a_host, port, wait_for_kernel_state,
+    Place, in_a_life_before, instance, instance_that, kernel_state, on_a_host, port,
+    wait_for_kernel_state,
 };
 use super::user::{attach, in_network, leave_all, lookup, member_of, named, yes};
 use crate::network::family::Family;
@@ -16,9 +17,11 @@ use crate::network::route::Routes;
 use crate::network::subnet::Subnet;
 use crate::network::{
     Attachment, Ipv6Info, Live, Membership, Network, NetworkError, NetworkRequest, PortRequest,
+    Publishing,
 };
 
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 100, 0, 0, 0, 0, 1);
+const HOST_IPV4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 100, 0, 0, 0, 0, 2);
 const LOCALHOST: Ipv6Addr = Ipv6Addr::LOCALHOST;
 
@@ -107,7 +110,7 @@ fn k3_k5_a_port_is_reached_by_ipv6_from_everywhere_and_clients_keep_their_addres
         let gateway = ipv6_in(&web, "front").gateway;
         let from_bridge = format!("{gateway} web");
         assert_eq!(outside.ask(HOST, at).unwrap(), format!("{OUTSIDE} web"));
-        assert!(outside.ask(Ipv4Addr::new(198, 51, 100, 1), at).is_ok());
+        assert!(outside.ask(HOST_IPV4, at).is_ok());
         assert_eq!(ask_loopback(at).await.unwrap(), from_bridge);
         assert!(Place::here().ask(HOST, at).is_ok());
         assert!(Place::here().ask(gateway, at).is_ok());
@@ -133,7 +136,7 @@ fn k5_a_port_on_the_ipv6_loopback_address_is_the_hosts_alone() {
         let _server = Place::of(&web).serve(80, "web");
         assert!(ask_loopback(at).await.is_ok());
         assert!(outside.ask(HOST, at).is_err());
-        assert!(outside.ask(Ipv4Addr::new(198, 51, 100, 1), at).is_err());
+        assert!(outside.ask(HOST_IPV4, at).is_err());
         assert!(Place::of(&other).ask(LOCALHOST, at).is_err());
         leave_all(&network, &[("web", &web), ("other", &other)], &["front"]).await;
     });
@@ -330,6 +333,30 @@ fn a_static_ipv6_address_is_given_once_and_only_where_there_is_ipv6() {
         let refused = network.attach("c", &on_ipv6).await.unwrap_err();
         assert!(matches!(refused, NetworkError::NoIpv6Port(_)), "{refused}");
         leave_all(&network, &[("a", &a), ("b", &b)], &["front"]).await;
+    });
+}
+
+#[test]
+fn a_port_behind_the_hosts_input_rules_is_of_ipv4_only_and_another_is_refused() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance_that(root.path(), Publishing::Input);
+        create(&network, "front").await;
+        let on_ipv6 = NetworkRequest {
+            ports: vec![port(HOST, 0, 80)],
+            ..member_of(&["front"])
+        };
+        let refused = network.attach("web", &on_ipv6).await.unwrap_err();
+        assert!(refused.to_string().contains("2001:db8:64::1"), "{refused}");
+        let web = serving(&network, "web", vec![everywhere()]).await;
+        let at = web.ports[0].host_port;
+        assert!(web.ports.iter().all(|port| port.host_address.is_ipv4()));
+        let _server = Place::of(&web).serve(80, "web");
+        assert!(outside.ask(HOST, at).is_err());
+        let asked = tokio::task::spawn_blocking(move || outside.ask(HOST_IPV4, at));
+        assert_eq!(asked.await.unwrap().unwrap(), "198.51.100.2 web");
+        leave_all(&network, &[("web", &web)], &["front"]).await;
     });
 }
 

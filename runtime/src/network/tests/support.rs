@@ -16,7 +16,7 @@ use rustix::net::netlink;
 use crate::network::netlink::{Message, NLM_F_DUMP, Socket};
 use crate::network::route::{Routes, Veth};
 use crate::network::subnet::Subnet;
-use crate::network::{Attachment, Network, PortRequest, Protocol};
+use crate::network::{Attachment, Network, PortRequest, Protocol, Publishing};
 
 const PATIENCE: Duration = Duration::from_millis(400);
 /// Longer than three name servers that are silent.
@@ -36,22 +36,21 @@ pub(super) fn on_a_host<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send 
 }
 
 /// A network namespace, from outside of it.
-#[derive(Debug)]
-pub(super) struct Place(OwnedFd);
+#[derive(Clone, Debug)]
+pub(super) struct Place(Arc<OwnedFd>);
 
 impl Place {
     /// The one that the calling thread is in.
     pub(super) fn here() -> Self {
-        Self(File::open("/proc/thread-self/ns/net").unwrap().into())
+        Self(Arc::new(
+            File::open("/proc/thread-self/ns/net").unwrap().into(),
+        ))
     }
 
     /// A container's.
     pub(super) fn of(attachment: &Attachment) -> Self {
-        Self(
-            File::open(attachment.netns.as_ref().unwrap())
-                .unwrap()
-                .into(),
-        )
+        let file = File::open(attachment.netns.as_ref().unwrap()).unwrap();
+        Self(Arc::new(file.into()))
     }
 
     /// The namespace itself.
@@ -278,17 +277,31 @@ pub(super) fn in_a_life_before<T: Send>(
     root: &Path,
     body: impl AsyncFnOnce(Network) -> T + Send,
 ) -> T {
+    in_a_life_before_that(root, Publishing::Forward, body)
+}
+
+/// The same, of a service that published ports in some way.
+pub(super) fn in_a_life_before_that<T: Send>(
+    root: &Path,
+    publishing: Publishing,
+    body: impl AsyncFnOnce(Network) -> T + Send,
+) -> T {
     let life = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(async { body(instance(root)).await })
+        runtime.block_on(async { body(instance_that(root, publishing)).await })
     };
     std::thread::scope(|scope| scope.spawn(life).join().unwrap())
 }
 
 /// An instance with a root of its own.
 pub(super) fn instance(root: &Path) -> Network {
-    Network::open(root, &root.join("networks"), 2).unwrap()
+    instance_that(root, Publishing::Forward)
+}
+
+/// One that publishes ports in some way.
+pub(super) fn instance_that(root: &Path, publishing: Publishing) -> Network {
+    Network::open(root, &root.join("networks"), 2, publishing).unwrap()
 }
 
 pub(super) fn port(

@@ -1,0 +1,205 @@
+//! Published ports behind the host's own input rules: who is let in, and whom the container sees.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::support::{
+    Place, in_a_life_before_that, instance_that, kernel_state, on_a_host, port,
+    wait_for_kernel_state,
+};
+use crate::network::instance::Instance;
+use crate::network::nft::expression::{Expression, Field, Register, Verdict};
+use crate::network::nft::{Batch, ChainType, Hook};
+use crate::network::route::Routes;
+use crate::network::{
+    Attachment, Live, Network, NetworkRequest, PortBinding, PortRequest, Protocol, Publishing,
+};
+
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+
+async fn published(network: &Network, id: &str, ports: Vec<PortRequest>) -> Attachment {
+    let request = NetworkRequest {
+        ports,
+        ..NetworkRequest::default()
+    };
+    network.attach(id, &request).await.unwrap()
+}
+
+fn udp(port: PortRequest) -> PortRequest {
+    PortRequest {
+        protocol: Protocol::Udp,
+        ..port
+    }
+}
+
+/// What an administrator says: `nft add rule ip host input th dport PORT drop`.
+fn close(port: &PortBinding) {
+    let rule = [
+        Expression::Payload(Field::DestinationPort, Register::R0),
+        Expression::Equal(Register::R0, port.host_port.to_be_bytes().to_vec()),
+        Expression::Verdict(Verdict::Drop),
+    ];
+    Batch::new("host")
+        .add_table()
+        .add_base_chain("input", ChainType::Filter, Hook::Input, 0)
+        .add_rule("input", &rule)
+        .commit()
+        .unwrap();
+}
+
+/// What a server says to a client, while the relay works.
+async fn ask(place: &Place, address: Ipv4Addr, port: &PortBinding) -> Option<String> {
+    let (place, port) = (place.clone(), *port);
+    let asked = tokio::task::spawn_blocking(move || match port.protocol {
+        Protocol::Tcp => place.ask(address, port.host_port),
+        Protocol::Udp => place.ask_udp(address, port.host_port),
+    });
+    asked.await.unwrap().ok()
+}
+
+fn address(attachment: &Attachment) -> Ipv4Addr {
+    attachment.endpoints.first().unwrap().address
+}
+
+fn gateway(attachment: &Attachment) -> Ipv4Addr {
+    attachment.endpoints.first().unwrap().gateway
+}
+
+#[test]
+fn the_hosts_input_rules_decide_about_a_relayed_port_only() {
+    on_a_host(|| async {
+        for (publishing, let_in) in [(Publishing::Forward, true), (Publishing::Input, false)] {
+            let root = tempfile::tempdir().unwrap();
+            let outside = Place::neighbour(100);
+            let network = instance_that(root.path(), publishing);
+            let ports = vec![port(ANYWHERE, 0, 80), udp(port(ANYWHERE, 0, 53))];
+            let web = published(&network, "web", ports).await;
+            let _servers = (
+                Place::of(&web).serve(80, "web"),
+                Place::of(&web).serve_udp((ANYWHERE, 53), "web"),
+            );
+            for port in &web.ports {
+                let said = ask(&outside, HOST, port).await;
+                assert_eq!(said.as_deref(), Some("198.51.100.2 web"), "{publishing:?}");
+                close(port);
+                assert_eq!(
+                    ask(&outside, HOST, port).await.is_some(),
+                    let_in,
+                    "{port:?}"
+                );
+            }
+            network.detach("web", &web).await.unwrap();
+            network.release_pool().await.unwrap();
+            Batch::new("host").delete_table().commit().unwrap();
+            Routes::open().unwrap().delete("wan100").unwrap();
+        }
+    });
+}
+
+#[test]
+fn k3_k5_a_relayed_port_is_reached_as_a_forwarded_one_is() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance_that(root.path(), Publishing::Input);
+        let ports = vec![port(ANYWHERE, 0, 80), port(LOCALHOST, 0, 80)];
+        let web = published(&network, "web", ports).await;
+        let other = published(&network, "other", Vec::new()).await;
+        let _server = Place::of(&web).serve(80, "web");
+        let [open, closed] = &web.ports[..] else {
+            panic!("two were published");
+        };
+        let (host, from_bridge) = (Place::here(), Some(format!("{} web", gateway(&web))));
+        assert_eq!(ask(&host, LOCALHOST, open).await, from_bridge);
+        assert!(ask(&host, gateway(&web), open).await.is_some());
+        assert_eq!(ask(&Place::of(&other), HOST, open).await, from_bridge);
+        assert_eq!(ask(&Place::of(&web), HOST, open).await, from_bridge);
+        let from_host = Some("198.51.100.1 web".to_owned());
+        assert_eq!(ask(&host, HOST, open).await, from_host);
+        assert_eq!(ask(&host, LOCALHOST, closed).await, from_bridge);
+        assert_eq!(ask(&outside, HOST, closed).await, None);
+        let inside = PortBinding {
+            host_port: 80,
+            ..*open
+        };
+        assert_eq!(ask(&outside, address(&web), &inside).await, None);
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn a_relayed_connection_carries_much_and_ends_where_it_is_closed() {
+    on_a_host(|| async {
+        const BYTES: usize = 3 << 20;
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance_that(root.path(), Publishing::Input);
+        let web = published(&network, "web", vec![port(ANYWHERE, 0, 80)]).await;
+        let at = web.ports[0].host_port;
+        let listener = Place::of(&web).run(|| TcpListener::bind("0.0.0.0:80").unwrap());
+        // Answers once it has heard all.
+        let server = std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).unwrap();
+            client.write_all(&heard).unwrap();
+        });
+        let client = tokio::task::spawn_blocking(move || {
+            let mut stream = outside.run(|| TcpStream::connect((HOST, at)).unwrap());
+            stream.write_all(&vec![7; BYTES]).unwrap();
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            let mut heard = Vec::new();
+            stream.read_to_end(&mut heard).unwrap();
+            heard
+        });
+        assert_eq!(client.await.unwrap(), vec![7; BYTES]);
+        server.join().unwrap();
+        network.release_pool().await.unwrap();
+    });
+}
+
+#[test]
+fn k4_relays_come_back_with_the_service_and_with_what_others_take() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let outside = Place::neighbour(100);
+        let (web, place) = in_a_life_before_that(root.path(), Publishing::Input, async |first| {
+            let web = published(&first, "web", vec![port(ANYWHERE, 0, 80)]).await;
+            let place = Place::of(&web);
+            (web, place)
+        });
+        let _server = place.serve(80, "web");
+        let at = &web.ports[0];
+        assert_eq!(ask(&outside, HOST, at).await, None, "nobody relays");
+        // What the option says now is for containers that start now.
+        let network = instance_that(root.path(), Publishing::Forward);
+        let live = Live {
+            id: "web".to_owned(),
+            attachment: web.clone(),
+            namespace: Some(place.handle()),
+        };
+        network.reconcile(vec![live]).await.unwrap();
+        let said = Some("198.51.100.2 web".to_owned());
+        assert_eq!(ask(&outside, HOST, at).await, said);
+        let table = format!("{}-relay", table_of(root.path()));
+        Batch::new(&table).delete_table().commit().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while ask(&outside, HOST, at).await != said {
+            assert!(Instant::now() < deadline, "the way back is not put back");
+        }
+        network.detach("web", &web).await.unwrap();
+        assert_eq!(ask(&outside, HOST, at).await, None);
+        network.release_pool().await.unwrap();
+        drop((place, outside, network));
+        wait_for_kernel_state(&before).await;
+    });
+}
+
+fn table_of(root: &Path) -> String {
+    Instance::new(root, root.to_owned()).table
+}

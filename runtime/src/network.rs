@@ -366,7 +366,7 @@ impl Network {
         match self.build_once(joining, prepared).await {
             Err(NetworkError::Kernel { .. }) => {
                 for joining in joining {
-                    *joining.segment.bridge.lock().await = None;
+                    self.renew_bridge(&joining.segment).await?;
                 }
                 self.build_once(joining, prepared).await
             }
@@ -436,6 +436,22 @@ impl Network {
         if let Some(bridge) = known.as_ref() {
             return Ok(bridge.clone());
         }
+        let bridge = self.make_bridge(segment).await?;
+        Ok(known.insert(bridge).clone())
+    }
+
+    /// Makes a bridge that may be gone. The addresses that were given out stay given out.
+    async fn renew_bridge(&self, segment: &Arc<Segment>) -> Result<()> {
+        let mut known = segment.bridge.lock().await;
+        let mut bridge = self.make_bridge(segment).await?;
+        if let Some(before) = known.as_ref() {
+            bridge.keep_addresses(before);
+        }
+        *known = Some(bridge);
+        Ok(())
+    }
+
+    async fn make_bridge(&self, segment: &Arc<Segment>) -> Result<Bridge> {
         let fixed = inhabited(segment);
         let instance = self.inner.instance.clone();
         let definition = segment.definition.clone();
@@ -443,7 +459,7 @@ impl Network {
         let mut filter = self.inner.filter.lock().await;
         filter.cover(behind(segment, &bridge), &self.doors(segment, &bridge)?);
         self.install(&filter).await?;
-        Ok(known.insert(bridge).clone())
+        Ok(bridge)
     }
 
     /// Where questions for names on this bridge go; in the network of everyone there are none.

@@ -37,6 +37,18 @@ pub(crate) struct Bridge {
     pub(crate) mtu: Option<u32>,
 }
 
+impl Bridge {
+    /// What was given out of the same subnet stays given out.
+    pub(crate) fn keep_addresses(&mut self, before: &Self) {
+        if self.addresses.subnet() == before.addresses.subnet() {
+            self.addresses = before.addresses.clone();
+        }
+        if self.ipv6.is_some() && before.ipv6.is_some() {
+            self.ipv6 = before.ipv6.clone();
+        }
+    }
+}
+
 /// Subnets of an instance's networks.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Taken {

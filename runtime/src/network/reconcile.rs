@@ -81,8 +81,7 @@ impl Network {
         let mut bridge = blocking(move || bridge::ensure(&instance, &definition, fixed)).await?;
         // The addresses that this process gave out stay given out.
         if let Some(known) = known.as_ref() {
-            bridge.addresses = known.addresses.clone();
-            bridge.ipv6 = known.ipv6.clone();
+            bridge.keep_addresses(known);
         }
         let veths = self.veths_in(segment, live);
         let (instance, to) = (self.inner.instance.clone(), bridge.clone());

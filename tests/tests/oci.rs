@@ -530,6 +530,37 @@ fn set(spec: &mut serde_json::Value, pointer: &str, value: serde_json::Value) {
 }
 
 #[test]
+fn a_user_namespace_has_the_ids_of_the_specification() {
+    let bundle = Bundle::new("userns");
+    let id = &bundle.id;
+    let maps = serde_json::json!([
+        {"containerID": 0, "hostID": 200_000, "size": 1000},
+        {"containerID": 1000, "hostID": 300_000, "size": 10},
+    ]);
+    bundle.configure(&["sleep", "100"], |spec| {
+        let linux = &mut spec["linux"];
+        (linux["uidMappings"], linux["gidMappings"]) = (maps.clone(), maps.clone());
+        for kind in ["user", "network"] {
+            let namespaces = linux["namespaces"].as_array_mut().unwrap();
+            namespaces.push(serde_json::json!({"type": kind}));
+        }
+        spec["mounts"]
+            .as_array_mut()
+            .unwrap()
+            .push(serde_json::json!({"destination": "/sys", "type": "sysfs", "source": "sysfs"}));
+    });
+    bundle.succeeds(&["run", "--detach", "--pid-file", "pid", id]);
+    let pid = fs::read_to_string(bundle.path("pid")).unwrap();
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.contains("\nUid:\t200000\t"), "{status}");
+    let said = bundle.succeeds(&["exec", id, "cat", "/proc/self/uid_map"]);
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words, ["0", "200000", "1000", "1000", "300000", "10"]);
+    let said = bundle.succeeds(&["exec", "--user", "1001", id, "id", "-u"]);
+    assert_eq!(said, "1001\n");
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::new("refused");
     for options in [["--no-pivot"], ["--systemd-cgroup"]] {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Linux, LinuxResources, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, LinuxResources, Process, Spec};
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
@@ -100,9 +100,14 @@ fn unsupported_of_linux(linux: &Linux) -> Option<String> {
     let shared = propagation.is_some_and(|word| word.ends_with("shared"));
     let maps = [linux.uid_mappings(), linux.gid_mappings()];
     let mapped = maps.into_iter().flatten().any(|maps| !maps.is_empty());
+    let mut namespaces = linux.namespaces().iter().flatten();
+    let user = namespaces.any(|namespace| namespace.typ() == LinuxNamespaceType::User);
     let resources = linux.resources().as_ref();
     first(&[
-        ("linux.uidMappings", mapped),
+        (
+            "linux.uidMappings without a user namespace",
+            mapped && !user,
+        ),
         ("linux.rootfsPropagation shared", shared),
         ("linux.intelRdt", linux.intel_rdt().is_some()),
         ("linux.personality", linux.personality().is_some()),

@@ -18,7 +18,7 @@ use crate::cgroup;
 use crate::channel::Gate;
 use crate::child::{self, Child};
 use crate::config::Cgroup;
-use crate::container::{Host, Namespaces, Plan, process};
+use crate::container::{Host, Namespaces, Plan, linux, process};
 use crate::error;
 use crate::exec::Exec;
 use crate::hooks;
@@ -28,6 +28,7 @@ use crate::process::Steps;
 use crate::program;
 use crate::seccomp;
 use crate::stdio::{Streams, Wanted};
+use crate::userns::{self, UserNamespace};
 
 /// Type, numbers (`None`: any) and access.
 type DeviceRule = (LinuxDeviceType, Option<i64>, Option<i64>, &'static str);
@@ -184,10 +185,11 @@ impl Container<'_> {
         let user = user(process);
         let mut steps = steps(process, &user, sets, filter.as_deref());
         (steps.hooks, steps.kept) = (Some(hooks), kept);
+        let own = linux(self.spec).and_then(UserNamespace::open)?;
         let host = Host {
             place: self.rootfs,
             root: clone_root(self.rootfs)?,
-            user: None,
+            user: own.as_ref(),
             cgroups: self.cgroups,
             shm_from: None,
             window: window(process),
@@ -227,7 +229,7 @@ impl Container<'_> {
             steps,
             init,
             cgroups: self.cgroups,
-            mapped: false,
+            mapped: userns::has_own(self.spec),
             streams: Wanted::Own,
             window: window(process),
         };

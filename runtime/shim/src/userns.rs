@@ -5,7 +5,8 @@
 //! Overlay acts with the identity of whoever mounted it, which therefore has to be one that those mounts
 //! know: the namespace's root, with the privileges of the host's.
 //!
-//! The service makes the namespace, together with that of the network, before this shim begins.
+//! The service makes the namespace, together with that of the network, before this shim begins; of a
+//! specification that names none one is made here, and the root file system is as its bundle has it.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -45,11 +46,14 @@ impl UserNamespace {
         let Some(own) = all.find(|namespace| namespace.typ() == LinuxNamespaceType::User) else {
             return Ok(None);
         };
-        let path = own.path().as_ref();
-        let path = path.ok_or_else(|| Error::Unsupported("a new user namespace".to_owned()))?;
-        let file = File::open(path).map_err(join_error(path))?;
+        let new = PathBuf::from("(new)");
+        let path = own.path().clone().unwrap_or(new);
+        let file = match own.path() {
+            Some(path) => File::open(path).map_err(join_error(path))?,
+            None => make(linux)?,
+        };
         Ok(Some(Self {
-            path: path.clone(),
+            path,
             file,
             uid: root_of(linux.uid_mappings().as_deref())?,
             gid: root_of(linux.gid_mappings().as_deref())?,
@@ -143,6 +147,38 @@ impl UserNamespace {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&tree, ".", flags, Mode::empty())?)
     }
+}
+
+/// A new namespace with the specification's mappings. A child is in it meanwhile.
+fn make(linux: &Linux) -> Result<File> {
+    let mut child = Child::spawn(namespaces::USER, &[], None, |channel| {
+        channel
+            .report(&Report::Ready, None)
+            .map_err(Error::Silent)?;
+        channel.wait_go();
+        sys::exit_now(0)
+    })?;
+    let mapped = child
+        .ready(|_| Ok(()))
+        .and_then(|_| map_child(child.pid, linux));
+    child.abandon();
+    mapped
+}
+
+fn map_child(pid: i32, linux: &Linux) -> Result<File> {
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    for (file, mappings) in [
+        ("uid_map", linux.uid_mappings()),
+        ("gid_map", linux.gid_mappings()),
+    ] {
+        let mut lines = String::new();
+        for mapping in mappings.iter().flatten() {
+            let (inside, outside) = (mapping.container_id(), mapping.host_id());
+            lines += &format!("{inside} {outside} {}\n", mapping.size());
+        }
+        std::fs::write(process.join(file), lines).map_err(Error::Namespaces)?;
+    }
+    File::open(process.join("ns/user")).map_err(Error::Namespaces)
 }
 
 /// Holds new namespaces of users and of the network, which the service opens meanwhile: a process with

@@ -21,7 +21,7 @@ fn document() -> Value {
         ],
         "mountOptions": MOUNT_OPTIONS,
         "linux": {
-            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "uts"],
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
             "capabilities": capabilities(),
             "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
             "seccomp": seccomp(),
@@ -35,11 +35,12 @@ fn document() -> Value {
 }
 
 /// The words that are no data of a file system.
-const MOUNT_OPTIONS: [&str; 27] = [
+const MOUNT_OPTIONS: [&str; 28] = [
     "bind",
     "defaults",
     "dev",
     "exec",
+    "idmap",
     "noatime",
     "nodev",
     "nodiratime",

@@ -162,6 +162,10 @@ fn dumps(orlop: &Instance) -> Vec<(&'static str, Vec<String>)> {
         "--cgroupns=host",
         "busybox",
     ];
+    let mapped = ["run", "-d", "--name", "mapped", "--userns=auto", "busybox"];
+    orlop
+        .run(&[&mapped[..], &["sleep", "1000"]].concat())
+        .success();
     let as_user = dump(&["run", "--rm", "-u", "1000", "busybox"]);
     vec![
         ("run", run),
@@ -171,6 +175,15 @@ fn dumps(orlop: &Instance) -> Vec<(&'static str, Vec<String>)> {
         ("run --init", dump(&["run", "--rm", "--init", "busybox"])),
         ("run --privileged", privileged),
         ("run in the host's namespaces", dump(&shared)),
+        (
+            "run --userns auto",
+            dump(&["run", "--rm", "--userns=auto", "busybox"]),
+        ),
+        ("exec, --userns auto", dump(&["exec", "mapped"])),
+        (
+            "exec --privileged, --userns auto",
+            dump(&["exec", "--privileged", "mapped"]),
+        ),
         ("build RUN", facts(&build(orlop))),
     ]
 }

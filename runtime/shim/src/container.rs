@@ -241,6 +241,9 @@ impl<'a> Plan<'a> {
         rootfs::show(self.host.root.as_fd(), self.host.place)?;
         if self.host.user.is_some() {
             userns::become_root()?;
+            // Only now: /dev/mqueue belongs to who makes the namespace.
+            let ipc = self.namespaces.new & namespaces::IPC;
+            sys::unshare(ipc).map_err(Error::Namespaces)?;
         }
         Ok(kernels)
     }
@@ -305,7 +308,7 @@ impl<'a> Plan<'a> {
         self.steps.raise_limits();
         user.join()?;
         self.namespaces.enter()?;
-        leave_to_sibling(channel, self.namespaces.new)?;
+        leave_to_sibling(channel, self.namespaces.new & !namespaces::IPC)?;
         let mounts = self.spec.mounts().iter().flatten();
         mounts.map(mounts::make_kernels).collect()
     }

@@ -283,6 +283,13 @@ fn the_network_is_the_containers_own() {
     run(&orlop, &["--network", "apart"], "ls /sys/class/net")
         .success()
         .stdout_is("eth0\nlo\n");
+    orlop
+        .run(&["network", "connect", "apart", "server"])
+        .success();
+    orlop
+        .run(&["exec", "server", "ls", "/sys/class/net"])
+        .success()
+        .stdout_is("eth0\neth1\nlo\n");
 }
 
 #[test]

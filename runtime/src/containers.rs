@@ -29,6 +29,7 @@ pub(crate) mod streams;
 pub(crate) mod top;
 pub(crate) mod tree;
 pub(crate) mod update;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;

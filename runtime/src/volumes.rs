@@ -4,6 +4,7 @@
 pub(crate) mod driver;
 mod files;
 pub(crate) mod filter;
+mod mounted;
 mod usage;
 
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use self::driver::Options;
+use self::mounted::Users;
 use crate::containers::names;
 use crate::error::{Error, Result};
 use crate::events::{Events, Kind};
@@ -31,6 +33,8 @@ const DATA_MODE: u32 = 0o755;
 pub(crate) struct Volumes {
     directory: PathBuf,
     events: Events,
+    /// Of volumes that are mounted.
+    users: Users,
 }
 
 /// One volume.
@@ -54,7 +58,11 @@ impl Volumes {
     pub(crate) fn open(directory: PathBuf, events: Events) -> Result<Self> {
         disk::make_directory(&directory, DIRECTORY_MODE)
             .map_err(Error::file("make", &directory))?;
-        let volumes = Self { directory, events };
+        let volumes = Self {
+            directory,
+            events,
+            users: Users::default(),
+        };
         for name in volumes.entries()? {
             let path = volumes.directory.join(&name);
             if !path.join(FILE).exists() {
@@ -76,6 +84,27 @@ impl Volumes {
     pub(crate) fn place(&self, volume: &Volume) -> PathBuf {
         let own = || self.own(&volume.name);
         volume.options.device().map_or_else(own, Path::to_owned)
+    }
+
+    /// A container is about to run with a volume, which is mounted if it has to be. Blocks.
+    pub(crate) fn join(&self, name: &str, container: &str) -> Result<()> {
+        match self.get(name)?.options.filesystem() {
+            Some(fs) => self.users.join(name, container, &fs, &self.own(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// A container that runs already has a volume.
+    pub(crate) fn adopt(&self, name: &str, container: &str) {
+        self.users.adopt(name, container);
+    }
+
+    /// A container does not run any more; what was mounted for it is unmounted. Idempotent. Blocks.
+    pub(crate) fn leave(&self, name: &str, container: &str) -> Result<()> {
+        match self.get(name)?.options.filesystem() {
+            Some(_) => self.users.leave(name, container, &self.own(name)),
+            None => Ok(()),
+        }
     }
 
     fn own(&self, name: &str) -> PathBuf {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use orlop_tests::{Instance, eventually, http};
+use orlop_tests::{Instance, Terminal, eventually, http};
 
 fn orlop() -> Instance {
     let orlop = Instance::start();
@@ -61,6 +61,59 @@ fn published_ports_answer_and_are_told() {
     orlop
         .run(&["run", "--rm", "-p", &clash, "busybox", "true"])
         .success();
+}
+
+/// What an address answers, once.
+fn page(address: &str) -> Option<String> {
+    http::get(address, "/").map(|response| response.text())
+}
+
+#[test]
+fn relayed_ports_are_back_with_the_service() {
+    let orlop = orlop();
+    let option = "com.orlop.published=input";
+    orlop
+        .run(&["network", "create", "-o", option, "behind"])
+        .success();
+    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
+    let mut args = vec!["run", "-d", "--name", "web", "--network", "behind"];
+    args.extend(["-p", "127.0.0.1:0:80", "busybox", "sh", "-c", serve]);
+    orlop.run(&args).success();
+    let address = orlop.run(&["port", "web", "80"]).success().line();
+    let answers = || page(&address).as_deref() == Some("served\n");
+    eventually("the web server answers", answers);
+    orlop.kill_service("runtime");
+    assert!(!answers(), "nobody relays while the service is away");
+    orlop.run(&["ps"]).success().stdout_has("web");
+    eventually("it answers again", answers);
+    orlop.run(&["rm", "-f", "web"]).success();
+    assert!(!answers(), "the port is closed with the container");
+    orlop
+        .run(&["network", "create", "-o", "com.orlop.published=x", "other"])
+        .exits(1)
+        .stderr_has("com.orlop.published");
+}
+
+#[test]
+fn a_person_is_told_to_whom_a_port_is_open() {
+    let orlop = orlop();
+    let ports = ["-p", "127.0.0.1:0:80", "-p", "0:81/udp"];
+    let run = |network: &'static str| {
+        let mut args = vec!["run", "--rm", "--network", network];
+        args.extend(ports);
+        args.extend(["busybox", "true"]);
+        args
+    };
+    let mut terminal = Terminal::run(&orlop, &run("bridge"));
+    terminal.shows("a free port of 127.0.0.1 -> 80/tcp: open to this host only");
+    terminal.shows("a free port of 0.0.0.0 -> 81/udp: open to everyone who reaches this host; its");
+    assert_eq!(terminal.ends(), 0);
+    let said = orlop.run(&run("bridge")).success().stderr();
+    assert_eq!(said, "", "scripts are told nothing");
+    // Without a network of its own it publishes nothing.
+    let mut terminal = Terminal::run(&orlop, &run("none"));
+    terminal.shows("published ports are discarded");
+    assert_eq!(terminal.ends(), 0);
 }
 
 /// Sends back what it gets by UDP. In Perl, the one language that every Debian has: its busybox does

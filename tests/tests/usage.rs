@@ -221,3 +221,87 @@ fn d15_what_a_process_is_called_is_escaped() {
     assert!(!shown.contains('\u{1b}'), "{shown:?}");
     assert!(shown.contains("\\u{1b}[2J\\nroot"), "{shown:?}");
 }
+
+#[test]
+fn containers_are_counted_with_and_without_their_image() {
+    let orlop = orlop();
+    let script = "dd if=/dev/zero of=/f bs=1000 count=1000 2>/dev/null; touch /ready; sleep 1000";
+    orlop.run_script("web", script);
+    eventually("it has written", || {
+        orlop.run(&["exec", "web", "test", "-e", "/ready"]).code() == 0
+    });
+    let number = |field: &str| {
+        let shown = orlop.run(&["inspect", "-s", "-f", field, "web"]).success();
+        shown.line().parse::<u64>().unwrap()
+    };
+    let (own, all) = (number("{{.SizeRw}}"), number("{{.SizeRootFs}}"));
+    assert!((1_000_000..2_000_000).contains(&own), "{own}");
+    assert!(all > own, "the image is not counted: {all}");
+    for args in [&["ps", "-s"][..], &["ps", "--format", "{{.Size}}"]] {
+        let shown = orlop.run(args).success().stdout();
+        assert!(
+            shown.contains("1.0") && shown.contains("MB (virtual "),
+            "{shown}"
+        );
+    }
+    orlop.run(&["ps"]).success().stdout_lacks("SIZE");
+    orlop
+        .run(&["inspect", "web"])
+        .success()
+        .stdout_lacks("SizeRw");
+}
+
+/// A disk of the host's, `/dev/NAME`, and its number.
+fn disk() -> Option<(String, String)> {
+    let read = |name: &str, file: &str| {
+        let text = std::fs::read_to_string(format!("/sys/block/{name}/{file}"));
+        text.unwrap_or_default().trim().to_owned()
+    };
+    let names = std::fs::read_dir("/sys/block").unwrap().flatten();
+    names
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| read(name, "size") != "0")
+        .map(|name| (format!("/dev/{name}"), read(&name, "dev")))
+        .find(|(path, _)| std::path::Path::new(path).exists())
+}
+
+#[test]
+fn the_use_of_a_disk_is_limited() {
+    let orlop = orlop();
+    for (option, value, told) in [
+        ("--device-read-bps", "/dev/null:1mb", "/dev/null"),
+        ("--device-write-iops", "/dev/none-here:5", "/dev/none-here"),
+        ("--device-read-bps", "sda:1mb", "DEVICE:SIZE"),
+        ("--blkio-weight-device", "/dev/null:9", "10 to 1000"),
+    ] {
+        orlop
+            .run(&["run", "--rm", option, value, "busybox", "true"])
+            .exits(125)
+            .stderr_has(told);
+    }
+    let Some((path, number)) = disk() else {
+        return;
+    };
+    let limit = |number: &str| format!("{path}:{number}");
+    let (bytes, times) = (limit("1mb"), limit("77"));
+    let mut args = vec!["run", "-d", "--name", "slow", "--device-read-bps", &bytes];
+    args.extend(["--device-write-iops", &times, "busybox", "sleep", "1000"]);
+    orlop.run(&args).success();
+    let script = "cd /sys/fs/cgroup; \
+                  cat blkio/blkio.throttle.read_bps_device blkio/blkio.throttle.write_iops_device \
+                  2>/dev/null || cat io.max";
+    let set = orlop.run(&["exec", "slow", "sh", "-c", script]).success();
+    let set = set.stdout();
+    assert!(set.contains(&number), "{set}");
+    assert!(set.contains("1048576") && set.contains("77"), "{set}");
+    // It stays with the container.
+    orlop.run(&["update", "--cpus", "0.5", "slow"]).success();
+    orlop.run(&["restart", "-t", "0", "slow"]).success();
+    let again = orlop.run(&["exec", "slow", "sh", "-c", script]).success();
+    assert_eq!(again.stdout(), set);
+    let shown = orlop.inspect("slow", "{{json .HostConfig.BlkioDeviceReadBps}}");
+    assert!(
+        shown.contains(&path) && shown.contains("1048576"),
+        "{shown}"
+    );
+}

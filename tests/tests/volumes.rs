@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use orlop_tests::{Instance, Outcome};
+use orlop_tests::{Instance, Outcome, eventually};
 
 fn orlop() -> Instance {
     let orlop = Instance::start();
@@ -462,7 +462,7 @@ fn a_volume_can_be_a_directory_of_the_host() {
         .stdout_is("written\n");
     for (args, told) in [
         (["--driver", "rexray"], "local"),
-        (["--opt", "type=nfs"], "type=nfs"),
+        (["--opt", "type=ext4"], "type=ext4"),
         (["--opt", "size=1g"], "size"),
     ] {
         let outcome = orlop.run(&[&["volume", "create"][..], &args, &["x"]].concat());
@@ -487,4 +487,79 @@ fn nothing_runs_from_a_tmpfs_unless_asked_to() {
     sh(&orlop, &["--tmpfs", "/t:exec"], script)
         .success()
         .stdout_is("ran\n");
+}
+
+#[test]
+fn a_volume_of_memory_is_mounted_while_containers_use_it() {
+    let orlop = orlop();
+    let mut create = vec![
+        "volume",
+        "create",
+        "--opt",
+        "type=tmpfs",
+        "--opt",
+        "device=tmpfs",
+    ];
+    create.extend(["--opt", "o=size=1m,uid=1000,noexec", "fast"]);
+    orlop.run(&create).success();
+    let place = orlop.run(&["volume", "inspect", "-f", "{{.Mountpoint}}", "fast"]);
+    let place = place.success().line();
+    let is_mounted = || {
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+        mounts.contains(&format!(" {place} tmpfs "))
+    };
+    assert!(!is_mounted());
+    let start = |name: &'static str| {
+        let mut args = vec!["run", "-d", "--name", name, "-v", "fast:/fast"];
+        args.extend(["busybox", "sleep", "1000"]);
+        orlop.run(&args).success();
+    };
+    let inside =
+        |name: &'static str, script: &'static str| orlop.run(&["exec", name, "sh", "-c", script]);
+    start("first");
+    start("second");
+    assert!(is_mounted());
+    inside("first", "echo shared > /fast/f").success();
+    inside("second", "cat /fast/f").stdout_is("shared\n");
+    inside("second", "stat -c %u /fast").stdout_is("1000\n");
+    inside("second", "mount | grep ' /fast ' | grep noexec").success();
+    let full = inside("second", "dd if=/dev/zero of=/fast/g bs=1k count=2000");
+    assert_ne!(full.code(), 0, "more fits than was asked for");
+    orlop.run(&["rm", "-f", "first"]).success();
+    orlop.kill_service("runtime");
+    inside("second", "cat /fast/f").stdout_is("shared\n");
+    orlop.run(&["rm", "-f", "second"]).success();
+    eventually("the last one unmounts it", || !is_mounted());
+    start("third");
+    inside("third", "ls /fast").success().stdout_is("");
+    orlop.run(&["rm", "-f", "third"]).success();
+    eventually("it is unmounted", || !is_mounted());
+    orlop.run(&["volume", "rm", "fast"]).success();
+}
+
+#[test]
+fn a_file_system_that_cannot_be_mounted_says_why() {
+    let orlop = orlop();
+    let create = |name: &'static str, options: &[&'static str]| {
+        let mut args = vec!["volume", "create", name];
+        args.extend(options.iter().flat_map(|option| ["--opt", option]));
+        orlop.run(&args).success();
+    };
+    // One address that answers nobody, on a kernel that may not know NFS at all.
+    create(
+        "far",
+        &[
+            "type=nfs4",
+            "device=:/srv",
+            "o=addr=127.0.0.1,port=1,soft,retrans=0",
+        ],
+    );
+    create("odd", &["type=tmpfs", "device=tmpfs", "o=size=lots"]);
+    for (name, told) in [("far", "type=nfs4"), ("odd", "size")] {
+        let volume = format!("{name}:/v");
+        orlop
+            .run(&["run", "--rm", "-v", &volume, "busybox", "true"])
+            .exits(125)
+            .stderr_has(told);
+    }
 }

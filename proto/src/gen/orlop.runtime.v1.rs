@@ -1228,7 +1228,8 @@ pub struct CreateVolumeRequest {
         ::prost::alloc::string::String,
     >,
     /// A directory of the host's in place of one of its own: `type` (`none`), `device` (absolute), `o`
-    /// (`bind` or `rbind`; `ro`, `rw`). INVALID_ARGUMENT where a volume of this name has others.
+    /// (`bind` or `rbind`; `ro`, `rw`). Or a file system that is mounted while containers use it: `type`
+    /// (`tmpfs`, `nfs`, `nfs4`), `device`, `o`. INVALID_ARGUMENT where a volume of this name has others.
     #[prost(map = "string, string", tag = "3")]
     pub options: ::std::collections::HashMap<
         ::prost::alloc::string::String,

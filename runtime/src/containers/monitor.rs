@@ -72,6 +72,7 @@ impl Containers {
             container.publish(&Arc::new(record));
         }
         let record = container.record();
+        self.unmount_volumes(&record).await;
         self.tell_end(&record, before.attachment.as_ref());
         let (cgroups, groups) = (self.parts().cgroups.clone(), before.cgroups.clone());
         self.parts().index.put(&record);

@@ -33,6 +33,7 @@ impl Containers {
         for container in self.load().await? {
             let record = container.record();
             if let Some(shim) = self.adopt(&container).await {
+                self.adopt_volumes(&record);
                 live.extend(live_network(&container.record()));
                 found.push((container, shim));
             } else if record.is_running() {

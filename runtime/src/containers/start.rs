@@ -69,10 +69,16 @@ impl Containers {
             return Err(Error::BeingRemoved(container.record().title().to_owned()));
         }
         container.record().next(Action::Start, "start")?;
-        let error = match self.launch(container, streams, restart_count).await {
+        let record = container.record();
+        let launched = match self.mount_volumes(&record).await {
+            Ok(()) => self.launch(container, streams, restart_count).await,
+            Err(error) => Err(error),
+        };
+        let error = match launched {
             Ok(connection) => return Ok(connection),
             Err(error) => error,
         };
+        self.unmount_volumes(&record).await;
         self.failed_start(container, &error).await;
         Err(error)
     }

@@ -305,3 +305,30 @@ fn the_use_of_a_disk_is_limited() {
         "{shown}"
     );
 }
+
+#[test]
+fn a_log_is_shown_with_what_belongs_to_it() {
+    let orlop = orlop();
+    let mut args = vec![
+        "run",
+        "--name",
+        "said",
+        "-l",
+        "team=a b",
+        "-e",
+        "STAGE=test",
+    ];
+    args.extend(["--log-opt", "labels=team", "--log-opt", "env=STAGE,NONE"]);
+    args.extend(["busybox", "echo", "hello"]);
+    orlop.run(&args).success().stdout_is("hello\n");
+    let details = ["logs", "--details", "said"];
+    let shown = "STAGE=test,team=a+b hello\n";
+    orlop.run(&details).success().stdout_is(shown);
+    orlop.kill_service("runtime");
+    orlop.run(&details).success().stdout_is(shown);
+    orlop.run(&["logs", "said"]).success().stdout_is("hello\n");
+    orlop
+        .run(&["run", "--rm", "--log-opt", "max-size=1m", "busybox", "true"])
+        .exits(125)
+        .stderr_has("max-size");
+}

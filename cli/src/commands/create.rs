@@ -242,6 +242,10 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
 
+    /// What `logs --details` shows: labels=KEY,… or env=NAME,…
+    #[arg(long, value_name = "OPTION")]
+    log_opt: Vec<String>,
+
     /// Pull the image: always, missing or never
     #[arg(long, value_enum, default_value = "missing", value_name = "WHEN")]
     pull: PullPolicy,

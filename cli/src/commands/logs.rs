@@ -1,5 +1,7 @@
 //! `orlop logs`.
 
+mod details;
+
 use std::process::ExitCode;
 
 use clap::Args;
@@ -37,6 +39,10 @@ pub(crate) struct LogsArgs {
     /// Put the time before each line
     #[arg(short, long)]
     timestamps: bool,
+
+    /// Put what --log-opt named at the container's creation before each line
+    #[arg(long)]
+    details: bool,
 }
 
 /// Runs the command.
@@ -48,9 +54,16 @@ pub(super) async fn run(args: LogsArgs, context: &Context) -> Result<ExitCode, C
         .logs(request)
         .await?
         .into_inner();
-    let mut stamps = Stamps::default();
+    let mut stamps = Stamps {
+        times: args.timestamps,
+        details: match args.details {
+            true => details::of(&args.container, context).await?,
+            false => String::new(),
+        },
+        within: [false; 2],
+    };
     while let Some(chunk) = lines.message().await? {
-        let data = if args.timestamps {
+        let data = if args.timestamps || args.details {
             stamps.add(&chunk).into()
         } else {
             chunk.data.clone()
@@ -90,22 +103,26 @@ fn tail(text: &str) -> Result<Option<u64>, CliError> {
     }
 }
 
-/// Puts times at the beginnings of lines, which may be spread over several chunks.
+/// Puts times and details at the beginnings of lines, which may be spread over several chunks.
 #[derive(Debug, Default)]
 struct Stamps {
+    times: bool,
+    details: String,
     /// Whether the last chunk of standard output and of standard error ended within a line.
     within: [bool; 2],
 }
 
 impl Stamps {
     fn add(&mut self, chunk: &LogsResponse) -> Vec<u8> {
-        let stamp = ui::time::rfc3339(chunk.time.as_ref());
+        let mut stamp = self.details.clone();
+        if self.times {
+            stamp = format!("{} {stamp}", ui::time::rfc3339(chunk.time.as_ref()));
+        }
         let within = &mut self.within[usize::from(chunk.stream() == StreamKind::Stderr)];
-        let mut out = Vec::with_capacity(chunk.data.len() + stamp.len() + 1);
+        let mut out = Vec::with_capacity(chunk.data.len() + stamp.len());
         for line in chunk.data.split_inclusive(|byte| *byte == b'\n') {
             if !*within {
                 out.extend_from_slice(stamp.as_bytes());
-                out.push(b' ');
             }
             out.extend_from_slice(line);
             *within = !line.ends_with(b"\n");
@@ -125,13 +142,19 @@ mod tests {
             data: data.into(),
             time: Some(prost_types::Timestamp::default()),
         };
-        let mut stamps = Stamps::default();
+        let mut stamps = Stamps {
+            times: true,
+            ..Stamps::default()
+        };
         let stamp = "1970-01-01T00:00:00.000000000Z";
         assert_eq!(
             stamps.add(&chunk("a\nb")),
             format!("{stamp} a\n{stamp} b").into_bytes()
         );
         assert_eq!(stamps.add(&chunk("c\n")), b"c\n");
+        stamps.details = "a=b ".to_owned();
+        let line = format!("{stamp} a=b d\n");
+        assert_eq!(stamps.add(&chunk("d\n")), line.into_bytes());
     }
 
     #[test]

@@ -114,6 +114,11 @@ pub struct CreateRequest {
     /// (the same), `auto:size=N` of so many ids. Empty: what the service has for default.
     #[prost(string, tag = "51")]
     pub userns: ::prost::alloc::string::String,
+    /// Labels and variables that belong to its log, for who reads it: by name.
+    #[prost(string, repeated, tag = "60")]
+    pub log_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(string, repeated, tag = "61")]
+    pub log_env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }

@@ -8,7 +8,7 @@ use orlop_proto::runtime::{
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{device, env, health, mount, network, pair, port, quantity, security};
+use crate::values::{device, env, health, log, mount, network, pair, port, quantity, security};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -27,6 +27,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         .clone()
         .filter(|program| !program.is_empty());
     let (network, memberships) = networks(args)?;
+    let (log_labels, log_env) = log::options(&args.log_opt)?;
     Ok(CreateRequest {
         name: args.name.clone().unwrap_or_default(),
         root: Some(Root::Image(image.clone())),
@@ -71,6 +72,8 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         groups: args.group_add.clone(),
         runtime: args.runtime.clone().unwrap_or_default(),
         userns: args.userns.clone().unwrap_or_default(),
+        log_labels,
+        log_env,
     })
 }
 

@@ -36,6 +36,8 @@ const SUN_PATH_MAX: usize = 107;
 pub(crate) struct StartOptions {
     /// Where `/v2/` listens.
     pub(crate) registry_http: Option<String>,
+    /// How the runtime publishes ports.
+    pub(crate) published_ports: Option<String>,
 }
 
 /// One service in the middle of its start.
@@ -176,6 +178,9 @@ fn spawn(
         .stderr(errors);
     if let (Some(address), "registry") = (&options.registry_http, service) {
         command.args(["--registry-http", address]);
+    }
+    if let (Some(way), "runtime") = (&options.published_ports, service) {
+        command.args(["--published-ports", way]);
     }
     let child = command.spawn().map_err(system("start a service"))?;
     Ok(Starting {

@@ -116,6 +116,18 @@ fn a_person_is_told_to_whom_a_port_is_open() {
     assert_eq!(terminal.ends(), 0);
 }
 
+#[test]
+fn an_instance_can_be_told_to_ask_the_hosts_input_rules() {
+    let orlop = Instance::stopped();
+    let mut up = vec!["up", "--registry-http", orlop.registry()];
+    up.extend(["--published-ports", "input"]);
+    orlop.run(&up).success();
+    orlop.import_busybox("busybox");
+    let mut terminal = Terminal::run(&orlop, &["run", "--rm", "-p", "0:80", "busybox", "true"]);
+    terminal.shows("open to everyone who reaches this host and whom its input rules");
+    assert_eq!(terminal.ends(), 0);
+}
+
 /// Sends back what it gets by UDP. In Perl, the one language that every Debian has: its busybox does
 /// not speak UDP.
 const UDP_ECHO: &str = r#"

@@ -16,6 +16,10 @@ pub(crate) struct UpArgs {
     /// Where our registry serves /v2/ [default: 127.0.0.1:5000]
     #[arg(long, value_name = "ADDRESS:PORT")]
     registry_http: Option<String>,
+
+    /// Published ports: forward them, or input: the host's own input rules decide [default: forward]
+    #[arg(long, value_parser = ["forward", "input"], value_name = "WAY")]
+    published_ports: Option<String>,
 }
 
 /// Runs the command.
@@ -28,12 +32,16 @@ pub(super) async fn run(args: UpArgs, context: &Context) -> Result<ExitCode, Cli
     }
     let options = StartOptions {
         registry_http: args.registry_http,
+        published_ports: args.published_ports,
     };
     let started = services::start_missing(&context.config, &options)?;
     if options.registry_http.is_some() && !started.contains(&"registry") {
         ui::note(
             "orlop: the registry service runs already: `orlop down` first to move its address",
         );
+    }
+    if options.published_ports.is_some() && !started.contains(&"runtime") {
+        ui::note("orlop: the runtime service runs already: `orlop down` first to change it");
     }
     for service in started {
         ui::line(format!("{service}: started"))?;

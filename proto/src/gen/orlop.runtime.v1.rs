@@ -1090,7 +1090,8 @@ pub struct CreateNetworkRequest {
     #[prost(string, tag = "7")]
     pub ip_range: ::prost::alloc::string::String,
     /// `com.docker.network.bridge.enable_ip_masquerade`, `com.docker.network.bridge.enable_icc`,
-    /// `com.docker.network.driver.mtu`.
+    /// `com.docker.network.driver.mtu`, `com.orlop.published` (`forward` or `input`: whether the host's own
+    /// input rules decide who reaches published ports).
     #[prost(map = "string, string", tag = "8")]
     pub options: ::std::collections::HashMap<
         ::prost::alloc::string::String,

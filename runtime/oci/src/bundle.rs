@@ -136,17 +136,12 @@ pub(crate) fn unsupported_of_resources(resources: &LinuxResources) -> Option<Str
         ("cpu", "idle"),
         ("cpu", "burst"),
         ("blockIO", "leafWeight"),
-        ("blockIO", "weightDevice"),
-        ("blockIO", "throttleReadBpsDevice"),
-        ("blockIO", "throttleWriteBpsDevice"),
-        ("blockIO", "throttleReadIOPSDevice"),
-        ("blockIO", "throttleWriteIOPSDevice"),
         ("network", "classID"),
         ("network", "priorities"),
     ];
     let mut fields = fields.iter();
     let field = fields.find(|(section, name)| given(section, name));
-    let sections = ["hugepageLimits", "rdma", "unified"];
+    let sections = ["rdma", "unified"];
     let is_empty = |value: &serde_json::Value| {
         value.as_array().is_none_or(Vec::is_empty)
             && value.as_object().is_none_or(serde_json::Map::is_empty)
@@ -168,6 +163,13 @@ mod tests {
     fn what_docker_always_sends_is_no_limit() {
         let sent = r#"{"devices": [], "memory": {"disableOOMKiller": false}, "cpu": {"shares": 0},
                        "pids": {"limit": 0}, "blockIO": {"weight": 0}}"#;
+        assert_eq!(refused(sent), None);
+    }
+
+    #[test]
+    fn limits_of_disks_and_huge_pages_are_set() {
+        let sent = r#"{"blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}]},
+                       "hugepageLimits": [{"pageSize": "2MB", "limit": 0}]}"#;
         assert_eq!(refused(sent), None);
     }
 

@@ -4,7 +4,7 @@
 //!
 //! A client from outside keeps its address: the connection to the container is made *from* it
 //! (`IP_TRANSPARENT`), and [`WayBack`] leads the container's answers to the socket that has it. A relay is a
-//! task of this service: connections end with the service, and new ones wait for its next start.
+//! task of this service: connections end with the service, and new ones are refused until its next start.
 
 mod tcp;
 mod udp;

@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use orlop_proto::runtime as wire;
+
 use super::support::{
     Place, in_a_life_before_that, instance_that, kernel_state, on_a_host, port,
     wait_for_kernel_state,
@@ -14,7 +16,8 @@ use crate::network::nft::expression::{Expression, Field, Register, Verdict};
 use crate::network::nft::{Batch, ChainType, Hook};
 use crate::network::route::Routes;
 use crate::network::{
-    Attachment, Live, Network, NetworkRequest, PortBinding, PortRequest, Protocol, Publishing,
+    Attachment, Live, Membership, Network, NetworkRequest, PortBinding, PortRequest, Protocol,
+    Publishing,
 };
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -197,6 +200,52 @@ fn k4_relays_come_back_with_the_service_and_with_what_others_take() {
         network.release_pool().await.unwrap();
         drop((place, outside, network));
         wait_for_kernel_state(&before).await;
+    });
+}
+
+#[test]
+fn a_port_goes_the_way_of_the_network_that_it_leads_to() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let outside = Place::neighbour(100);
+        let network = instance_that(root.path(), Publishing::Forward);
+        let behind = wire::CreateNetworkRequest {
+            name: "behind".to_owned(),
+            options: [("com.orlop.published".to_owned(), "input".to_owned())].into(),
+            ..Default::default()
+        };
+        network.create(behind).await.unwrap();
+        let member = |network: &str| Membership {
+            network: network.to_owned(),
+            ..Membership::default()
+        };
+        let request = NetworkRequest {
+            ports: vec![port(ANYWHERE, 0, 80)],
+            memberships: vec![member("behind")],
+            ..NetworkRequest::default()
+        };
+        let web = network.attach("web", &request).await.unwrap();
+        let _server = Place::of(&web).serve(80, "web");
+        let (at, said) = (&web.ports[0], Some("198.51.100.2 web".to_owned()));
+        assert_eq!(ask(&outside, HOST, at).await, said);
+        close(at);
+        assert_eq!(ask(&outside, HOST, at).await, None);
+        network
+            .connect("web", &member("bridge"), &[])
+            .await
+            .unwrap();
+        network.disconnect("web", "behind").await.unwrap();
+        assert_eq!(ask(&outside, HOST, at).await, said, "it is forwarded now");
+        network
+            .connect("web", &member("behind"), &[])
+            .await
+            .unwrap();
+        let back = network.disconnect("web", "bridge").await.unwrap();
+        assert_eq!(ask(&outside, HOST, at).await, None, "it is relayed again");
+        assert!(ask(&Place::here(), HOST, at).await.is_none());
+        network.detach("web", &back).await.unwrap();
+        network.remove("behind").await.unwrap();
+        network.release_pool().await.unwrap();
     });
 }
 

@@ -534,6 +534,17 @@ fn a_volume_of_memory_is_mounted_while_containers_use_it() {
     inside("third", "ls /fast").success().stdout_is("");
     orlop.run(&["rm", "-f", "third"]).success();
     eventually("it is unmounted", || !is_mounted());
+    // For a copy it is mounted, too, and its memory is gone with the copy.
+    let mut create = vec!["create", "--name", "idle", "-v", "fast:/fast"];
+    create.extend(["busybox", "true"]);
+    orlop.run(&create).success();
+    orlop.run(&["cp", "/etc/passwd", "idle:/fast/f"]).success();
+    assert!(!is_mounted());
+    let tar = orlop.run(&["volume", "export", "fast"]).success();
+    assert!(!is_mounted() && !tar.stdout().contains("root:"));
+    let hidden = std::fs::read_dir(&place).unwrap().count();
+    assert_eq!(hidden, 0, "something was written below the mount");
+    orlop.run(&["rm", "idle"]).success();
     orlop.run(&["volume", "rm", "fast"]).success();
 }
 

@@ -94,7 +94,10 @@ impl Containers {
         drop(container.teardown.lock().await);
         record.root = self.parts().store.mount(&record.snapshot).await?;
         let place = container.directory.clone();
-        let done = blocking(move || work(Tree::of_stopped(&record, &place)?)).await;
+        self.mount_volumes(&record).await?;
+        let copied = record.clone();
+        let done = blocking(move || work(Tree::of_stopped(&copied, &place)?)).await;
+        self.unmount_volumes(&record).await;
         drop(gate);
         done
     }

@@ -9,12 +9,17 @@ use rustix::fs::{Mode, OFlags};
 use super::Volumes;
 use crate::error::{Error, Result};
 
+/// Who uses a volume while it is packed or unpacked; no container has such an id.
+const ARCHIVE: &str = "archive";
+
 impl Volumes {
     /// Packs everything in a volume. Blocks.
     pub(crate) fn export(&self, name: &str, out: impl Write) -> Result<()> {
-        let source = Source::find(&self.root(name)?, b".", false)?;
-        pack(&source, &|_, _| false, out)?;
-        Ok(())
+        self.with_files(name, |root| {
+            let source = Source::find(&root, b".", false)?;
+            pack(&source, &|_, _| false, out)?;
+            Ok(())
+        })
     }
 
     /// Unpacks into a volume; answers the bytes of the files. Blocks. What was made before an error stays.
@@ -23,12 +28,22 @@ impl Volumes {
             let problem = format!("the volume {name} is read-only");
             return Err(Error::invalid("volume", problem));
         }
-        let target = Target::find(self.root(name)?, b".", Kind::Archive, b"")?;
-        let how = Unpacking {
-            top: b".".to_vec(),
-            owners: true,
-        };
-        Ok(unpack(tar, &target, &how)?)
+        self.with_files(name, |root| {
+            let target = Target::find(root, b".", Kind::Archive, b"")?;
+            let how = Unpacking {
+                top: b".".to_vec(),
+                owners: true,
+            };
+            Ok(unpack(tar, &target, &how)?)
+        })
+    }
+
+    /// Mounted meanwhile, if it has to be.
+    fn with_files<T>(&self, name: &str, work: impl FnOnce(Root) -> Result<T>) -> Result<T> {
+        self.join(name, ARCHIVE)?;
+        let done = self.root(name).and_then(work);
+        self.leave(name, ARCHIVE)?;
+        done
     }
 
     fn root(&self, name: &str) -> Result<Root> {

@@ -116,6 +116,35 @@ fn a_container_is_started_again_while_the_service_is_down() {
 }
 
 #[test]
+fn a_container_with_ids_of_its_own_keeps_them_while_the_service_is_down() {
+    let web = Web::start(&["--restart", "always", "--userns", "auto"]);
+    let orlop = &web.orlop;
+    let map = ["exec", "web", "cat", "/proc/self/uid_map"];
+    web.serves(1);
+    let before = orlop.run(&map).success().stdout();
+    orlop.kill_service("runtime");
+    web.end(1);
+    web.serves(2);
+    orlop.run(&map).success().stdout_is(&before);
+    orlop
+        .run(&[
+            "exec",
+            "web",
+            "stat",
+            "-c",
+            "%u",
+            "/n",
+            "/dev/pts",
+            "/etc/hosts",
+        ])
+        .success()
+        .stdout_is("0\n0\n0\n");
+    let other = ["run", "--rm", "--userns", "auto", "busybox"];
+    let other = [&other[..], &map[2..]].concat();
+    assert_ne!(orlop.run(&other).success().stdout(), before);
+}
+
+#[test]
 fn restarts_while_the_service_is_down_count() {
     let web = Web::start(&["--restart", "on-failure:2"]);
     web.serves(1);

@@ -561,6 +561,42 @@ fn a_user_namespace_has_the_ids_of_the_specification() {
 }
 
 #[test]
+fn hooks_and_files_of_a_container_with_a_user_namespace_are_its_roots() {
+    let bundle = Bundle::new("mapped");
+    let mode = |mode| <fs::Permissions as std::os::unix::fs::PermissionsExt>::from_mode(mode);
+    fs::create_dir(bundle.path("open")).unwrap();
+    for (path, bits) in [("", 0o755), ("open", 0o777)] {
+        fs::set_permissions(bundle.path(path), mode(bits)).unwrap();
+    }
+    fs::write(bundle.path("rootfs/tmp/kept"), "of the image\n").unwrap();
+    for path in ["rootfs/tmp", "rootfs/tmp/kept"] {
+        std::os::unix::fs::chown(bundle.path(path), Some(200_000), Some(200_000)).unwrap();
+    }
+    let said = bundle.path("open/said");
+    let create = format!("cat /proc/self/uid_map > {}; exit 0", said.display());
+    bundle.configure(&["sh", "-c", "cat /tmp/kept; touch /tmp/new; stat -c %u /tmp/new /dev/mqueue"], |spec| {
+        let maps = serde_json::json!([{"containerID": 0, "hostID": 200_000, "size": 1000}]);
+        let linux = &mut spec["linux"];
+        (linux["uidMappings"], linux["gidMappings"]) = (maps.clone(), maps);
+        let namespaces = linux["namespaces"].as_array_mut().unwrap();
+        namespaces.push(serde_json::json!({"type": "user"}));
+        spec["mounts"].as_array_mut().unwrap().extend([
+            serde_json::json!({"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup"]}),
+            serde_json::json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue"}),
+        ]);
+        let hook = serde_json::json!([{"path": "/usr/bin/sh", "args": ["sh", "-c", create]}]);
+        spec["hooks"] = serde_json::json!({ "createContainer": hook });
+    });
+    assert_eq!(
+        bundle.run(&["run", &bundle.id]),
+        (0, "of the image\n0\n0\n".to_owned())
+    );
+    let said = fs::read_to_string(said).unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert_eq!(words, ["0", "200000", "1000"]);
+}
+
+#[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::new("refused");
     for options in [["--no-pivot"], ["--systemd-cgroup"]] {

@@ -300,6 +300,9 @@ fn what_does_not_go_together_is_refused_by_name() {
             .exits(125)
             .stderr_has(option);
     }
+    run(&orlop, &["--runtime", "/bin/true"], "true")
+        .exits(125)
+        .stderr_has("--runtime and a user namespace exclude one another");
     orlop
         .run(&["run", "--rm", "--userns", "keep-id", "busybox", "true"])
         .exits(125)

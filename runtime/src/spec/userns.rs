@@ -40,6 +40,12 @@ pub(super) fn check(config: &CreateRequest) -> Result<()> {
     if size(&config.userns)?.is_none() {
         return Ok(());
     }
+    if !config.runtime.is_empty() {
+        return Err(Error::invalid(
+            "namespace",
+            "--runtime and a user namespace exclude one another: give --userns host".to_owned(),
+        ));
+    }
     let others = [
         ("--network", !namespaces::own_network(config)),
         ("--pid", namespaces::pid(config)? != Mode::Own),

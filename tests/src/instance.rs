@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use orlop_wire::{Endpoint, connect};
 use tempfile::TempDir;
@@ -266,8 +267,17 @@ impl Drop for Instance {
     }
 }
 
-/// An address of 127.0.0.1 that was free a moment ago.
+/// An address of 127.0.0.1 that was free a moment ago. None of those that the kernel gives to whoever asks
+/// for any: it would not be free for long.
 pub(crate) fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    const PORTS: std::ops::Range<u32> = 10_000..32_768;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(61) + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + number % (PORTS.end - PORTS.start);
+        let address = format!("127.0.0.1:{port}");
+        if std::net::TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
 }

@@ -202,6 +202,17 @@ fn volumes_are_the_containers_own_and_bind_mounts_are_the_hosts() {
 }
 
 #[test]
+fn a_volume_of_memory_is_the_containers_own() {
+    let orlop = orlop();
+    let create = ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs"];
+    orlop.run(&[&create[..], &["memory"]].concat()).success();
+    let script = "touch /data/made && chown 5:6 /data/made && stat -c %u:%g /data /data/made";
+    run(&orlop, &["-v", "memory:/data"], script)
+        .success()
+        .stdout_is("0:0\n5:6\n");
+}
+
+#[test]
 fn a_terminal_users_devices_and_tmpfs_are_as_ever() {
     let orlop = orlop();
     run(

@@ -148,7 +148,23 @@ pub(crate) fn unsupported_of_resources(resources: &LinuxResources) -> Option<Str
     };
     let section = sections.into_iter().find(|name| !is_empty(&json[*name]));
     let field = field.map(|(section, name)| format!("linux.resources.{section}.{name}"));
-    field.or_else(|| section.map(|name| format!("linux.resources.{name}")))
+    field
+        .or_else(|| section.map(|name| format!("linux.resources.{name}")))
+        .or_else(|| unknown_page_size(resources))
+}
+
+/// A size is part of a file's name (row B28): it is as the specification has it, `64KB`, `2MB`, `1GB`.
+fn unknown_page_size(resources: &LinuxResources) -> Option<String> {
+    let is_size = |text: &str| {
+        let units = ["KB", "MB", "GB"].into_iter();
+        let mut numbers = units.filter_map(|unit| text.strip_suffix(unit));
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        numbers.any(is_number)
+    };
+    let mut limits = resources.hugepage_limits().iter().flatten();
+    let odd = limits.find(|limit| !is_size(limit.page_size()))?;
+    let size = odd.page_size();
+    Some(format!("linux.resources.hugepageLimits.pageSize {size:?}"))
 }
 
 #[cfg(test)]
@@ -164,6 +180,15 @@ mod tests {
         let sent = r#"{"devices": [], "memory": {"disableOOMKiller": false}, "cpu": {"shares": 0},
                        "pids": {"limit": 0}, "blockIO": {"weight": 0}}"#;
         assert_eq!(refused(sent), None);
+    }
+
+    #[test]
+    fn b28_a_page_size_is_a_number_with_its_unit() {
+        for size in ["../../x", "2MB/../x", "", "MB", "2", "2TB", "-2MB"] {
+            let sent = serde_json::json!({"hugepageLimits": [{"pageSize": size, "limit": 1}]});
+            let said = refused(&sent.to_string()).unwrap_or_default();
+            assert!(said.contains("hugepageLimits"), "{size}: {said}");
+        }
     }
 
     #[test]

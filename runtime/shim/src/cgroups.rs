@@ -210,7 +210,7 @@ fn create_v1(
 }
 
 /// Huge pages are limited by size; `file` is what the limit is called. A size is part of a file's name: what
-/// is no size is left out of it, so that it finds no file.
+/// is no size was refused before, and finds no file here.
 fn huge_pages(limits: &LinuxResources, file: &str) -> Vec<Write> {
     let is_part = |c: &char| c.is_ascii_alphanumeric();
     let one = |limit: &LinuxHugepageLimit| {

@@ -71,6 +71,8 @@ impl Containers {
         let ran = container.record().is_running();
         self.end_held(container, signal, timeout).await?;
         if ran {
+            // Its end is told first.
+            drop(container.teardown.lock().await);
             self.tell(&container.record(), "stop", &[]);
         }
         Ok(())

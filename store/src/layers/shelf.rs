@@ -28,7 +28,8 @@ use crate::metrics::METRICS;
 use crate::snapshots::files::{self, Trash};
 
 const META: &str = "meta.json";
-const TREE: &str = "fs";
+/// The tree of a layer, or where its image is mounted.
+pub(crate) const TREE: &str = "fs";
 const IMAGE: &str = "image.erofs";
 
 /// What `meta.json` says of a layer.
@@ -95,10 +96,7 @@ impl Shelf {
                 Ok(meta) if !id.starts_with('.') && is_whole(&place, meta.image) => {
                     shelf.known().insert(&id, meta);
                 }
-                _ => {
-                    mounts::detach(&place.join(TREE))?;
-                    trash.throw(&place)?;
-                }
+                _ => trash.throw(&place)?,
             }
         }
         Ok(shelf)
@@ -266,7 +264,10 @@ impl Shelf {
     /// Throws away a layer.
     pub fn remove(&self, id: &str, trash: &Trash) -> Result<()> {
         self.known().remove(id);
-        self.unmount(&mut self.mounted(), id)?;
+        if self.mounted().remove(id).is_some() {
+            METRICS.mounts.dec();
+        }
+        // With what is mounted in it: the kernel takes its time to unmount.
         trash.throw(&self.directory.join(id))
     }
 

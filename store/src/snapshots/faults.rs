@@ -300,9 +300,14 @@ impl Snapshots {
     /// Whether a mount at a path, below the store's directory, is that of a layer.
     pub(crate) fn explains_mount(&self, path: &Path) -> bool {
         let mut parts = path.iter();
-        let layers = parts.next().is_some_and(|part| part == "layers");
+        let place = parts.next().and_then(|part| part.to_str());
         let id = parts.next().and_then(|part| part.to_str());
-        layers && id.is_some_and(|id| self.inner.shelf.contains(id))
+        match place {
+            Some("layers") => id.is_some_and(|id| self.inner.shelf.contains(id)),
+            // On its way out.
+            Some("trash") => true,
+            _ => false,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! All paths here are below the store's root, which nobody else may enter, and are made of names
 //! that were checked or made up by us.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -16,7 +17,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Result, StoreError};
+use crate::layers::mounts;
 use crate::layers::root::remove_tree;
+use crate::layers::shelf::TREE;
 
 /// A description is small; a larger file is not one.
 const JSON_BYTES_MAX: u64 = 4 << 20;
@@ -139,7 +142,7 @@ pub(crate) fn sync_file_system(path: &Path) -> Result<()> {
     rustix::fs::syncfs(&directory).map_err(|errno| failed("sync", path)(errno.into()))
 }
 
-/// Where things go to be deleted by a thread of its own, so that removing answers at once.
+/// Where things go to be unmounted and deleted by a thread of its own, so that removing answers at once.
 #[derive(Debug)]
 pub struct Trash {
     directory: PathBuf,
@@ -151,10 +154,11 @@ impl Trash {
     pub fn open(directory: PathBuf) -> Result<Self> {
         make_directory(&directory)?;
         let handle = open_directory(&directory)?;
+        let place = directory.clone();
         let (names, receiver) = channel();
         std::thread::Builder::new()
             .name("trash".to_owned())
-            .spawn(move || empty(&handle, &receiver))
+            .spawn(move || empty(&place, &handle, &receiver))
             .map_err(failed("start the thread of", &directory))?;
         let trash = Self { directory, names };
         for entry in fs::read_dir(&trash.directory).map_err(failed("list", &trash.directory))? {
@@ -185,11 +189,29 @@ impl Trash {
     }
 }
 
-fn empty(directory: &OwnedFd, names: &Receiver<Vec<u8>>) {
+/// A store that ends leaves no mount behind, nor waits for what it deletes.
+impl Drop for Trash {
+    fn drop(&mut self) {
+        let entries = fs::read_dir(&self.directory).into_iter().flatten();
+        for entry in entries.flatten() {
+            unmount(&entry.path());
+        }
+    }
+}
+
+fn empty(place: &Path, directory: &OwnedFd, names: &Receiver<Vec<u8>>) {
     for name in names {
+        unmount(&place.join(OsStr::from_bytes(&name)));
         if let Err(errno) = remove_tree(directory.as_fd(), &name) {
             let name = String::from_utf8_lossy(&name);
             tracing::warn!(%name, error = %errno, "cannot delete from the trash");
         }
+    }
+}
+
+/// A layer that was thrown away may be mounted still.
+fn unmount(thrown: &Path) {
+    if let Err(error) = mounts::detach(&thrown.join(TREE)) {
+        tracing::warn!(%error, "what was thrown away stays mounted");
     }
 }

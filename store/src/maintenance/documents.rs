@@ -58,8 +58,8 @@ impl Documents {
     /// What a blob holds; `None` when it is not a document, or not here, or damaged.
     pub(super) fn links(&self, digest: &Digest) -> Result<Option<Arc<Links>>, StoreError> {
         let key = Key::of(digest);
-        if let Some(links) = self.lock().links.get(&key) {
-            return Ok(links.clone());
+        if let Some(links) = self.remembered(key) {
+            return Ok(links);
         }
         match self.read(digest) {
             Ok(Read::Document(links, whole)) => {
@@ -81,6 +81,11 @@ impl Documents {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The same, as far as it was read before.
+    pub(super) fn remembered(&self, key: Key) -> Option<Option<Arc<Links>>> {
+        self.lock().links.get(&key).cloned()
     }
 
     /// Tells all blobs below one, each at least once.

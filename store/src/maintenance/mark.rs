@@ -7,7 +7,7 @@ use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
 
 use super::Maintenance;
-use super::documents::Documents;
+use super::documents::{Documents, Links};
 use crate::StoreError;
 use crate::leases::Resource;
 
@@ -55,9 +55,7 @@ impl Marks {
             let Some(links) = documents.links(&digest)? else {
                 continue;
             };
-            self.documents.insert(key);
-            self.blobs.extend(&links.keys);
-            self.snapshots.extend(links.snapshots.iter().cloned());
+            self.add_links(key, &links);
             if links.is_index {
                 open.extend(links.blobs.iter().cloned());
             }
@@ -65,13 +63,30 @@ impl Marks {
         Ok(())
     }
 
-    /// The same for a root of which only the text is known, which is cheap when it was added before.
+    /// The same for a root of which only the text is at hand. Leases hold thousands, of nearly all of which
+    /// is known what is below: then no digest is made of the text.
     fn add_text(&mut self, root: &str, documents: &Documents) -> Result<(), StoreError> {
         let digits = root.split_once(':').map_or(root, |(_, digits)| digits);
-        if self.documents.contains(&Key::of_digits(digits)) {
-            return Ok(());
+        let key = Key::of_digits(digits);
+        match documents.remembered(key) {
+            Some(None) => {
+                self.blobs.insert(key);
+                Ok(())
+            }
+            Some(Some(links)) if !links.is_index => {
+                if self.blobs.insert(key) || !self.documents.contains(&key) {
+                    self.add_links(key, &links);
+                }
+                Ok(())
+            }
+            _ => parse_digest(root).map_or(Ok(()), |digest| self.add(&digest, documents)),
         }
-        parse_digest(root).map_or(Ok(()), |digest| self.add(&digest, documents))
+    }
+
+    fn add_links(&mut self, document: Key, links: &Links) {
+        self.documents.insert(document);
+        self.blobs.extend(&links.keys);
+        self.snapshots.extend(links.snapshots.iter().cloned());
     }
 }
 

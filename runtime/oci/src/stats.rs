@@ -1,9 +1,9 @@
 //! The counters of a container's groups, in the words of runc's `events`. What the kernel does not have
 //! is left out.
 
-use std::fs;
 use std::path::Path;
 
+use orlop_shim::cgroups::counters::{self, field, group_of, number};
 use orlop_shim::config::Cgroup;
 use serde_json::{Map, Value, json};
 
@@ -17,19 +17,10 @@ pub(crate) fn read(groups: &[Cgroup]) -> Value {
     }
 }
 
-/// How often the kernel killed something for want of memory.
-pub(crate) fn oom_kills(groups: &[Cgroup]) -> u64 {
-    let unified = groups.iter().find(|group| group.controllers.is_none());
-    let files = match with(groups, "memory") {
-        Some(group) => text(&group.path, "memory.oom_control"),
-        None => unified.map_or_else(String::new, |group| text(&group.path, "memory.events")),
-    };
-    field(&files, "oom_kill").unwrap_or_default()
-}
-
 fn v1(groups: &[Cgroup]) -> Value {
     let file = |controller: &str, file: &str| {
-        with(groups, controller).map_or_else(String::new, |group| text(&group.path, file))
+        group_of(groups, controller)
+            .map_or_else(String::new, |group| counters::read(&group.path, file))
     };
     let ticks = |name| field(&file("cpuacct", "cpuacct.stat"), name).map(from_ticks);
     let percpu = file("cpuacct", "cpuacct.usage_percpu");
@@ -66,7 +57,7 @@ fn v1(groups: &[Cgroup]) -> Value {
 }
 
 fn v2(group: &Path) -> Value {
-    let file = |file| text(group, file);
+    let file = |file| counters::read(group, file);
     let cpu = file("cpu.stat");
     let nanos = |name| field(&cpu, name).map(|micros| micros.saturating_mul(NANOS_PER_MICRO));
     let raw = raw(&file("memory.stat"));
@@ -162,34 +153,12 @@ fn operated(major: &str, minor: &str, operation: &str, value: u64) -> Value {
     json!({"major": number(major), "minor": number(minor), "op": operation, "value": value})
 }
 
-fn with<'a>(groups: &'a [Cgroup], controller: &str) -> Option<&'a Cgroup> {
-    groups.iter().find(|group| {
-        let names = group.controllers.as_deref().unwrap_or_default();
-        names.split(',').any(|name| name == controller)
-    })
-}
-
-fn text(group: &Path, file: &str) -> String {
-    fs::read_to_string(group.join(file)).unwrap_or_default()
-}
-
-fn number(text: &str) -> Option<u64> {
-    text.trim().parse().ok()
-}
-
 /// A number, or `max`, which is as much as there can be.
 fn limit(text: &str) -> Option<u64> {
     match text.trim() {
         "max" => Some(u64::MAX),
         text => number(text),
     }
-}
-
-/// `name 123` of a file with a line each.
-fn field(text: &str, name: &str) -> Option<u64> {
-    let mut words = text.lines().filter_map(|line| line.split_once(' '));
-    let found = words.find(|(key, _)| *key == name);
-    found.and_then(|(_, value)| number(value))
 }
 
 /// Every `name 123`.
@@ -207,6 +176,10 @@ fn from_ticks(ticks: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use orlop_shim::cgroups::counters::oom_kills;
+
     use super::*;
 
     fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {

@@ -6,20 +6,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType};
+use orlop_shim::sysctls::namespace_of;
 
 use crate::error::{Error, Result};
-
-/// Of System V IPC: `ipc_namespaces(7)`.
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 
 /// Judges all of them.
 pub(crate) fn check(linux: &Linux) -> Result<()> {
@@ -36,27 +25,15 @@ pub(crate) fn check(linux: &Linux) -> Result<()> {
 
 /// Why this one cannot be set in a container that has `own` namespaces.
 fn problem(name: &str, own: impl Fn(LinuxNamespaceType) -> bool) -> Option<&'static str> {
-    let known = |byte: u8| byte.is_ascii_alphanumeric() || b"_-./".contains(&byte);
-    if !name.bytes().all(known) || name.split(['.', '/']).any(str::is_empty) {
-        return Some("expected a name such as net.ipv4.ip_forward");
-    }
-    let name = name.replace('/', ".");
-    let (kind, problem) = match name.as_str() {
-        name if name.starts_with("net.") => (
-            LinuxNamespaceType::Network,
-            "it needs a network namespace of the container's own",
-        ),
-        name if IPC.contains(&name) || name.starts_with("fs.mqueue.") => (
-            LinuxNamespaceType::Ipc,
-            "it needs an IPC namespace of the container's own",
-        ),
-        "kernel.domainname" => (
-            LinuxNamespaceType::Uts,
-            "it needs a UTS namespace of the container's own",
-        ),
-        _ => return Some("it belongs to the host"),
+    let kind = match namespace_of(&name.replace('/', ".")) {
+        Ok(kind) => kind,
+        Err(problem) => return Some(problem),
     };
-    (!own(kind)).then_some(problem)
+    (!own(kind)).then_some(match kind {
+        LinuxNamespaceType::Network => "it needs a network namespace of the container's own",
+        LinuxNamespaceType::Ipc => "it needs an IPC namespace of the container's own",
+        _ => "it needs a UTS namespace of the container's own",
+    })
 }
 
 /// Whether the container is in another namespace of this kind than its caller.

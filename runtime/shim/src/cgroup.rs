@@ -98,23 +98,6 @@ fn write_rules(path: &Path, rules: &[LinuxDeviceCgroup]) -> io::Result<()> {
     Ok(())
 }
 
-/// How many processes in the cgroup the kernel killed for want of memory.
-pub(crate) fn oom_kills(cgroups: &[Cgroup]) -> u64 {
-    let kills = cgroups.iter().map(|cgroup| {
-        let file = match &cgroup.controllers {
-            Some(names) if names.split(',').any(|name| name == "memory") => "memory.oom_control",
-            Some(_) => return 0,
-            None => "memory.events",
-        };
-        let text = fs::read_to_string(cgroup.path.join(file)).unwrap_or_default();
-        let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-        count
-            .and_then(|count| count.trim().parse().ok())
-            .unwrap_or(0)
-    });
-    kills.sum()
-}
-
 /// Whether the processes in the cgroup are frozen, or are about to be.
 pub(crate) fn is_frozen(cgroups: &[Cgroup]) -> bool {
     let read = |cgroup: &Cgroup, file| {

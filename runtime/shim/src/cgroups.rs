@@ -1,6 +1,7 @@
 //! Control groups: where the limits of containers are written. What is written is planned first
 //! ([`v1::plan`], [`v2::plan`], pure), then done.
 
+pub mod counters;
 pub mod freeze;
 pub mod live;
 pub mod v1;
@@ -11,7 +12,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxHugepageLimit, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxHugepageLimit, LinuxResources};
 
 use rustix::process::Signal;
 
@@ -207,6 +208,15 @@ fn create_v1(
         apply(&path, &own)?;
     }
     Ok(())
+}
+
+/// `8:0 500` of each disk with a weight of its own.
+fn disk_weights(io: &LinuxBlockIo) -> impl Iterator<Item = String> {
+    let devices = io.weight_device().iter().flatten();
+    devices.filter_map(|device| {
+        let (major, minor) = (device.major(), device.minor());
+        Some(format!("{major}:{minor} {}", device.weight()?))
+    })
 }
 
 /// Huge pages are limited by size; `file` is what the limit is called. A size is part of a file's name: what

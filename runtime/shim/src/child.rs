@@ -113,6 +113,21 @@ impl Child {
         self.channel()?.go().map_err(Error::Silent)
     }
 
+    /// What a child of its own makes in the namespaces of `flags`, and hands over.
+    pub(crate) fn fetch(
+        flags: u64,
+        make: impl FnOnce() -> Result<OwnedFd>,
+    ) -> Result<Option<OwnedFd>> {
+        let mut child = Self::spawn(flags, &[], None, |channel| {
+            let sent = channel.report(&Report::Ready, Some(&make()?));
+            sent.map_err(Error::Silent)?;
+            sys::exit_now(0)
+        })?;
+        let made = child.ready(|_| Ok(()))?;
+        child.abandon();
+        Ok(made)
+    }
+
     /// Waits until it is prepared; its terminal's master, if it made one. `made` is what the host has to
     /// do on the way, if it is asked to.
     pub(crate) fn ready(

@@ -45,6 +45,7 @@ mod shared;
 mod shim;
 mod stdio;
 mod supervise;
+pub mod sysctls;
 mod user;
 mod userns;
 

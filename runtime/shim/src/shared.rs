@@ -6,7 +6,6 @@ use std::path::Path;
 
 use orlop_sys::process::{self as sys, namespaces};
 
-use crate::channel::Report;
 use crate::child::Child;
 use crate::error::{Error, Result};
 use crate::mounts::{TMPFS_MAGIC, open_checked};
@@ -20,16 +19,11 @@ pub(crate) fn clone_shm(namespace: &Path) -> Result<OwnedFd> {
         source,
     };
     let file = File::open(namespace).map_err(fail)?;
-    let mut child = Child::spawn(0, &[], None, |channel| {
+    let tree = Child::fetch(0, || {
         sys::join_namespaces(file.as_fd(), namespaces::MOUNT).map_err(fail)?;
         let root = rootfs::root_handle()?;
         let shm = open_checked(root.as_fd(), "/dev/shm", TMPFS_MAGIC, "a tmpfs")?;
-        let tree = devices::clone_of(shm.as_fd(), false).map_err(|errno| fail(errno.into()))?;
-        let sent = channel.report(&Report::Ready, Some(&tree));
-        sent.map_err(Error::Silent)?;
-        sys::exit_now(0)
+        devices::clone_of(shm.as_fd(), false).map_err(|errno| fail(errno.into()))
     })?;
-    let tree = child.ready(|_| Ok(()))?;
-    child.abandon();
     tree.ok_or(Error::Missing("the /dev/shm of the other container"))
 }

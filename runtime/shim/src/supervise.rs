@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::cgroups::counters;
 use crate::config::{ExitStatus, LOG_FILE, ShimConfig};
 use crate::protocol::{Failure, Kind, Reply};
 use nix::sys::signalfd::SignalFd;
@@ -462,7 +463,7 @@ impl<'a> Supervisor<'a> {
     }
 
     fn oom_killed(&self) -> bool {
-        cgroup::oom_kills(&self.given.config.cgroups) > self.oom_kills
+        counters::oom_kills(&self.given.config.cgroups) > self.oom_kills
     }
 }
 

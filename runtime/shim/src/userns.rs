@@ -87,14 +87,7 @@ impl UserNamespace {
     /// As [`rootfs::assemble`], of mapped layers. A child does it: kernels before 6.15 make an overlay of
     /// attached mounts only, and these are to be attached nowhere else. `place` is any directory.
     pub(crate) fn assemble(&self, root: &RootMount, place: &Path) -> Result<OwnedFd> {
-        let mut child = Child::spawn(namespaces::MOUNT, &[], None, |channel| {
-            let tree = self.act(|| self.stack(root, place))?;
-            let sent = channel.report(&Report::Ready, Some(&tree));
-            sent.map_err(Error::Silent)?;
-            sys::exit_now(0)
-        })?;
-        let tree = child.ready(|_| Ok(()))?;
-        child.abandon();
+        let tree = Child::fetch(namespaces::MOUNT, || self.act(|| self.stack(root, place)))?;
         tree.ok_or(Error::Missing("a root file system"))
     }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use orlop_shim::cgroups::counters::{self, group_of, read};
 use orlop_shim::config::Cgroup;
 
 /// Groups below a container's own that are looked into; deeper ones are nobody's good intention.
@@ -36,7 +37,7 @@ pub(crate) fn usage(groups: &[Cgroup]) -> Usage {
 
 /// Every process in a container's groups, and in those that were made below them, lowest first.
 pub(crate) fn members(groups: &[Cgroup]) -> Vec<i32> {
-    let Some(group) = with(groups, "pids").or(groups.first()) else {
+    let Some(group) = group_of(groups, "pids").or(groups.first()) else {
         return Vec::new();
     };
     let mut found = Vec::new();
@@ -59,7 +60,7 @@ fn collect(group: &Path, depth: usize, found: &mut Vec<i32>) {
 
 fn v1(groups: &[Cgroup]) -> Usage {
     let file = |controller, file| {
-        with(groups, controller).map_or_else(String::new, |group| read(&group.path, file))
+        group_of(groups, controller).map_or_else(String::new, |group| read(&group.path, file))
     };
     let cached = field(&file("memory", "memory.stat"), "total_inactive_file");
     let memory = number(&file("memory", "memory.usage_in_bytes"));
@@ -89,27 +90,12 @@ fn v2(group: &Path) -> Usage {
     }
 }
 
-fn with<'a>(groups: &'a [Cgroup], controller: &str) -> Option<&'a Cgroup> {
-    groups.iter().find(|group| {
-        let names = group.controllers.as_deref().unwrap_or_default();
-        names.split(',').any(|name| name == controller)
-    })
-}
-
-fn read(group: &Path, file: &str) -> String {
-    fs::read_to_string(group.join(file)).unwrap_or_default()
-}
-
 fn number(text: &str) -> u64 {
-    text.trim().parse().unwrap_or_default()
+    counters::number(text).unwrap_or_default()
 }
 
-/// `name 123` of a file with a line each.
 fn field(text: &str, name: &str) -> u64 {
-    let mut words = text.lines().filter_map(|line| line.split_once(' '));
-    words
-        .find(|(key, _)| *key == name)
-        .map_or(0, |(_, value)| number(value))
+    counters::field(text, name).unwrap_or_default()
 }
 
 /// `8:0 Read 123`, all devices together.

@@ -3,23 +3,14 @@
 
 use std::collections::HashMap;
 
+use oci_spec::runtime::LinuxNamespaceType;
 use orlop_proto::runtime::CreateRequest;
+use orlop_shim::sysctls::namespace_of;
 
 use super::namespaces::{self, Mode};
 use crate::error::{Error, Result};
 use crate::subids::IdRange;
 
-/// Of System V IPC: `ipc_namespaces(7)`.
-const IPC: [&str; 8] = [
-    "kernel.msgmax",
-    "kernel.msgmnb",
-    "kernel.msgmni",
-    "kernel.sem",
-    "kernel.shmall",
-    "kernel.shmmax",
-    "kernel.shmmni",
-    "kernel.shm_rmid_forced",
-];
 const PING: &str = "net.ipv4.ping_group_range";
 const SYSCTLS_MAX: usize = 256;
 /// What the kernel reads of one write to a parameter.
@@ -51,28 +42,23 @@ pub(super) fn all(config: &CreateRequest, ids: Option<IdRange>) -> HashMap<Strin
 }
 
 fn one(config: &CreateRequest, name: &str, value: &str) -> Result<(), &'static str> {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    if !name.chars().all(known) || name.split('.').any(str::is_empty) {
-        return Err("expected a name such as net.ipv4.ip_forward");
-    }
+    let kind = namespace_of(name)?;
     if value.len() > VALUE_MAX || value.chars().any(char::is_control) {
         return Err("its value is too long, or has a control character");
     }
-    if name.starts_with("net.") {
-        let own = namespaces::own_network(config);
-        return own
-            .then_some(())
-            .ok_or("it needs a network of the container's own");
-    }
-    if IPC.contains(&name) || name.starts_with("fs.mqueue.") {
-        let own = namespaces::ipc(config).is_ok_and(|mode| mode == Mode::Own);
-        return own
-            .then_some(())
-            .ok_or("it needs an IPC namespace of the container's own");
-    }
-    Err(
-        "it belongs to the host: only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* do not",
-    )
+    let (own, problem) = match kind {
+        LinuxNamespaceType::Network => (
+            namespaces::own_network(config),
+            "it needs a network of the container's own",
+        ),
+        LinuxNamespaceType::Ipc => (
+            namespaces::ipc(config).is_ok_and(|mode| mode == Mode::Own),
+            "it needs an IPC namespace of the container's own",
+        ),
+        // As with Docker.
+        _ => (false, "the domain name is not for containers to have"),
+    };
+    own.then_some(()).ok_or(problem)
 }
 
 #[cfg(test)]

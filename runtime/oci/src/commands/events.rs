@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::say;
+use orlop_shim::cgroups::counters;
+
 use crate::error::{Error, Result};
 use crate::state::Container;
 use crate::stats;
@@ -22,7 +24,7 @@ pub(super) fn stats(container: &Container) -> Result<()> {
 /// Tells of its counters each `interval`, and of what is killed for want of memory, up to its end.
 pub(super) fn follow(container: &Container, interval: Duration) -> Result<()> {
     let first = container.first().ok_or(Error::NotRunning)?;
-    let mut killed = stats::oom_kills(&container.record.cgroups);
+    let mut killed = counters::oom_kills(&container.record.cgroups);
     let mut next = Instant::now();
     loop {
         if Instant::now() >= next {
@@ -33,7 +35,7 @@ pub(super) fn follow(container: &Container, interval: Duration) -> Result<()> {
         let wait = Timespec::try_from(wait).unwrap_or_default();
         let mut ended = [PollFd::from_borrowed_fd(first.as_fd(), PollFlags::IN)];
         let ended = rustix::io::retry_on_intr(|| poll(&mut ended, Some(&wait)));
-        let now = stats::oom_kills(&container.record.cgroups);
+        let now = counters::oom_kills(&container.record.cgroups);
         if now > killed {
             tell(container, "oom")?;
             killed = now;

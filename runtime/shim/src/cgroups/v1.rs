@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::{Error, Result, Write, huge_pages};
+use super::{Error, Result, Write, disk_weights, huge_pages};
 
 /// The controllers that a container is put under; the others' groups would only cost time.
 const USED: [&str; 9] = [
@@ -128,13 +128,8 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
 
 /// What is written for single disks: one line for each.
 fn disks(io: &LinuxBlockIo) -> Vec<(&'static str, String)> {
-    let mut plan = Vec::new();
-    for device in io.weight_device().iter().flatten() {
-        if let Some(weight) = device.weight() {
-            let value = format!("{}:{} {weight}", device.major(), device.minor());
-            plan.push(("blkio.bfq.weight_device", value));
-        }
-    }
+    let weights = disk_weights(io).map(|value| ("blkio.bfq.weight_device", value));
+    let mut plan: Vec<_> = weights.collect();
     for (file, devices) in [
         (
             "blkio.throttle.read_bps_device",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
 
-use super::{Write, huge_pages};
+use super::{Write, disk_weights, huge_pages};
 
 /// What a container's group needs from its parents.
 const CONTROLLERS: [&str; 6] = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb"];
@@ -94,13 +94,8 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
 
 /// What is written for single disks: a key of a line for each limit; the kernel keeps the others.
 fn disks(io: &LinuxBlockIo) -> Vec<(&'static str, String)> {
-    let mut plan = Vec::new();
-    for device in io.weight_device().iter().flatten() {
-        if let Some(weight) = device.weight() {
-            let value = format!("{}:{} {weight}", device.major(), device.minor());
-            plan.push(("io.bfq.weight", value));
-        }
-    }
+    let weights = disk_weights(io).map(|value| ("io.bfq.weight", value));
+    let mut plan: Vec<_> = weights.collect();
     for (key, devices) in [
         ("rbps", io.throttle_read_bps_device()),
         ("wbps", io.throttle_write_bps_device()),

@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use crate::cgroups::counters;
 use crate::config::{Away, EXIT_FILE, ExitStatus, HEALTH_FILE};
 use crate::health::HealthStatus;
 use crate::restart::{OnUnhealthy, Policy, Restarts};
@@ -178,7 +179,7 @@ impl Supervisor<'_> {
         for file in [EXIT_FILE, HEALTH_FILE] {
             remove(&self.given.directory.join(file)).map_err(setup("forget the last run"))?;
         }
-        self.oom_kills = cgroup::oom_kills(&self.given.config.cgroups);
+        self.oom_kills = counters::oom_kills(&self.given.config.cgroups);
         let ended = std::mem::replace(&mut self.main, Running::from(created));
         if let Err(error) = self.begin() {
             self.main = ended;

@@ -295,10 +295,9 @@ impl Content {
             let failed = || StoreError::io("list", &directory);
             for entry in fs::read_dir(&directory).map_err(failed())? {
                 let name = entry.map_err(failed())?.file_name();
-                let name = name.to_string_lossy();
-                if left_out(&name) {
+                let Some(name) = name.to_str().filter(|name| !left_out(name)) else {
                     continue;
-                }
+                };
                 if let Ok(digest) = parse_digest(&format!("{algorithm}:{name}")) {
                     tell(digest)?;
                 }

@@ -58,7 +58,7 @@ enum Change {
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     lease: Lease,
-    resources: BTreeSet<Resource>,
+    resources: BTreeSet<Arc<Resource>>,
     /// Of the file.
     lines: usize,
 }
@@ -226,7 +226,8 @@ impl Leases {
         ids::check("lease", id)?;
         let entries = self.lock();
         let entry = live(&entries, id)?;
-        Ok(entry.resources.iter().cloned().collect())
+        let held = entry.resources.iter();
+        Ok(held.map(|resource| resource.as_ref().clone()).collect())
     }
 
     /// Tells everything that a living lease holds, with the lease's id. Expired leases go. Nobody waits
@@ -247,7 +248,7 @@ impl Leases {
     }
 
     /// The next resources of a lease in order, as many as may be copied in one go.
-    fn some_held(&self, id: &str, after: Option<Resource>) -> Vec<Resource> {
+    fn some_held(&self, id: &str, after: Option<Arc<Resource>>) -> Vec<Arc<Resource>> {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let entries = self.lock();
         let Some(entry) = entries.get(id) else {
@@ -360,7 +361,7 @@ impl Entry {
         self.lines += 1;
         match change {
             Change::Put(lease) => self.lease = lease.clone(),
-            Change::Add(resource) => drop(self.resources.insert(resource.clone())),
+            Change::Add(resource) => drop(self.resources.insert(resource.clone().into())),
             Change::Release(resource) => drop(self.resources.remove(resource)),
         }
     }
@@ -394,7 +395,7 @@ fn line<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
 fn format(entry: &Entry) -> Result<Vec<u8>, StoreError> {
     let mut bytes = line(&entry.lease)?;
     for resource in &entry.resources {
-        bytes.extend(line(&Change::Add(resource.clone()))?);
+        bytes.extend(line(&Change::Add(resource.as_ref().clone()))?);
     }
     Ok(bytes)
 }

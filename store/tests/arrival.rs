@@ -1,7 +1,6 @@
 //! Layers that are unpacked while they are written, through a socket.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use std::collections::HashSet;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
@@ -24,6 +23,7 @@ mod service;
 #[path = "support/smith.rs"]
 mod smith;
 use client::{Client, emptied, kind};
+use orlop_store::snapshots::collect::Names;
 use service::{Channel, names, sha256};
 use smith::{Canary, Tar};
 
@@ -369,7 +369,7 @@ async fn a_layer_that_just_arrived_has_the_grace_of_a_blob() {
     let diff_id = sha256(&tar);
     send(&client, whole("up", &tar, &diff_id)).await.unwrap();
     let snapshots = &client.service.store.snapshots;
-    let nothing = HashSet::new();
+    let nothing = Names::default();
     let hour = 1.hour();
     snapshots
         .collect(&nothing, Timestamp::now() - hour, false)

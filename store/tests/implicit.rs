@@ -2,11 +2,11 @@
 //! belongs to its stack.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
-use std::collections::HashSet;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
+use orlop_store::snapshots::collect::Names;
 use orlop_store::snapshots::images::ImageLayer;
 
 #[path = "support/client.rs"]
@@ -97,7 +97,7 @@ async fn a_collection_leaves_a_layer_whose_snapshot_is_about_to_be() {
             digest: service.put(&tar),
             diff_id: sha256(&tar),
         };
-        let live = HashSet::from([layer.diff_id.as_str().into()]);
+        let live = Names::from_iter([layer.diff_id.as_str().into()]);
         let name = std::thread::scope(|scope| {
             let unpacking = scope.spawn(|| snapshots.unpack(&[layer], "").unwrap().name);
             while !unpacking.is_finished() {

@@ -10,6 +10,7 @@ use orlop_proto::error::Kind;
 use orlop_proto::store::file_op::Op;
 use orlop_proto::store::{Compression, CopyEntries, RemovePath};
 use orlop_store::Store;
+use orlop_store::snapshots::collect::Names;
 
 #[path = "support/client.rs"]
 mod client;
@@ -134,11 +135,11 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
 
     let collected = store
         .snapshots
-        .collect(&HashSet::new(), Timestamp::MAX, false)
+        .collect(&Names::default(), Timestamp::MAX, false)
         .unwrap();
     assert_eq!(collected.snapshots, 0);
     store.snapshots.remove("w2").unwrap();
-    let live = HashSet::from([base.as_str().into()]);
+    let live = Names::from_iter([base.as_str().into()]);
     assert_eq!(
         store
             .snapshots
@@ -159,7 +160,7 @@ async fn what_a_crash_left_is_cleaned_and_what_was_acknowledged_stays() {
     assert_eq!(
         store
             .snapshots
-            .collect(&HashSet::new(), Timestamp::MAX, false)
+            .collect(&Names::default(), Timestamp::MAX, false)
             .unwrap()
             .snapshots,
         1
@@ -245,7 +246,7 @@ async fn what_was_just_committed_has_a_grace() {
     client.prepare("w", &base).await.unwrap();
     client.commit("w", "c").await.unwrap();
     let snapshots = client.service.store.snapshots.clone();
-    let none = HashSet::new();
+    let none = Names::default();
     assert_eq!(
         snapshots.collect(&none, before, false).unwrap().snapshots,
         0

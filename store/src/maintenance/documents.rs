@@ -1,10 +1,10 @@
 //! What manifests and indexes hold. A document is immutable by its digest, so that it is read and parsed
 //! once however often the collector passes.
 
-use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ahash::{HashMap, HashSet};
 use oci_spec::image::{Descriptor, Digest, ImageConfiguration, ImageManifest};
 
 use super::mark::Key;
@@ -95,7 +95,7 @@ impl Documents {
         tell: &mut dyn FnMut(&Digest),
     ) -> Result<(), StoreError> {
         let mut open = vec![root.clone()];
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::default();
         while let Some(digest) = open.pop() {
             let Some(links) = self
                 .links(&digest)?

@@ -1,15 +1,15 @@
 //! What must stay: everything that names and leases hold, and what refers to it.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-
+use ahash::{HashMap, HashSet};
 use oci_spec::image::Digest;
 use orlop_proto::descriptor::parse_digest;
 
 use super::Maintenance;
 use super::documents::{Documents, Links};
 use crate::StoreError;
+use crate::content::ALGORITHMS;
 use crate::leases::Resource;
+use crate::snapshots::collect::Names;
 
 /// 128 bits of a digest: enough that nobody finds two blobs with the same, and small enough for a
 /// million of them.
@@ -21,10 +21,20 @@ impl Key {
         Self::of_digits(digest.digest())
     }
 
+    /// Of a digest as text.
+    fn of_text(digest: &str) -> Self {
+        let digits = |algorithm: &&str| digest.strip_prefix(*algorithm)?.strip_prefix(':');
+        Self::of_digits(ALGORITHMS.iter().find_map(digits).unwrap_or_default())
+    }
+
     /// Of the hexadecimal digits of a digest; others than these have one key in common.
     pub(super) fn of_digits(digits: &str) -> Self {
-        let head = digits.get(..32).unwrap_or(digits);
-        Self(u128::from_str_radix(head, 16).unwrap_or_default())
+        let half = |at: std::ops::Range<usize>| {
+            let digits = digits.get(at)?;
+            u64::from_str_radix(digits, 16).ok().map(u128::from)
+        };
+        let halves = half(0..16).zip(half(16..32));
+        Self(halves.map_or(0, |(high, low)| high << 64 | low))
     }
 }
 
@@ -34,7 +44,7 @@ pub(super) struct Marks {
     blobs: HashSet<Key>,
     documents: HashSet<Key>,
     /// Names of committed snapshots.
-    pub(super) snapshots: HashSet<Arc<str>>,
+    pub(super) snapshots: Names,
 }
 
 impl Marks {
@@ -66,17 +76,15 @@ impl Marks {
     /// The same for a root of which only the text is at hand. Leases hold thousands, of nearly all of which
     /// is known what is below: then no digest is made of the text.
     fn add_text(&mut self, root: &str, documents: &Documents) -> Result<(), StoreError> {
-        let digits = root.split_once(':').map_or(root, |(_, digits)| digits);
-        let key = Key::of_digits(digits);
+        let key = Key::of_text(root);
         match documents.remembered(key) {
             Some(None) => {
                 self.blobs.insert(key);
                 Ok(())
             }
             Some(Some(links)) if !links.is_index => {
-                if self.blobs.insert(key) || !self.documents.contains(&key) {
-                    self.add_links(key, &links);
-                }
+                self.blobs.insert(key);
+                self.add_links(key, &links);
                 Ok(())
             }
             _ => parse_digest(root).map_or(Ok(()), |digest| self.add(&digest, documents)),
@@ -84,9 +92,10 @@ impl Marks {
     }
 
     fn add_links(&mut self, document: Key, links: &Links) {
-        self.documents.insert(document);
-        self.blobs.extend(&links.keys);
-        self.snapshots.extend(links.snapshots.iter().cloned());
+        if self.documents.insert(document) {
+            self.blobs.extend(&links.keys);
+            self.snapshots.extend(links.snapshots.iter().cloned());
+        }
     }
 }
 
@@ -126,7 +135,7 @@ impl Maintenance {
     }
 
     fn unmarked_referrers(&self, marks: &Marks) -> Result<HashMap<Key, Vec<Digest>>, StoreError> {
-        let mut referrers: HashMap<Key, Vec<Digest>> = HashMap::new();
+        let mut referrers: HashMap<Key, Vec<Digest>> = HashMap::default();
         let marked = |digits: &str| marks.holds(Key::of_digits(digits));
         self.content.each_but(marked, |digest| {
             let links = self.documents.links(&digest)?;

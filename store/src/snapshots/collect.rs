@@ -1,8 +1,8 @@
 //! Removing what nothing needs: committed snapshots that no root reaches, then layers of none.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, MutexGuard};
 
+use ahash::{HashMap, HashSet};
 use jiff::Timestamp;
 
 use crate::error::Result;
@@ -11,6 +11,9 @@ use crate::locks::Mutex;
 use crate::snapshots::Snapshots;
 use crate::snapshots::family::Family;
 use crate::snapshots::record::{Kind, Record};
+
+/// Names of committed snapshots.
+pub type Names = HashSet<Arc<str>>;
 
 /// What a collection removed, or would.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,12 +47,7 @@ impl Snapshots {
     /// Removes committed snapshots that are neither in `live` nor below a live, an active or a viewed
     /// one. `live` holds names, for example the chain ids of the images. What was wanted since `cutoff`
     /// is live: a caller that has just committed it may be about to hold it.
-    pub fn collect(
-        &self,
-        live: &HashSet<Arc<str>>,
-        cutoff: Timestamp,
-        dry_run: bool,
-    ) -> Result<Collected> {
+    pub fn collect(&self, live: &Names, cutoff: Timestamp, dry_run: bool) -> Result<Collected> {
         let mut collected = Collected::default();
         for dead in self.dead(live, cutoff)? {
             if dry_run || self.remove_unless_wanted(&dead.name, cutoff)? {
@@ -66,7 +64,7 @@ impl Snapshots {
 
     /// What [`Self::collect`] would remove, in an order that can be stopped anywhere: children before
     /// their parents. What is made or wanted meanwhile may be in it: the removal looks again.
-    pub fn dead(&self, live: &HashSet<Arc<str>>, cutoff: Timestamp) -> Result<Vec<Dead>> {
+    pub fn dead(&self, live: &Names, cutoff: Timestamp) -> Result<Vec<Dead>> {
         let all = self.list();
         let times = self.wanted_times(&all, cutoff);
         let family = Family::of(&all);
@@ -74,7 +72,7 @@ impl Snapshots {
             Kind::Committed => live.contains(record.key.as_str()) || times[at] >= cutoff,
             Kind::Active | Kind::View => true,
         });
-        let mut users: HashMap<&str, usize> = HashMap::new();
+        let mut users: HashMap<&str, usize> = HashMap::default();
         for layer in all.iter().filter_map(|record| record.layer.as_deref()) {
             *users.entry(layer).or_default() += 1;
         }

@@ -1,7 +1,8 @@
 //! Which snapshot is built on which, for a look at all of them at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+
+use ahash::HashMap;
 
 use crate::snapshots::record::Record;
 
@@ -71,7 +72,12 @@ mod tests {
 
     fn record(key: &str, parent: Option<&str>) -> Arc<Record> {
         let parent = parent.map(str::to_owned);
-        Arc::new(Record::new(key, Kind::Committed, parent, HashMap::new()))
+        Arc::new(Record::new(
+            key,
+            Kind::Committed,
+            parent,
+            std::collections::HashMap::new(),
+        ))
     }
 
     fn some() -> Vec<Arc<Record>> {

@@ -33,8 +33,9 @@ pub(crate) struct Global {
     /// Their form
     #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
     pub(crate) log_format: Format,
-    #[arg(long, global = true, hide = true)]
-    systemd_cgroup: bool,
+    /// Have systemd make the control groups; the specification's path is SLICE:PREFIX:NAME
+    #[arg(long, global = true)]
+    pub(crate) systemd_cgroup: bool,
 }
 
 /// Form of what is written.
@@ -214,7 +215,6 @@ fn refuse(option: &str, given: bool) -> Result<()> {
 impl Args {
     /// Refuses options that are known and not supported.
     pub(crate) fn check(&self) -> Result<()> {
-        refuse("--systemd-cgroup", self.global.systemd_cgroup)?;
         let (Command::Create(create) | Command::Run { create, .. }) = &self.command else {
             return Ok(());
         };

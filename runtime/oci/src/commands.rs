@@ -26,13 +26,16 @@ pub(crate) fn run(args: &Args) -> Result<u8> {
     args.check()?;
     let root = std::path::absolute(&args.global.root);
     let root = &root.map_err(Error::file("find", &args.global.root))?;
+    let by_systemd = args.global.systemd_cgroup;
     match &args.command {
         Command::Create(create) => {
             let kept = Descriptors::find(create.process.preserve_fds)?;
-            create::create(root, create, kept).map(drop)?;
+            create::create(root, create, by_systemd, kept).map(drop)?;
         }
         Command::Start { id } => start::start(&Container::open(root, id)?)?,
-        Command::Run { create, detach } => return start::run(root, create, *detach),
+        Command::Run { create, detach } => {
+            return start::run(root, create, by_systemd, *detach);
+        }
         Command::State { id } => list::state(&Container::open(root, id)?)?,
         Command::Kill { all, id, signal } => {
             kill::kill(&Container::open(root, id)?, *all, signal)?;

@@ -35,6 +35,10 @@ pub(crate) enum Error {
     Sysctl { name: String, problem: &'static str },
     #[error("{0:?} is not a path of a cgroup")]
     CgroupsPath(PathBuf),
+    #[error("{0:?} is not a path of a cgroup for --systemd-cgroup, SLICE:PREFIX:NAME")]
+    ScopePath(String),
+    #[error("systemd does not keep a scope for the container: {0}")]
+    Scope(String),
     #[error("the process is to have a terminal: --console-socket has to say who takes it")]
     NoConsole,
     #[error("--console-socket is given, and the process has no terminal")]

@@ -3,19 +3,42 @@
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
-use orlop_shim::cgroups::{self, Layout};
+use orlop_shim::cgroups::{self, Layout, live};
 use orlop_shim::config::Cgroup;
 
 use crate::error::{Error, Result};
+use crate::scope::{self, Held, Scope};
 
-/// Makes them.
-pub(crate) fn create(spec: &Spec, id: &str) -> Result<Vec<Cgroup>> {
-    let linux = spec.linux().as_ref();
-    let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref());
-    let group = below_mount(wanted.unwrap_or(Path::new(id)))?;
-    let limits = linux.and_then(|linux| linux.resources().clone());
-    let limits = limits.map(limits_of).unwrap_or_default();
-    Ok(Layout::discover()?.create(&group, &limits)?)
+/// The groups of a container that is being made.
+#[derive(Debug)]
+pub(crate) struct Groups {
+    /// One per hierarchy.
+    pub(crate) all: Vec<Cgroup>,
+    /// The unit that they are, where systemd made them.
+    pub(crate) scope: Option<String>,
+    /// Until there is a process of the container.
+    _held: Option<Held>,
+}
+
+impl Groups {
+    /// Makes them, in systemd's tree by systemd.
+    pub(crate) fn create(spec: &Spec, id: &str, by_systemd: bool) -> Result<Self> {
+        let linux = spec.linux().as_ref();
+        let wanted = linux.and_then(|linux| linux.cgroups_path().as_deref());
+        let limits = linux.and_then(|linux| linux.resources().clone());
+        let limits = limits.map(limits_of).unwrap_or_default();
+        let scope = by_systemd.then(|| Scope::of(wanted, id)).transpose()?;
+        let group = match &scope {
+            Some(scope) => scope.group(),
+            None => below_mount(wanted.unwrap_or(Path::new(id)))?,
+        };
+        let held = scope.as_ref().map(|scope| scope.begin(&limits));
+        Ok(Self {
+            _held: held.transpose()?,
+            all: Layout::discover()?.create(&group, &limits)?,
+            scope: scope.map(|scope| scope.unit),
+        })
+    }
 }
 
 /// The path relative to each mount.
@@ -53,12 +76,23 @@ pub(crate) fn limits_of(mut asked: LinuxResources) -> LinuxResources {
     asked
 }
 
+/// Changes the limits of a container.
+pub(crate) fn change(
+    groups: &[Cgroup],
+    scope: Option<&str>,
+    limits: &LinuxResources,
+) -> Result<()> {
+    live::change(groups, limits)?;
+    scope.map_or(Ok(()), |unit| scope::change(unit, limits))
+}
+
 /// Removes them.
-pub(crate) fn remove(groups: &[Cgroup]) -> Result<()> {
+pub(crate) fn remove(groups: &[Cgroup], scope: Option<&str>) -> Result<()> {
     for group in groups {
         let removed = cgroups::remove(&group.path, groups);
         removed.map_err(Error::file("remove", &group.path))?;
     }
+    scope.into_iter().for_each(scope::end);
     Ok(())
 }
 

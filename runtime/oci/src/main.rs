@@ -2,7 +2,7 @@
 //! containerd and podman.
 //!
 //! [`args`] is that command line and [`commands`] what it does, one file per command. A container is a
-//! [`bundle`] that was read, its [`groups`], the [`state`] that is kept of it and its [`stats`];
+//! [`bundle`] that was read, its [`groups`] (in systemd's tree: a [`scope`]), the [`state`] that is kept of it and its [`stats`];
 //! [`hooks`], [`console`] and [`inherited`] are how others take part.
 
 mod args;
@@ -14,6 +14,7 @@ mod error;
 mod groups;
 mod hooks;
 mod inherited;
+mod scope;
 mod state;
 mod stats;
 mod sysctls;

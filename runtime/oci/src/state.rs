@@ -33,6 +33,9 @@ pub(crate) struct Record {
     pub(crate) rootfs: PathBuf,
     pub(crate) created: jiff::Timestamp,
     pub(crate) cgroups: Vec<Cgroup>,
+    /// The unit of systemd that these are.
+    #[serde(default)]
+    pub(crate) scope: Option<String>,
     pub(crate) annotations: HashMap<String, String>,
 }
 

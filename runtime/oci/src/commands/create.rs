@@ -3,41 +3,53 @@
 use std::path::Path;
 
 use oci_spec::runtime::{ContainerState, Hook, LinuxNamespaceType, Spec};
-use orlop_shim::config::Cgroup;
 use orlop_shim::oci;
 
 use super::write_pid;
 use crate::args::Create;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
+use crate::groups::{self, Groups};
 use crate::inherited::Descriptors;
 use crate::state::{Container, Record, reserve};
-use crate::{console, groups, hooks};
+use crate::{console, hooks};
 
 /// Makes a container, whose command gets `kept` as well. On error nothing is left of it.
-pub(super) fn create(root: &Path, args: &Create, kept: Descriptors) -> Result<Container> {
+pub(super) fn create(
+    root: &Path,
+    args: &Create,
+    by_systemd: bool,
+    kept: Descriptors,
+) -> Result<Container> {
     let mut bundle = Bundle::read(&args.bundle)?;
     kept.announce(&mut bundle.spec);
     let directory = reserve(root, &args.id)?;
-    let made = in_groups(&directory, &bundle, args, kept.count());
+    let groups = Groups::create(&bundle.spec, &args.id, by_systemd);
+    let made =
+        groups.and_then(|groups| in_groups(&directory, &bundle, args, &groups, kept.count()));
     if made.is_err() {
         drop(std::fs::remove_dir_all(&directory));
     }
     made.and_then(|()| Container::open(root, &args.id))
 }
 
-fn in_groups(directory: &Path, bundle: &Bundle, args: &Create, kept: u32) -> Result<()> {
-    let cgroups = groups::create(&bundle.spec, &args.id)?;
+fn in_groups(
+    directory: &Path,
+    bundle: &Bundle,
+    args: &Create,
+    groups: &Groups,
+    kept: u32,
+) -> Result<()> {
     let making = Making {
         directory,
         bundle,
         args,
-        cgroups: &cgroups,
+        groups,
     };
     let made = making.start(kept);
     if made.is_err() {
-        oci::kill_all(&cgroups);
-        drop(groups::remove(&cgroups));
+        oci::kill_all(&groups.all);
+        drop(groups::remove(&groups.all, groups.scope.as_deref()));
     }
     made
 }
@@ -56,7 +68,7 @@ struct Making<'a> {
     directory: &'a Path,
     bundle: &'a Bundle,
     args: &'a Create,
-    cgroups: &'a [Cgroup],
+    groups: &'a Groups,
 }
 
 impl Making<'_> {
@@ -69,7 +81,7 @@ impl Making<'_> {
         let container = oci::Container {
             spec: &self.bundle.spec,
             rootfs: &self.bundle.rootfs,
-            cgroups: self.cgroups,
+            cgroups: &self.groups.all,
             directory: self.directory,
         };
         let started = container.create(self, kept)?;
@@ -99,7 +111,8 @@ impl Making<'_> {
                 bundle: self.bundle.path.clone(),
                 rootfs: self.bundle.rootfs.clone(),
                 created: jiff::Timestamp::now(),
-                cgroups: self.cgroups.to_vec(),
+                cgroups: self.groups.all.clone(),
+                scope: self.groups.scope.clone(),
                 annotations: self.bundle.spec.annotations().clone().unwrap_or_default(),
             },
         })

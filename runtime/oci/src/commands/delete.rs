@@ -34,7 +34,8 @@ pub(super) fn delete(root: &Path, id: &str, force: bool) -> Result<()> {
     }
     let spec = container.spec()?;
     oci::kill_all(&container.record.cgroups);
-    groups::remove(&container.record.cgroups)?;
+    let record = &container.record;
+    groups::remove(&record.cgroups, record.scope.as_deref())?;
     remove_directory(&container.directory)?;
     let poststop = spec.hooks().as_ref();
     let poststop = poststop.and_then(|hooks| hooks.poststop().as_ref());

@@ -35,10 +35,10 @@ pub(super) fn start(container: &Container) -> Result<()> {
 }
 
 /// Makes a container, starts it and, unless it is to be detached, waits for its end and removes it.
-pub(super) fn run(root: &Path, args: &Create, detach: bool) -> Result<u8> {
+pub(super) fn run(root: &Path, args: &Create, by_systemd: bool, detach: bool) -> Result<u8> {
     let kept = Descriptors::find(args.process.preserve_fds)?;
     let wait = (!detach).then(oci::Wait::prepare).transpose()?;
-    let container = create::create(root, args, kept)?;
+    let container = create::create(root, args, by_systemd, kept)?;
     let started = start(&container);
     let Some(wait) = wait.filter(|_| started.is_ok()) else {
         if started.is_err() {

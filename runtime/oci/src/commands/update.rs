@@ -3,11 +3,10 @@
 use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
-use orlop_shim::cgroups::live;
 
 use crate::bundle::{self, unsupported_of_resources};
 use crate::error::{Error, Result};
-use crate::groups::limits_of;
+use crate::groups;
 use crate::state::{Container, Status};
 
 /// Changes the limits of a container: all of them, or none.
@@ -23,6 +22,7 @@ pub(super) fn update(container: &Container, resources: &Path) -> Result<()> {
     if container.status() == Status::Stopped {
         return Err(Error::NotRunning);
     }
-    live::change(&container.record.cgroups, &limits_of(asked))?;
-    Ok(())
+    let record = &container.record;
+    let scope = record.scope.as_deref();
+    groups::change(&record.cgroups, scope, &groups::limits_of(asked))
 }

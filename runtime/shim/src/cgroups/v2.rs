@@ -111,7 +111,7 @@ fn disks(io: &LinuxBlockIo) -> Vec<(&'static str, String)> {
 }
 
 /// The request counts memory and swap together, version 2 swap alone.
-fn swap_alone(memory: i64, both: i64) -> String {
+pub fn swap_alone(memory: i64, both: i64) -> String {
     match both {
         ..0 => "max".to_owned(),
         _ => both.saturating_sub(memory).max(0).to_string(),
@@ -119,7 +119,7 @@ fn swap_alone(memory: i64, both: i64) -> String {
 }
 
 /// Shares of 2 to 262,144 as a weight of 1 to 10,000: the kernel documentation's line, as in crun.
-fn weight(shares: u64) -> u64 {
+pub fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142
 }
 

@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 use crate::binary;
 
 /// Busybox under the names that tests use.
-const NAMES: [&str; 14] = [
+const NAMES: [&str; 17] = [
     "sh", "cat", "echo", "sleep", "true", "ls", "head", "wc", "grep", "readlink", "mkdir", "stat",
-    "mknod", "rm",
+    "mknod", "rm", "ps", "tail", "id",
 ];
+
+/// Namespaces that every bundle asks for.
+const NAMESPACES: [&str; 4] = ["pid", "mount", "ipc", "uts"];
 
 /// A bundle, and a directory of state that nobody else has.
 #[derive(Debug)]
@@ -22,20 +25,33 @@ pub struct Bundle {
     directory: tempfile::TempDir,
     /// Of the container, on the whole machine.
     pub id: String,
+    namespaces: Vec<&'static str>,
 }
 
 impl Bundle {
     /// One whose root has busybox in it, and no directory for the kernel's file systems.
     pub fn new() -> Self {
+        Self::with(&["bin", "tmp"], &["network"])
+    }
+
+    /// One whose root has those directories, as most images do, and which has the network of the host.
+    pub fn of_an_image() -> Self {
+        Self::with(&["bin", "dev", "proc", "sys", "tmp"], &[])
+    }
+
+    fn with(directories: &[&str], namespaces: &[&'static str]) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new()
             .prefix("orlop-bundle-")
             .tempdir_in("/var/tmp")
             .unwrap();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let id = format!("orlop-bundle-{}-{number}", std::process::id());
-        let bundle = Self { directory, id };
-        for name in ["bin", "tmp"] {
+        let bundle = Self {
+            directory,
+            id: format!("orlop-bundle-{}-{number}", std::process::id()),
+            namespaces: [&NAMESPACES, namespaces].concat(),
+        };
+        for name in directories {
             fs::create_dir_all(bundle.root().join(name)).unwrap();
         }
         fs::copy("/bin/busybox", bundle.root().join("bin/busybox")).unwrap();
@@ -58,6 +74,7 @@ impl Bundle {
 
     /// Writes the specification: the mounts and namespaces that everybody has, and a change.
     pub fn configure(&self, command: &[&str], change: impl FnOnce(&mut Value)) {
+        let namespaces = self.namespaces.iter().map(|kind| json!({"type": kind}));
         let mut spec = json!({
             "ociVersion": "1.0.2",
             "root": {"path": "rootfs"},
@@ -72,8 +89,7 @@ impl Bundle {
             ],
             "linux": {
                 "cgroupsPath": format!("/{}", self.id),
-                "namespaces": [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"},
-                               {"type": "network"}],
+                "namespaces": namespaces.collect::<Vec<_>>(),
             },
         });
         change(&mut spec);
@@ -110,11 +126,40 @@ impl Bundle {
     /// `run --detach`, which works.
     #[track_caller]
     pub fn start(&self) {
-        let (code, said) = self.call(&["run", "--detach", &self.id]);
-        assert_eq!(code, 0, "{said}");
+        self.succeeds(&["run", "--detach", &self.id]);
     }
 
-    /// Whether something of the container is left: its state or a control group.
+    /// Runs it, and it works: what was said.
+    #[track_caller]
+    pub fn succeeds(&self, args: &[&str]) -> String {
+        let (code, said) = self.call(args);
+        assert_eq!(code, 0, "{args:?}: {said}");
+        said
+    }
+
+    /// Runs it, and it fails for this reason.
+    #[track_caller]
+    pub fn refuses(&self, args: &[&str], reason: &str) {
+        let (code, said) = self.call(args);
+        assert!(
+            code == 1 && said.contains(reason),
+            "{args:?}: {code} {said}"
+        );
+    }
+
+    /// What `state` tells.
+    #[track_caller]
+    pub fn state(&self) -> Value {
+        serde_json::from_str(&self.succeeds(&["state", &self.id])).unwrap()
+    }
+
+    /// `created`, `running`, `paused` or `stopped`.
+    #[track_caller]
+    pub fn status(&self) -> String {
+        self.state()["status"].as_str().unwrap().to_owned()
+    }
+
+    /// Whether nothing of the container is left: neither its state nor a control group.
     pub fn is_gone(&self) -> bool {
         let groups = fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
         let mut groups = groups.map(|entry| entry.path().join(&self.id));

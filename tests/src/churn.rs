@@ -32,8 +32,7 @@ const REMOVED_AT_ONCE: usize = 50;
 
 /// Runs the plan on an instance of its own.
 pub fn run(plan: Plan) -> Report {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     // Bridge, table and store are as they will be once a container was there.
     cycle(&orlop, "first");
     let before = Trace::at_rest(&orlop);

@@ -30,6 +30,11 @@ pub fn get(address: impl ToSocketAddrs, path: &str) -> Option<Response> {
     )
 }
 
+/// Whether the front page of a server is this.
+pub fn serves(address: &str, page: &str) -> bool {
+    get(address, "/").is_some_and(|response| response.text() == page)
+}
+
 /// Sends the bytes of a request and reads until the peer closes.
 pub fn request(address: impl ToSocketAddrs, request: &str) -> Option<Response> {
     let address = address.to_socket_addrs().ok()?.next()?;

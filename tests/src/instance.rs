@@ -33,6 +33,13 @@ impl Instance {
         InstanceBuilder::default().start()
     }
 
+    /// The same with an image `busybox`.
+    pub fn with_busybox() -> Self {
+        let orlop = Self::start();
+        orlop.import_busybox("busybox");
+        orlop
+    }
+
     /// An instance that no service was started for yet.
     pub fn stopped() -> Self {
         InstanceBuilder::default().stopped()
@@ -111,6 +118,13 @@ impl Instance {
         self.command(args).stdin(Stdio::piped()).spawn().unwrap()
     }
 
+    /// Starts the services that do not run.
+    #[track_caller]
+    pub fn up(&self) {
+        self.run(&["up", "--registry-http", &self.registry_http])
+            .success();
+    }
+
     /// Makes an image of Debian's static busybox under this name.
     pub fn import_busybox(&self, name: &str) {
         let archive = fixtures::busybox_rootfs();
@@ -118,16 +132,16 @@ impl Instance {
             .success();
     }
 
-    /// Starts a container of this name in the background that runs a script of busybox's shell.
-    pub fn run_script(&self, name: &str, script: &str) {
-        self.run(&["run", "-d", "--name", name, "busybox", "sh", "-c", script])
-            .success();
-    }
-
     /// `orlop inspect -f FORMAT NAME`.
     #[track_caller]
     pub fn inspect(&self, name: &str, format: &str) -> String {
         self.run(&["inspect", "-f", format, name]).success().line()
+    }
+
+    /// `running`, `exited`, `paused` and so on.
+    #[track_caller]
+    pub fn status(&self, name: &str) -> String {
+        self.inspect(name, "{{.State.Status}}")
     }
 
     /// The process id of a service, as the kernel knows it from its socket.
@@ -242,9 +256,7 @@ impl InstanceBuilder {
     /// The instance, started.
     pub fn start(self) -> Instance {
         let instance = self.stopped();
-        instance
-            .run(&["up", "--registry-http", &instance.registry_http])
-            .success();
+        instance.up();
         instance
     }
 }

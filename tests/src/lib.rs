@@ -6,9 +6,8 @@
 //! ```no_run
 //! use orlop_tests::Instance;
 //!
-//! let orlop = Instance::start();
-//! orlop.import_busybox("busybox");
-//! orlop.run(&["run", "--rm", "busybox", "echo", "hello"]).success().stdout_is("hello\n");
+//! let orlop = Instance::with_busybox();
+//! orlop.shell(&["--read-only"], "echo hello").success().stdout_is("hello\n");
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -29,9 +28,11 @@ pub mod http;
 mod instance;
 mod leaks;
 mod outcome;
+mod scripts;
 pub mod soak;
 mod swap;
 mod terminal;
+mod web;
 
 pub use binaries::{binary, have};
 pub use bundle::Bundle;
@@ -41,6 +42,7 @@ pub use leaks::HostState;
 pub use outcome::Outcome;
 pub use swap::Swap;
 pub use terminal::Terminal;
+pub use web::PAGE;
 
 use std::time::{Duration, Instant};
 

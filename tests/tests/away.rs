@@ -23,44 +23,29 @@ struct Web {
 
 impl Web {
     fn start(options: &[&str]) -> Self {
-        let orlop = Instance::start();
-        orlop.import_busybox("busybox");
-        let shared = tempfile::tempdir().unwrap();
-        let mount = format!("{}:/shared", shared.path().display());
-        let run = [
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "-p",
-            "127.0.0.1:0:80",
-            "-v",
-            &mount,
-        ];
-        let command = ["busybox", "sh", "-c", SERVE];
-        orlop
-            .run(&[&run[..], options, &command[..]].concat())
-            .success();
-        let address = orlop.run(&["port", "web", "80"]).success().line();
-        let log = orlop
-            .run(&["inspect", "-f", "{{.LogPath}}", "web"])
-            .success()
-            .line();
-        Self {
-            orlop,
-            shared,
-            address,
-            log: log.into(),
-        }
+        let mut web = Self {
+            orlop: Instance::with_busybox(),
+            shared: tempfile::tempdir().unwrap(),
+            address: String::new(),
+            log: PathBuf::new(),
+        };
+        web.run(options);
+        web
+    }
+
+    /// Starts the container.
+    fn run(&mut self, options: &[&str]) {
+        let mount = format!("{}:/shared", self.shared.path().display());
+        let options = [&["-p", "127.0.0.1:0:80", "-v", &mount], options].concat();
+        self.orlop.run_script_with("web", &options, SERVE);
+        self.address = self.orlop.published("web", "80");
+        self.log = self.orlop.inspect("web", "{{.LogPath}}").into();
     }
 
     /// Without a word to the service, which a command would start.
     fn serves(&self, run: u32) {
         let page = format!("run {run}\n");
-        eventually("it serves", || {
-            let answer = http::get(self.address.as_str(), "/");
-            answer.is_some_and(|answer| answer.text() == page)
-        });
+        eventually("it serves", || http::serves(&self.address, &page));
     }
 
     fn end(&self, run: u32) {
@@ -111,7 +96,7 @@ fn a_container_is_started_again_while_the_service_is_down() {
     eventually("the service starts it", || web.lines() == 5);
     assert_eq!(orlop.inspect("web", "{{.RestartCount}}"), "4");
     orlop.run(&["stop", "-t", "0", "web"]).success();
-    assert_eq!(orlop.inspect("web", "{{.State.Status}}"), "exited");
+    assert_eq!(orlop.status("web"), "exited");
     assert_eq!(orlop.shims(), [0; 0]);
 }
 
@@ -236,38 +221,18 @@ fn a_policy_of_an_update_and_a_stop_that_the_service_did_not_survive_hold() {
 
 #[test]
 fn nothing_is_left_of_restarts_while_the_service_was_down() {
-    let web = Web::start(&["--restart", "always"]);
-    let orlop = &web.orlop;
+    let mut web = Web::start(&["--restart", "always"]);
     web.serves(1);
-    orlop.run(&["rm", "-f", "web"]).success();
-    let before = Trace::at_rest(orlop);
-    for file in ["end1", "end2"] {
-        fs::remove_file(web.shared.path().join(file)).ok();
-    }
-    let mount = format!("{}:/shared", web.shared.path().display());
-    let run = [
-        "run",
-        "-d",
-        "--name",
-        "web",
-        "-p",
-        "127.0.0.1:0:80",
-        "-v",
-        &mount,
-    ];
-    let command = ["--restart=always", "busybox", "sh", "-c", SERVE];
-    orlop.run(&[&run[..], &command[..]].concat()).success();
+    web.orlop.run(&["rm", "-f", "web"]).success();
+    let before = Trace::at_rest(&web.orlop);
+    web.run(&["--restart", "always"]);
+    let orlop = &web.orlop;
     let shim = orlop.shims()[0];
     orlop.kill_service("runtime");
     for run in 1..=2 {
         web.end(run);
     }
-    eventually("it runs for the third time", || {
-        let log = orlop.root().join("runtime/containers");
-        let logs = fs::read_dir(log).unwrap().flatten();
-        let texts = logs.filter_map(|c| fs::read_to_string(c.path().join("container.log")).ok());
-        texts.map(|text| text.lines().count()).sum::<usize>() == 3
-    });
+    eventually("it runs for the third time", || web.lines() == 3);
     assert_eq!(orlop.shims(), [shim], "one shim, the same");
     orlop.run(&["rm", "-f", "web"]).success();
     let left = left(orlop, &before);

@@ -27,12 +27,6 @@ impl Context {
     }
 }
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 fn build(orlop: &Instance, context: &Context, more: &[&str]) -> Outcome {
     let mut args = vec!["build", "--progress=plain", "-t", "app"];
     args.extend(more);
@@ -46,7 +40,7 @@ fn cached_steps(outcome: &Outcome) -> usize {
 
 #[test]
 fn a_second_build_is_all_cached_and_gives_the_same_image() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new(
         "FROM busybox\nWORKDIR /app\nCOPY a.txt .\nRUN cat a.txt > b.txt\nCMD [\"cat\", \"b.txt\"]\n",
     );
@@ -76,7 +70,7 @@ fn a_second_build_is_all_cached_and_gives_the_same_image() {
 /// A changed modification time is not a change; a changed mode is.
 #[test]
 fn the_cache_goes_by_content_not_by_time() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new("FROM busybox\nCOPY a.txt /\nRUN echo ran\n");
     context.write("a.txt", "one\n");
     build(&orlop, &context, &[]).success();
@@ -87,7 +81,7 @@ fn the_cache_goes_by_content_not_by_time() {
 
 #[test]
 fn stages_are_built_when_needed_and_only_then() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new(
         "FROM busybox AS one\nRUN echo one > /one\n\
          FROM busybox AS two\nRUN echo two > /two\n\
@@ -111,7 +105,7 @@ fn stages_are_built_when_needed_and_only_then() {
 
 #[test]
 fn arguments_environment_and_metadata_arrive() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new(
         "ARG BASE=missing\nFROM ${BASE}\nARG GREETING=hello\nENV WHO=world SAID=\"$GREETING there\"\n\
          LABEL kind=test\nMAINTAINER me\nUSER user\nWORKDIR /tmp/here\nEXPOSE 80 53/udp\nVOLUME /data\n\
@@ -144,7 +138,7 @@ fn arguments_environment_and_metadata_arrive() {
 
 #[test]
 fn heredocs_copy_options_add_and_ignore_files() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new(
         "FROM busybox\nRUN <<EOF\necho from a heredoc > /one\nEOF\n\
          COPY <<EOF /two\ninline\nEOF\n\
@@ -178,7 +172,7 @@ fn heredocs_copy_options_add_and_ignore_files() {
 
 #[test]
 fn onbuild_triggers_run_in_the_child() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let base = Context::new("FROM busybox\nONBUILD RUN echo triggered > /trigger\n");
     orlop
         .run(&["build", "-q", "-t", "base", base.path()])
@@ -193,7 +187,7 @@ fn onbuild_triggers_run_in_the_child() {
 
 #[test]
 fn scratch_and_shell_and_quiet_and_iidfile() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new(
         "FROM busybox AS tools\nSHELL [\"/bin/sh\", \"-ec\"]\nRUN false || true; echo ok > /ok\n\
          FROM scratch\nCOPY --from=tools /bin/busybox /bin/busybox\nCOPY --from=tools /ok /ok\n\
@@ -220,7 +214,7 @@ fn scratch_and_shell_and_quiet_and_iidfile() {
 
 #[test]
 fn rawjson_is_one_event_a_line_and_a_dockerfile_may_come_from_standard_input() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new("FROM missing\n");
     let args = ["build", "--progress=rawjson", "-f", "-", context.path()];
     let outcome = orlop
@@ -235,7 +229,7 @@ fn rawjson_is_one_event_a_line_and_a_dockerfile_may_come_from_standard_input() {
 
 #[test]
 fn mistakes_show_the_file_the_line_and_what_was_expected() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (dockerfile, line, word) in [
         ("FROM busybox\nCOPYY a b\n", "Dockerfile:2", "COPYY a b"),
         ("FROM busybox\nCOPY a\n", "Dockerfile:2", "COPY"),
@@ -275,7 +269,7 @@ fn mistakes_show_the_file_the_line_and_what_was_expected() {
 
 #[test]
 fn a_command_that_fails_says_its_exit_code_and_leaves_no_image() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new("FROM busybox\nRUN echo before; exit 7\n");
     build(&orlop, &context, &[])
         .exits(1)
@@ -288,7 +282,7 @@ fn a_command_that_fails_says_its_exit_code_and_leaves_no_image() {
 /// `SECURITY` row E11: credentials in a URL are never repeated.
 #[test]
 fn e11_credentials_of_a_url_appear_nowhere() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = Context::new("FROM busybox\nADD https://me:hunter2@example.com/x /x\n");
     let outcome = build(&orlop, &context, &[]).exits(1);
     assert!(

@@ -19,8 +19,7 @@ fn layer(orlop: &Instance) -> PathBuf {
 
 #[test]
 fn a_check_finds_damage_and_nothing_else() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "--name", "box", "busybox", "touch", "/x"])
         .success();

@@ -36,8 +36,7 @@ fn every_command_has_help_with_an_example() {
 
 #[test]
 fn both_spellings_are_one_command() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["container", "run", "--name", "box", "busybox", "true"])
         .success();
@@ -57,8 +56,7 @@ fn both_spellings_are_one_command() {
 
 #[test]
 fn prune_and_disk_usage() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run",

@@ -12,17 +12,10 @@ use tempfile::TempDir;
 
 const HOLD: &str = "trap exit TERM; while :; do sleep 1; done";
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// A container of each state: `live` runs, `idle` was only made.
 fn both(orlop: &Instance, options: &[&str]) -> [&'static str; 2] {
+    orlop.run_script_with("live", options, HOLD);
     let script = ["busybox", "sh", "-c", HOLD];
-    let live = [&["run", "-d", "--name", "live"], options, &script].concat();
-    orlop.run(&live).success();
     let idle = [&["create", "--name", "idle"], options, &script].concat();
     orlop.run(&idle).success();
     ["live", "idle"]
@@ -66,7 +59,7 @@ fn text(path: impl Into<PathBuf>) -> String {
 
 #[test]
 fn a_file_goes_where_docker_puts_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     for name in both(&orlop, &[]) {
@@ -97,7 +90,7 @@ fn a_file_goes_where_docker_puts_it() {
 
 #[test]
 fn a_directory_goes_where_docker_puts_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let tree = text(here.path().join("tree"));
     for name in both(&orlop, &[]) {
@@ -128,7 +121,7 @@ fn a_directory_goes_where_docker_puts_it() {
 
 #[test]
 fn files_come_out_as_they_go_in() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let at = |name: &str| text(here.path().join(name));
     for name in both(&orlop, &[]) {
@@ -169,7 +162,7 @@ fn files_come_out_as_they_go_in() {
 
 #[test]
 fn a_tar_goes_through_standard_input_and_output() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let [live, idle] = both(&orlop, &[]);
     let archive = orlop
         .run(&["cp", "live:/etc/passwd", "-"])
@@ -198,7 +191,7 @@ fn a_tar_goes_through_standard_input_and_output() {
 
 #[test]
 fn owners_modes_times_and_links_are_kept_as_asked() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let at = |name: &str| here.path().join(name);
     let file = at("tree/inner");
@@ -243,7 +236,7 @@ fn owners_modes_times_and_links_are_kept_as_asked() {
 
 #[test]
 fn a_link_is_copied_unless_it_is_to_be_followed() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let at = |name: &str| text(here.path().join(name));
     symlink("file", at("link")).unwrap();
@@ -271,7 +264,7 @@ fn a_link_is_copied_unless_it_is_to_be_followed() {
 
 #[test]
 fn volumes_and_bind_mounts_are_written_through_unless_they_are_read_only() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     let bound = tempfile::tempdir().unwrap();
@@ -323,7 +316,7 @@ fn volumes_and_bind_mounts_are_written_through_unless_they_are_read_only() {
 
 #[test]
 fn a_read_only_container_takes_nothing_but_gives() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     for name in both(&orlop, &["--read-only", "-v", "data:/data"]) {
@@ -337,7 +330,7 @@ fn a_read_only_container_takes_nothing_but_gives() {
 
 #[test]
 fn what_is_copied_into_a_stopped_container_is_there_when_it_starts() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     orlop
         .run(&["create", "--name", "box", "busybox", "cat", "/srv/inner"])
@@ -355,7 +348,7 @@ fn what_is_copied_into_a_stopped_container_is_there_when_it_starts() {
 
 #[test]
 fn the_kernels_files_are_neither_read_nor_written() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     both(&orlop, &[]);
@@ -395,12 +388,7 @@ impl Swap {
             "mkdir -p /own {host}; echo container > /own/secret; echo container > {host}/secret
              ln -s {host} /link; while :; do mv /own /x; mv /x /own; mv /link /x; mv /x /link; done"
         );
-        let run = [
-            &["run", "-d", "--name", "box"],
-            options,
-            &["busybox", "sh", "-c", &script],
-        ];
-        orlop.run(&run.concat()).success();
+        orlop.run_script_with("box", options, &script);
         Self { canary }
     }
 
@@ -424,7 +412,7 @@ fn for_a_while(mut work: impl FnMut()) -> u32 {
 
 #[test]
 fn d1_a_container_that_swaps_a_link_during_a_copy_gives_and_takes_its_own_files_only() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let tree = text(here.path().join("tree"));
     let swap = Swap::start(&orlop, &[]);
@@ -444,7 +432,7 @@ fn d1_a_container_that_swaps_a_link_during_a_copy_gives_and_takes_its_own_files_
 
 #[test]
 fn d3_modes_and_owners_of_the_host_do_not_change_through_a_link() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let canary = tempfile::tempdir_in("/var/tmp").unwrap();
     let before = fs::metadata(canary.path()).unwrap().mode();
@@ -487,7 +475,7 @@ fn d4_a_compressed_archive_starts_no_program_of_the_container() {
 
 #[test]
 fn d5_d6_a_mount_of_a_stopped_container_lands_in_it_whatever_links_its_files_are() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     let canary = tempfile::tempdir_in("/var/tmp").unwrap();
@@ -517,7 +505,7 @@ fn d5_d6_a_mount_of_a_stopped_container_lands_in_it_whatever_links_its_files_are
 
 #[test]
 fn d7_links_lead_where_they_lead_for_the_container_and_names_are_no_patterns() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = sources();
     let file = text(here.path().join("file"));
     for name in both(&orlop, &[]) {

@@ -22,8 +22,7 @@ const CASES: &str = include_str!("docker/cases.txt");
 #[test]
 fn ours_says_what_docker_says() {
     let facts = read_facts();
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let said = ask(&|args| orlop.command(args));
     let wrong: Vec<_> = cases()
         .iter()

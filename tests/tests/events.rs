@@ -5,12 +5,6 @@ use std::io::{BufRead as _, BufReader};
 
 use orlop_tests::{Instance, eventually};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// Everything until now, one `kind action` a line.
 fn past(orlop: &Instance, filters: &[&str]) -> Vec<String> {
     let mut args = vec!["events", "--since", "1h", "--until", "0s"];
@@ -24,12 +18,8 @@ fn past(orlop: &Instance, filters: &[&str]) -> Vec<String> {
 
 #[test]
 fn the_life_of_a_container_is_told_in_dockers_order() {
-    let orlop = orlop();
-    orlop
-        .run(&[
-            "run", "--rm", "--name", "box", "busybox", "sh", "-c", "exit 3",
-        ])
-        .exits(3);
+    let orlop = Instance::with_busybox();
+    orlop.shell(&["--name", "box"], "exit 3").exits(3);
     let expected = [
         "container create",
         "container attach",
@@ -59,24 +49,10 @@ fn the_life_of_a_container_is_told_in_dockers_order() {
 
 #[test]
 fn what_a_person_does_is_told() {
-    let orlop = orlop();
-    let run = [
-        "run",
-        "-d",
-        "-l",
-        "tier=web",
-        "-v",
-        "data:/data",
-        "--name",
-        "box",
-        "busybox",
-    ];
-    let trap = [
-        "sh",
-        "-c",
-        "trap 'exit 0' TERM; while :; do sleep 0.1; done",
-    ];
-    orlop.run(&[&run[..], &trap[..]].concat()).success();
+    let orlop = Instance::with_busybox();
+    let options = ["-l", "tier=web", "-v", "data:/data"];
+    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    orlop.run_script_with("box", &options, script);
     orlop.run(&["exec", "box", "sh", "-c", "exit 4"]).exits(4);
     orlop.run(&["kill", "-s", "WINCH", "box"]).success();
     orlop.run(&["restart", "box"]).success();
@@ -106,7 +82,7 @@ fn what_a_person_does_is_told() {
 
 #[test]
 fn the_end_of_a_process_that_nobody_waits_for_is_told() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
         .success();
@@ -124,7 +100,7 @@ fn the_end_of_a_process_that_nobody_waits_for_is_told() {
 
 #[test]
 fn a_watcher_sees_what_happens_from_now_on() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["create", "--name", "before", "busybox"])
         .success();
@@ -153,7 +129,7 @@ fn a_watcher_sees_what_happens_from_now_on() {
 
 #[test]
 fn watching_ends_at_its_time_and_refuses_what_it_does_not_know() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let until = ["events", "--until", "1s", "--filter", "type=volume"];
     orlop.run(&until).success().stdout_is("");
     orlop
@@ -168,7 +144,7 @@ fn watching_ends_at_its_time_and_refuses_what_it_does_not_know() {
 
 #[test]
 fn the_end_of_the_service_is_the_end_of_a_watch() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut watcher = orlop.spawn(&["events", "--since", "1h"]);
     let mut lines = BufReader::new(watcher.stdout.take().unwrap()).lines();
     orlop.run(&["volume", "create"]).success();
@@ -180,7 +156,7 @@ fn the_end_of_the_service_is_the_end_of_a_watch() {
 
 #[test]
 fn builds_are_told_to_nobody() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = tempfile::tempdir().unwrap();
     std::fs::write(
         context.path().join("Dockerfile"),
@@ -195,7 +171,7 @@ fn builds_are_told_to_nobody() {
 
 #[test]
 fn what_changes_a_container_without_ending_it_is_told() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
         .success();

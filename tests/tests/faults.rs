@@ -14,17 +14,12 @@ use orlop_tests::{Instance, eventually};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     // Bridge, table and store are as they will be once a container was there.
     orlop
         .run(&["run", "--rm", "-p", "127.0.0.1:0:80", "busybox", "true"])
         .success();
     orlop
-}
-
-fn status(orlop: &Instance, name: &str) -> String {
-    orlop.inspect(name, "{{.State.Status}}")
 }
 
 fn exists(pid: i32) -> bool {
@@ -178,19 +173,7 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
 fn row_4_a_policy_starts_a_container_again_once_for_each_shim_that_was_killed() {
     let _alone = alone();
     let orlop = orlop();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "--restart",
-            "always",
-            "busybox",
-            "sleep",
-            "1000",
-        ])
-        .success();
+    orlop.run_sleeper("box", &["--restart", "always"]);
     for kills in 1..=3 {
         send(orlop.shims()[0], Signal::KILL);
         let once_more = format!("true false {kills}");
@@ -222,7 +205,7 @@ fn row_4_a_stopped_shim_holds_up_nobody_else() {
             .run(&["ps", "--format", "{{.Names}}"])
             .success()
             .stdout_is("other\nstuck\n");
-        assert_eq!(status(&orlop, "stuck"), "running");
+        assert_eq!(orlop.status("stuck"), "running");
         orlop.run(&["exec", "other", "true"]).success();
         orlop.run(&["stop", "-t", "0", "other"]).success();
         orlop.run(&["start", "other"]).success();
@@ -276,19 +259,7 @@ fn row_21_a_fork_bomb_ends_at_its_limit_and_can_be_removed() {
         &["stop", "-t", "1", "bomb"],
         &["kill", "bomb"],
     ] {
-        let limit = [
-            "run",
-            "-d",
-            "--name",
-            "bomb",
-            "--pids-limit",
-            "30",
-            "busybox",
-            "sh",
-            "-c",
-            bomb,
-        ];
-        orlop.run(&limit).success();
+        orlop.run_script_with("bomb", &["--pids-limit", "30"], bomb);
         eventually("it has nearly all that it may", || {
             orlop.run(&["top", "bomb"]).stdout().lines().count() > 20
         });
@@ -296,7 +267,7 @@ fn row_21_a_fork_bomb_ends_at_its_limit_and_can_be_removed() {
         orlop.run(&["exec", "sibling", "true"]).success();
         orlop.run(end).success();
         if end[0] != "rm" {
-            eventually("it ended", || status(&orlop, "bomb") == "exited");
+            eventually("it ended", || orlop.status("bomb") == "exited");
             orlop.run(&["rm", "bomb"]).success();
         }
         orlop.run(&["inspect", "bomb"]).exits(1);
@@ -316,12 +287,8 @@ fn row_22_orphans_are_reaped_by_an_init_and_go_with_a_container_that_has_none() 
         "i=0; while [ $i -lt {ORPHANS} ]; do i=$((i+1)); (true &); done; echo over; sleep 1; exit 6"
     );
     let zombies = "grep -l '^State:.Z' /proc/[0-9]*/status 2>/dev/null | wc -l";
-    let init = [
-        "run", "-d", "--name", "reaped", "--init", "busybox", "sh", "-c",
-    ];
-    orlop
-        .run(&[&init[..], &[&storm.replace("exit 6", "exec sleep 1000")]].concat())
-        .success();
+    let storm_and_sleep = storm.replace("exit 6", "exec sleep 1000");
+    orlop.run_script_with("reaped", &["--init"], &storm_and_sleep);
     eventually("the storm is over", || {
         orlop.run(&["logs", "reaped"]).stdout() == "over\n"
     });
@@ -331,9 +298,7 @@ fn row_22_orphans_are_reaped_by_an_init_and_go_with_a_container_that_has_none() 
     // The first process is busybox's sleep, which reaps nothing.
     let careless = "for i in $(seq 200); do (true &); done; exec sleep 1000";
     orlop.run_script("careless", &format!("sh -c '{careless}' & exec sleep 1000"));
-    let code = orlop
-        .run(&["run", "--rm", "--init", "busybox", "sh", "-c", &storm])
-        .code();
+    let code = orlop.shell(&["--init"], &storm).code();
     assert_eq!(code, 6, "the command's own, among {ORPHANS} others");
     println!("row 22: {} orphans", 2 * ORPHANS + 200);
     leaves_nothing(&orlop, &before);
@@ -365,7 +330,7 @@ fn row_23_a_process_that_has_a_dead_containers_number_is_left_alone() {
     assert_ne!(theirs, text);
     std::fs::write(&record, theirs).unwrap();
     std::fs::remove_dir_all(orlop.root().join("runtime/index")).unwrap();
-    assert_eq!(status(&orlop, "box"), "dead");
+    assert_eq!(orlop.status("box"), "dead");
     orlop.run(&["kill", "box"]).exits(1);
     orlop.run(&["stop", "box"]).success();
     orlop.run(&["rm", "-f", "box"]).success();
@@ -419,7 +384,7 @@ fn row_25_a_service_without_descriptors_fails_requests_and_recovers() {
             .stdout_is("again\n");
     }
     assert_eq!(orlop.service_pid("runtime"), service, "it never ended");
-    assert_eq!(status(&orlop, "steady"), "running");
+    assert_eq!(orlop.status("steady"), "running");
     leaves_nothing(&orlop, &before);
 }
 
@@ -475,7 +440,7 @@ fn row_27_neither_a_client_that_does_not_read_nor_a_lost_log_stops_a_container()
     let mut deaf = orlop.spawn(&["start", "-a", "box"]);
     let id = orlop.inspect("box", "{{.Id}}");
     let directory = orlop.root().join("runtime/containers").join(id);
-    eventually("it runs", || status(&orlop, "box") == "running");
+    eventually("it runs", || orlop.status("box") == "running");
     let logs = std::fs::read_dir(&directory).unwrap().flatten();
     let logs: Vec<_> = logs
         .filter(|file| file.file_name().to_string_lossy().contains(".log"))
@@ -499,19 +464,7 @@ fn row_28_after_a_reboot_nothing_stale_is_in_the_way() {
     let _alone = alone();
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "-p",
-            "127.0.0.1:0:80",
-            "busybox",
-            "sleep",
-            "1000",
-        ])
-        .success();
+    orlop.run_sleeper("box", &["-p", "127.0.0.1:0:80"]);
     orlop.run(&["exec", "box", "touch", "/kept"]).success();
     for service in ["runtime", "builder", "registry", "store"] {
         orlop.kill_service(service);
@@ -526,10 +479,8 @@ fn row_28_after_a_reboot_nothing_stale_is_in_the_way() {
         .args(["link", "del", &format!("orl-{}", orlop.name())])
         .status();
     println!("row 28: bridge deleted: {}", deleted.unwrap().success());
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
-    assert_eq!(status(&orlop, "box"), "dead");
+    orlop.up();
+    assert_eq!(orlop.status("box"), "dead");
     orlop.run(&["start", "box"]).success();
     orlop.run(&["exec", "box", "test", "-e", "/kept"]).success();
     leaves_nothing(&orlop, &before);
@@ -609,7 +560,7 @@ fn row_30_containers_of_an_older_shim_are_managed_by_a_newer_service() {
             .run(&[&run[..], &["busybox", "sleep", "1000"]].concat())
             .success();
         let mut elder = Elder::in_place_of(&orlop, "box", version);
-        assert_eq!(status(&orlop, "box"), "running", "{version}");
+        assert_eq!(orlop.status("box"), "running", "{version}");
         orlop
             .run(&["ps", "--format", "{{.Names}}"])
             .success()
@@ -638,19 +589,7 @@ fn row_29_a_container_whose_link_was_taken_away_ends_like_any_other() {
     let _alone = alone();
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "-p",
-            "127.0.0.1:0:80",
-            "busybox",
-            "sleep",
-            "1000",
-        ])
-        .success();
+    orlop.run_sleeper("box", &["-p", "127.0.0.1:0:80"]);
     orlop
         .run(&["exec", "box", "ip", "link", "show", "eth0"])
         .success();

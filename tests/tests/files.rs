@@ -6,12 +6,6 @@ use std::fs;
 
 use orlop_tests::Instance;
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// A container with this name that ran a script to its end.
 fn ran(orlop: &Instance, name: &str, script: &str) {
     orlop
@@ -33,7 +27,7 @@ fn names(archive: &[u8]) -> Vec<String> {
 
 #[test]
 fn diff_tells_what_was_added_changed_and_deleted_and_nothing_of_ours() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "echo x > /new; rm /etc/group; echo y >> /etc/passwd; mkdir -p /a/b; touch /tmp/t";
     ran(&orlop, "box", script);
     let expected = "A /a\nA /a/b\nC /etc\nD /etc/group\nC /etc/passwd\nA /new\nC /tmp\nA /tmp/t\n";
@@ -43,18 +37,7 @@ fn diff_tells_what_was_added_changed_and_deleted_and_nothing_of_ours() {
         .run(&["container", "diff", "idle"])
         .success()
         .stdout_is("");
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "live",
-            "busybox",
-            "sh",
-            "-c",
-            "touch /up; sleep 60",
-        ])
-        .success();
+    orlop.run_script("live", "touch /up; sleep 60");
     orlop_tests::eventually("a running container's change is told", || {
         orlop.run(&["diff", "live"]).success().stdout() == "A /up\n"
     });
@@ -66,7 +49,7 @@ fn diff_tells_what_was_added_changed_and_deleted_and_nothing_of_ours() {
 
 #[test]
 fn export_and_import_give_the_same_files() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run", "--name", "box", "-v", "/v", "busybox", "sh", "-c",
@@ -106,21 +89,12 @@ fn export_and_import_give_the_same_files() {
 
 #[test]
 fn an_image_made_of_a_container_runs_with_its_changes() {
-    let orlop = orlop();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "-e",
-            "A=1",
-            "busybox",
-            "sh",
-            "-c",
-            "rm /etc/group; echo changed > /mine; sleep 60",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with(
+        "box",
+        &["-e", "A=1"],
+        "rm /etc/group; echo changed > /mine; sleep 60",
+    );
     orlop_tests::eventually("the file is there", || {
         orlop.run(&["exec", "box", "cat", "/mine"]).stdout() == "changed\n"
     });
@@ -161,7 +135,7 @@ fn an_image_made_of_a_container_runs_with_its_changes() {
 
 #[test]
 fn an_image_made_of_a_container_of_such_an_image_has_the_changes_of_both() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     ran(&orlop, "first", "echo one > /mine");
     orlop.run(&["commit", "first", "made:v1"]).success();
     orlop
@@ -188,7 +162,7 @@ fn an_image_made_of_a_container_of_such_an_image_has_the_changes_of_both() {
 
 #[test]
 fn an_image_without_a_name_is_run_by_its_id() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     ran(&orlop, "box", "echo x > /mine");
     let id = orlop
         .run(&["commit", "--pause=false", "box"])
@@ -212,7 +186,7 @@ fn an_image_without_a_name_is_run_by_its_id() {
 
 #[test]
 fn a_commit_that_cannot_be_made_makes_nothing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     ran(&orlop, "box", "true");
     for (args, said) in [
         (&["commit", "-c", "RUN make", "box", "made"][..], "RUN"),
@@ -229,7 +203,7 @@ fn a_commit_that_cannot_be_made_makes_nothing() {
 
 #[test]
 fn two_containers_of_one_image_do_not_see_each_others_changes() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     ran(&orlop, "one", "echo one > /mine; rm /etc/group");
     ran(&orlop, "two", "test ! -e /mine && test -e /etc/group");
     orlop.run(&["diff", "two"]).success().stdout_is("");
@@ -262,7 +236,7 @@ fn with_a_large_file(orlop: &Instance) -> String {
 
 #[test]
 fn a_container_stands_still_while_it_is_committed_unless_it_must_not() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let id = with_a_large_file(&orlop);
     for (pause, expected) in [("--pause=true", true), ("--pause=false", false)] {
         let mut commit = orlop.spawn(&["commit", pause, "box", "large"]);
@@ -279,7 +253,7 @@ fn a_container_stands_still_while_it_is_committed_unless_it_must_not() {
 
 #[test]
 fn a_service_that_is_killed_while_it_commits_leaves_no_container_frozen() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let id = with_a_large_file(&orlop);
     let mut commit = orlop.spawn(&["commit", "box", "large"]);
     orlop_tests::eventually("it stands still", || is_frozen(&orlop, &id));
@@ -294,7 +268,7 @@ fn a_service_that_is_killed_while_it_commits_leaves_no_container_frozen() {
 /// Row 31 of the faults: whoever comes second is told so, and nothing half-made is left.
 #[test]
 fn a_container_that_is_removed_while_its_files_are_taken_is_gone_and_the_rest_is_whole() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let here = tempfile::tempdir().unwrap();
     for round in 0..8 {
         ran(&orlop, "box", "head -c 3000000 /dev/urandom > /large");

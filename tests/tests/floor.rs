@@ -148,9 +148,7 @@ fn dumps(orlop: &Instance) -> Vec<(&'static str, Vec<String>)> {
     let sh = ["sh", "-c", SCRIPT];
     let dump = |options: &[&str]| facts(&orlop.run(&[options, &sh].concat()).success().stdout());
     let run = dump(&["run", "--rm", "busybox"]);
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     let exec = dump(&["exec", "box"]);
     let privileged = known_devices(dump(&["run", "--rm", "--privileged", "busybox"]), &run);
     let shared = [
@@ -248,8 +246,7 @@ fn here(text: &str) -> Vec<String> {
 
 #[test]
 fn c6_b3_b22_the_floor_is_the_one_of_the_table() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let text = write(&dumps(&orlop));
     if std::env::var_os("ORLOP_REGENERATE").is_some() {
         fs::write(table(), &text).unwrap();

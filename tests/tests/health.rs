@@ -7,28 +7,13 @@ use std::time::Duration;
 
 use orlop_tests::{Instance, eventually};
 
-const QUICK: [&str; 3] = [
-    "--health-interval=200ms",
-    "--health-retries=2",
-    "--name=box",
-];
-
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
+const QUICK: [&str; 2] = ["--health-interval=200ms", "--health-retries=2"];
 
 /// Runs a container that sleeps, named `box`, with this check and these options.
 fn run(orlop: &Instance, check: &str, options: &[&str]) {
-    let run = [&["run", "-d", "--health-cmd", check], &QUICK[..], options].concat();
-    let sleep = [
-        "busybox",
-        "sh",
-        "-c",
-        "trap 'exit 9' TERM; while :; do sleep 0.1; done",
-    ];
-    orlop.run(&[&run[..], &sleep[..]].concat()).success();
+    let options = [&["--health-cmd", check], &QUICK[..], options].concat();
+    let script = "trap 'exit 9' TERM; while :; do sleep 0.1; done";
+    orlop.run_script_with("box", &options, script);
 }
 
 #[track_caller]
@@ -40,7 +25,7 @@ fn becomes(orlop: &Instance, status: &str) {
 
 #[test]
 fn health_follows_the_checks() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     run(&orlop, "test -e /up || { echo it is down; exit 3; }", &[]);
     becomes(&orlop, "unhealthy");
     let last = "{{with index .State.Health.Log 0}}{{.ExitCode}} {{.Output}}{{end}}";
@@ -75,7 +60,7 @@ fn health_follows_the_checks() {
 
 #[test]
 fn an_image_brings_its_check_and_a_person_may_change_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let context = tempfile::tempdir().unwrap();
     let dockerfile =
         "FROM busybox\nHEALTHCHECK --interval=300ms --retries=1 CMD echo of the image\n";
@@ -133,7 +118,7 @@ fn an_image_brings_its_check_and_a_person_may_change_it() {
 
 #[test]
 fn failures_in_the_start_period_do_not_count() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let options = ["--health-start-period=1h", "--health-start-interval=100ms"];
     run(&orlop, "exit 1", &options);
     eventually("it was checked", || {
@@ -148,7 +133,7 @@ fn failures_in_the_start_period_do_not_count() {
 
 #[test]
 fn a_check_that_takes_too_long_is_killed_and_disturbs_nobody() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     run(&orlop, "sleep 4322; true", &["--health-timeout=300ms"]);
     becomes(&orlop, "unhealthy");
     let last = "{{with index .State.Health.Log 0}}{{.ExitCode}} {{.Output}}{{end}}";
@@ -169,7 +154,7 @@ fn a_check_that_takes_too_long_is_killed_and_disturbs_nobody() {
 
 #[test]
 fn a_check_that_floods_keeps_only_its_beginning() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     run(&orlop, "yes | head -c 1000000; exit 1", &[]);
     becomes(&orlop, "unhealthy");
     let output = orlop.inspect(
@@ -185,7 +170,7 @@ fn a_check_that_floods_keeps_only_its_beginning() {
 
 #[test]
 fn checks_go_on_while_the_service_is_down() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let shared = tempfile::tempdir().unwrap();
     let mount = format!("{}:/shared", shared.path().display());
     run(
@@ -215,7 +200,7 @@ fn checks_go_on_while_the_service_is_down() {
 #[test]
 fn what_was_asked_for_is_done_while_the_service_is_down() {
     for (action, end) in [("kill", "exited 137 0"), ("stop", "exited 9 0")] {
-        let orlop = orlop();
+        let orlop = Instance::with_busybox();
         let shared = tempfile::tempdir().unwrap();
         let mount = format!("{}:/shared", shared.path().display());
         let asked = format!("--health-on-failure={action}");
@@ -231,7 +216,7 @@ fn what_was_asked_for_is_done_while_the_service_is_down() {
 
 #[test]
 fn an_unhealthy_container_is_started_again_while_the_service_is_down() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let shared = tempfile::tempdir().unwrap();
     let mount = format!("{}:/shared", shared.path().display());
     let options = ["-v", &mount, "--health-on-failure=restart"];
@@ -251,7 +236,7 @@ fn an_unhealthy_container_is_started_again_while_the_service_is_down() {
 
 #[test]
 fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (action, code) in [("kill", "137"), ("stop", "9")] {
         let option = format!("--health-on-failure={action}");
         run(&orlop, "exit 1", &[&option]);
@@ -259,11 +244,7 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
             .run(&["wait", "box"])
             .success()
             .stdout_is(&format!("{code}\n"));
-        assert_eq!(
-            orlop.inspect("box", "{{.State.Status}}"),
-            "exited",
-            "{action}"
-        );
+        assert_eq!(orlop.status("box"), "exited", "{action}");
         orlop.run(&["rm", "box"]).success();
     }
     run(&orlop, "exit 1", &["--health-on-failure=restart"]);
@@ -271,12 +252,12 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
         orlop.inspect("box", "{{.RestartCount}}") == "2"
     });
     orlop.run(&["stop", "box"]).success();
-    assert_eq!(orlop.inspect("box", "{{.State.Status}}"), "exited");
+    assert_eq!(orlop.status("box"), "exited");
 }
 
 #[test]
 fn a_frozen_container_is_not_checked() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let check = ["--health-cmd=true", "--health-interval=1s", "--name=box"];
     let run = [&["run", "-d"], &check[..], &["busybox", "sleep", "600"]].concat();
     orlop.run(&run).success();
@@ -297,7 +278,7 @@ fn a_frozen_container_is_not_checked() {
 
 #[test]
 fn options_that_would_do_nothing_are_refused() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (options, said) in [
         (&["--health-retries=3"][..], "health check"),
         (&["--health-cmd="], "health check"),

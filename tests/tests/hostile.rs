@@ -12,12 +12,6 @@ use orlop_tests::{Canary, Instance, SONG, Swap, Terminal, eventually, fixtures};
 /// How long a race is tried.
 const RACE: Duration = Duration::from_secs(4);
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// An image with these links in it, some in the place of directories.
 fn image(orlop: &Instance, name: &str, links: &[(&str, &str)]) {
     let archive = fixtures::rootfs_with_links(links, &[]);
@@ -88,7 +82,7 @@ const STREAMS: [&str; 8] = [
 /// neither opened nor truncated.
 #[test]
 fn b1_b19_no_stream_is_opened_by_a_path_of_the_image() {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     let paths = STREAMS.map(|name| format!("dev/{name}"));
     let target = canary.file();
     let links: Vec<_> = paths
@@ -103,7 +97,7 @@ fn b1_b19_no_stream_is_opened_by_a_path_of_the_image() {
 /// The same of links that a container made of its own devices, and of a privileged one's whole `/dev`.
 #[test]
 fn b1_b16_no_stream_is_opened_by_a_path_of_the_container() {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     let target = canary.file();
     let script = STREAMS
         .map(|name| format!("ln -sfn {} /dev/{name}", text(&target)))
@@ -126,19 +120,7 @@ fn b1_b16_no_stream_is_opened_by_a_path_of_the_container() {
         "umount -l /dev/pts; rm -rf /dev/pts; ln -s {} /dev/pts; ln -s {0} /dev/x; echo done; exec sleep 1000",
         text(canary.path())
     );
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--privileged",
-            "--name",
-            "strong",
-            "busybox",
-            "sh",
-            "-c",
-            &script,
-        ])
-        .success();
+    orlop.run_script_with("strong", &["--privileged"], &script);
     eventually("the link is made", || {
         orlop.run(&["logs", "strong"]).stdout() == "done\n"
     });
@@ -153,7 +135,7 @@ fn b1_b16_no_stream_is_opened_by_a_path_of_the_container() {
 #[test]
 fn b2_a_container_that_replaced_its_system_directories_does_not_lead_out_at_its_next_start() {
     let (orlop, canary) = (
-        orlop(),
+        Instance::with_busybox(),
         Canary::with(|path| fs::write(path.join("ptmx"), "").unwrap()),
     );
     for place in ["/proc", "/dev", "/sys", "/etc"] {
@@ -189,7 +171,7 @@ fn b2_a_container_that_replaced_its_system_directories_does_not_lead_out_at_its_
 /// Of what this kernel has; `defaults.rs` says that the others are on the list.
 #[test]
 fn b6_acpi_and_scsi_are_hidden_in_every_process() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "for p in /proc/acpi /proc/scsi /proc/asound; do [ -e $p ] || continue; \
                   ls -A $p; (: > $p/x) 2>/dev/null && echo written; \
                   grep -c \" $p ro,.* tmpfs \" /proc/self/mountinfo; done; true";
@@ -205,26 +187,15 @@ fn b6_acpi_and_scsi_are_hidden_in_every_process() {
             .stdout_is(&expected);
         orlop.run(&["restart", "-t", "0", "box"]).success();
     }
-    let user = [
-        "run",
-        "--rm",
-        "-u",
-        "1000",
-        "--cap-add",
-        "ALL",
-        "busybox",
-        "sh",
-        "-c",
-        script,
-    ];
-    orlop.run(&user).success().stdout_is(&expected);
+    let user = orlop.shell(&["-u", "1000", "--cap-add", "ALL"], script);
+    user.success().stdout_is(&expected);
 }
 
 /// Two containers with one volume: in it, a directory changes places with a link to the host while the other
 /// one, whose mounts are below it, starts. What is swapped on the host's side is swapped as fast as any
 /// container could.
 fn race_of_targets(destination: &str, is_file: bool) {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     orlop.run(&["volume", "create", "shared"]).success();
     let shared = orlop.root().join("runtime/volumes/shared/_data");
     fs::create_dir(shared.join("dir")).unwrap();
@@ -275,7 +246,7 @@ fn b14_d5_no_file_is_made_on_the_host_for_a_mount_below_a_swapped_directory() {
 
 #[test]
 fn b18_an_image_whose_dev_is_a_link_does_not_start_and_changes_nothing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let canary = Canary::with(|path| fs::write(path.join("ptmx"), "").unwrap());
     image(&orlop, "evil", &[("dev", text(canary.path()))]);
     for options in [
@@ -296,7 +267,7 @@ fn b18_an_image_whose_dev_is_a_link_does_not_start_and_changes_nothing() {
 /// By `run`, by `exec`, at the next start, and by a build.
 #[test]
 fn b13_no_working_directory_is_a_descriptor_of_ours() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     image(
         &orlop,
         "evil",
@@ -346,7 +317,7 @@ fn b13_no_working_directory_is_a_descriptor_of_ours() {
 
 #[test]
 fn b25_a_working_directory_behind_a_link_is_made_in_the_container() {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     let archive = fixtures::rootfs_with_links(&[("link", text(canary.path()))], &[]);
     let import = ["import", "-c", "WORKDIR /link/a/b", "-", "evil"];
     orlop.run_with_input(&import, &archive).success();
@@ -388,20 +359,11 @@ fn b25_a_working_directory_behind_a_link_is_made_in_the_container() {
 /// Lengths that once were too long for somebody's 16 bits.
 #[test]
 fn b27_what_is_long_arrives_whole_or_is_refused() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for length in [65_535, 65_536, 70_000, 131_000] {
         let variable = format!("X={}", "x".repeat(length));
         orlop
-            .run(&[
-                "run",
-                "--rm",
-                "-e",
-                &variable,
-                "busybox",
-                "sh",
-                "-c",
-                "echo ${#X}",
-            ])
+            .shell(&["-e", &variable], "echo ${#X}")
             .success()
             .stdout_is(&format!("{length}\n"));
     }
@@ -429,7 +391,7 @@ fn b27_what_is_long_arrives_whole_or_is_refused() {
 
 #[test]
 fn b30_no_file_of_the_host_gets_another_label() {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     let label = "security.selinux";
     for path in [canary.path(), &canary.file()] {
         rustix::fs::setxattr(path, label, b"own_t\0", rustix::fs::XattrFlags::empty()).unwrap();
@@ -476,7 +438,7 @@ fn b30_no_file_of_the_host_gets_another_label() {
 /// Labels, which are all that an image can bring of the kind, do not reach the document of a container.
 #[test]
 fn b34_no_label_or_annotation_of_an_image_confines_less() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let labels = [
         "org.orlop.seccomp=unconfined",
         "org.systemd.property.MemoryMax=infinity",

@@ -3,33 +3,17 @@
 
 use orlop_tests::{Instance, eventually, http};
 
-const SERVE: &str = "mkdir -p /www; echo $0 > /www/index.html; exec httpd -f -p 80 -h /www";
-
 #[test]
 fn two_instances_do_not_see_each_other() {
     let (one, two) = (Instance::start(), Instance::start());
     for (orlop, word) in [(&one, "one"), (&two, "two")] {
         orlop.import_busybox("busybox");
-        orlop
-            .run(&[
-                "run",
-                "-d",
-                "--name",
-                "web",
-                "-p",
-                "127.0.0.1:0:80",
-                "busybox",
-                "sh",
-                "-c",
-                SERVE,
-                word,
-            ])
-            .success();
+        orlop.serve_line("web", &["-p", "127.0.0.1:0:80"], word);
     }
     for (orlop, word) in [(&one, "one\n"), (&two, "two\n")] {
-        let address = orlop.run(&["port", "web", "80"]).success().line();
+        let address = orlop.published("web", "80");
         eventually("each answers with its own word", || {
-            http::get(address.as_str(), "/").is_some_and(|r| r.text() == word)
+            http::serves(&address, word)
         });
         assert_eq!(
             orlop.run(&["ps", "-q"]).success().stdout().lines().count(),
@@ -50,38 +34,23 @@ fn two_hundred_containers_leave_no_trace() {
     const POOL: usize = 4;
     /// Layers of the image that they run.
     const LAYERS: usize = 1;
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     // The first start makes the bridge and the pool, which stay until `down`.
     orlop.run(&["run", "--rm", "busybox", "true"]).success();
 
     let before = orlop.host_state();
     let names: Vec<_> = (0..COUNT).map(|n| format!("box{n}")).collect();
     in_parallel(&names, |name| {
-        orlop
-            .run(&[
-                "run",
-                "-d",
-                "--name",
-                name,
-                "-p",
-                "127.0.0.1:0:80",
-                "busybox",
-                "sh",
-                "-c",
-                SERVE,
-                name,
-            ])
-            .success();
+        orlop.serve_line(name, &["-p", "127.0.0.1:0:80"], name);
     });
     assert_eq!(
         orlop.run(&["ps", "-q"]).success().stdout().lines().count(),
         COUNT
     );
     in_parallel(&names, |name| {
-        let address = orlop.run(&["port", name, "80"]).success().line();
+        let address = orlop.published(name, "80");
         eventually("it answers with its own name", || {
-            http::get(address.as_str(), "/").is_some_and(|r| r.text() == format!("{name}\n"))
+            http::serves(&address, &format!("{name}\n"))
         });
     });
     in_parallel(&names, |name| {

@@ -6,31 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use orlop_tests::{Instance, Outcome};
+use orlop_tests::Instance;
 
 /// An instance with busybox.
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
-/// `run --rm` with these options, and a script.
-fn run(orlop: &Instance, options: &[&str], script: &str) -> Outcome {
-    let mut args = vec!["run", "--rm"];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", script]);
-    orlop.run(&args)
-}
-
-/// A container of this name that sleeps.
-fn sleeper(orlop: &Instance, name: &str, options: &[&str]) {
-    let mut args = vec!["run", "-d", "--name", name];
-    args.extend(options);
-    args.extend(["busybox", "sleep", "1000"]);
-    orlop.run(&args).success();
-}
-
 /// A field of the test's own `/proc/self/status`.
 fn own(field: &str) -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();
@@ -42,7 +20,7 @@ const CAPABILITIES: &str = "sed -n 's/^CapEff:.//p' /proc/self/status";
 
 #[test]
 fn a_privileged_container_has_what_the_service_has() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = format!(
         "{CAPABILITIES}; grep Seccomp: /proc/self/status | cut -f2; \
          mount -t tmpfs none /tmp && echo mounted; \
@@ -50,40 +28,46 @@ fn a_privileged_container_has_what_the_service_has() {
          head -c 1 /proc/timer_list | wc -c; : > /proc/sys/kernel/domainname && echo set"
     );
     let expected = format!("{}\n0\nmounted\ngrouped\n1\nset\n", own("CapPrm:"));
-    run(&orlop, &["--privileged"], &script)
+    orlop
+        .shell(&["--privileged"], &script)
         .success()
         .stdout_is(&expected);
-    let devices = run(&orlop, &["--privileged"], "ls /dev").success().stdout();
+    let devices = orlop.shell(&["--privileged"], "ls /dev").success().stdout();
     assert!(devices.lines().any(|name| name == "kmsg"), "{devices}");
-    run(&orlop, &["--privileged", "--cap-drop", "ALL"], CAPABILITIES)
+    orlop
+        .shell(&["--privileged", "--cap-drop", "ALL"], CAPABILITIES)
         .success()
         .stdout_is("0000000000000000\n");
 }
 
 #[test]
 fn all_capabilities_can_be_added_or_dropped_at_once() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let all = format!("{}\n", own("CapPrm:"));
-    run(&orlop, &["--cap-add", "ALL"], CAPABILITIES)
+    orlop
+        .shell(&["--cap-add", "ALL"], CAPABILITIES)
         .success()
         .stdout_is(&all);
     let none = "0000000000000000\n";
-    run(&orlop, &["--cap-drop", "all"], CAPABILITIES)
+    orlop
+        .shell(&["--cap-drop", "all"], CAPABILITIES)
         .success()
         .stdout_is(none);
     let raw = ["--cap-drop", "ALL", "--cap-add", "net_raw"];
-    run(&orlop, &raw, CAPABILITIES)
+    orlop
+        .shell(&raw, CAPABILITIES)
         .success()
         .stdout_is("0000000000002000\n");
-    run(&orlop, &["--cap-add", "SYS_EVERYTHING"], "true")
+    orlop
+        .shell(&["--cap-add", "SYS_EVERYTHING"], "true")
         .exits(125)
         .stderr_has("SYS_EVERYTHING");
 }
 
 #[test]
 fn c6_c20_a_privileged_exec_inherits_nothing_and_another_user_has_nothing() {
-    let orlop = orlop();
-    sleeper(&orlop, "box", &[]);
+    let orlop = Instance::with_busybox();
+    orlop.run_sleeper("box", &[]);
     let status = ["grep", "^Cap", "/proc/self/status"];
     let exec = |options: &[&str]| {
         let mut args = vec!["exec"];
@@ -111,7 +95,7 @@ fn c6_c20_a_privileged_exec_inherits_nothing_and_another_user_has_nothing() {
 
 #[test]
 fn a_seccomp_profile_of_ones_own_decides_by_capabilities() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let file = tempfile::NamedTempFile::new().unwrap();
     let profile = r#"{"defaultAction":"SCMP_ACT_ALLOW",
         "archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]},
@@ -126,12 +110,13 @@ fn a_seccomp_profile_of_ones_own_decides_by_capabilities() {
     let option = format!("seccomp={}", file.path().display());
     let script = "chmod 777 /tmp 2>&1; kill -0 1 && echo asked; kill -10 1 2>/dev/null || echo denied; \
                   rm /etc/group && echo removed";
-    run(&orlop, &["--security-opt", &option], script)
+    orlop
+        .shell(&["--security-opt", &option], script)
         .success()
         .stdout_is("chmod: /tmp: No space left on device\nasked\ndenied\nremoved\n");
     let with_time = ["--security-opt", &option, "--cap-add", "SYS_TIME"];
-    run(&orlop, &with_time, "chmod 777 /tmp").success();
-    sleeper(&orlop, "box", &["--security-opt", &option]);
+    orlop.shell(&with_time, "chmod 777 /tmp").success();
+    orlop.run_sleeper("box", &["--security-opt", &option]);
     orlop
         .run(&[
             "exec",
@@ -148,7 +133,7 @@ fn a_seccomp_profile_of_ones_own_decides_by_capabilities() {
 
 #[test]
 fn c17_a_seccomp_profile_that_is_not_understood_never_means_none() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let file = tempfile::NamedTempFile::new().unwrap();
     let option = format!("seccomp={}", file.path().display());
     for profile in [
@@ -160,25 +145,29 @@ fn c17_a_seccomp_profile_that_is_not_understood_never_means_none() {
         r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/run/x"}"#,
     ] {
         fs::write(file.path(), profile).unwrap();
-        run(&orlop, &["--security-opt", &option], "true").exits(125);
+        orlop.shell(&["--security-opt", &option], "true").exits(125);
     }
-    run(&orlop, &["--security-opt", "seccomp=/no/such/file"], "true")
+    orlop
+        .shell(&["--security-opt", "seccomp=/no/such/file"], "true")
         .exits(125)
         .stderr_has("/no/such/file");
 }
 
 #[test]
 fn c19_what_the_kernel_cannot_enforce_is_refused_by_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let unconfined = ["--security-opt", "label=disable", "--userns", "host"];
-    run(&orlop, &unconfined, "true").success();
-    run(&orlop, &["--security-opt", "apparmor=unconfined"], "true").success();
+    orlop.shell(&unconfined, "true").success();
+    orlop
+        .shell(&["--security-opt", "apparmor=unconfined"], "true")
+        .success();
     for (option, word) in [
         ("apparmor=docker-default", "AppArmor"),
         ("label=type:svirt_t", "SELinux"),
         ("systempaths=open", "systempaths"),
     ] {
-        run(&orlop, &["--security-opt", option], "true")
+        orlop
+            .shell(&["--security-opt", option], "true")
             .exits(125)
             .stderr_has(word);
     }
@@ -186,21 +175,18 @@ fn c19_what_the_kernel_cannot_enforce_is_refused_by_name() {
 
 #[test]
 fn system_paths_are_open_where_that_is_asked_for() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "head -c 1 /proc/timer_list | wc -c; : > /proc/sys/kernel/domainname && echo set; \
                   grep Seccomp: /proc/self/status | cut -f2";
-    run(
-        &orlop,
-        &["--security-opt", "systempaths=unconfined"],
-        script,
-    )
-    .success()
-    .stdout_is("1\nset\n2\n");
+    orlop
+        .shell(&["--security-opt", "systempaths=unconfined"], script)
+        .success()
+        .stdout_is("1\nset\n2\n");
 }
 
 #[test]
 fn no_new_privileges_can_be_turned_on_and_off() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "grep NoNewPrivs /proc/self/status | cut -f2";
     for (option, expected) in [
         ("no-new-privileges", "1\n"),
@@ -208,7 +194,8 @@ fn no_new_privileges_can_be_turned_on_and_off() {
         ("no-new-privileges:true", "1\n"),
         ("no-new-privileges=false", "0\n"),
     ] {
-        run(&orlop, &["--security-opt", option], script)
+        orlop
+            .shell(&["--security-opt", option], script)
             .success()
             .stdout_is(expected);
     }
@@ -229,35 +216,34 @@ fn device_directory() -> tempfile::TempDir {
 
 #[test]
 fn b24_a_device_can_be_used_as_far_as_it_was_given() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let directory = device_directory();
     let node = directory.path().join("log").display().to_string();
     let script = "(: > /dev/given) 2>&1 && echo written; head -c 1 /dev/given 2>&1; true";
     let denied = "head: /dev/given: Operation not permitted\n";
-    run(
-        &orlop,
-        &["--device", &format!("{node}:/dev/given:w")],
-        script,
-    )
-    .success()
-    .stdout_is(&format!("written\n{denied}"));
+    orlop
+        .shell(&["--device", &format!("{node}:/dev/given:w")], script)
+        .success()
+        .stdout_is(&format!("written\n{denied}"));
     let in_place = format!("stat -c '%a %t:%T' {node}");
-    run(&orlop, &["--device", &node], &in_place)
+    orlop
+        .shell(&["--device", &node], &in_place)
         .success()
         .stdout_is("666 1:b\n");
     let below = format!("{}:/dev/many", directory.path().display());
-    run(&orlop, &["--device", &below], "ls /dev/many")
+    orlop
+        .shell(&["--device", &below], "ls /dev/many")
         .success()
         .stdout_is("log\n");
     let make = "mknod /dev/given c 1 11 && (: > /dev/given) && echo written";
     let rule = ["--cap-add", "MKNOD", "--device-cgroup-rule", "c 1:11 mw"];
-    run(&orlop, &rule, make).success().stdout_is("written\n");
-    run(&orlop, &["--cap-add", "MKNOD"], make).exits(1);
+    orlop.shell(&rule, make).success().stdout_is("written\n");
+    orlop.shell(&["--cap-add", "MKNOD"], make).exits(1);
 }
 
 #[test]
 fn a_device_that_cannot_be_given_is_named() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (option, value) in [
         ("--device", "/dev/no-such-device"),
         ("--device", "/etc/passwd:/dev/passwd"),
@@ -267,7 +253,8 @@ fn a_device_that_cannot_be_given_is_named() {
         ("--device-cgroup-rule", "c 1:3"),
         ("--device-cgroup-rule", "a 1:3 r"),
     ] {
-        run(&orlop, &[option, value], "true")
+        orlop
+            .shell(&[option, value], "true")
             .exits(125)
             .stderr_has("dev");
     }
@@ -275,31 +262,35 @@ fn a_device_that_cannot_be_given_is_named() {
 
 #[test]
 fn limits_of_processes_are_set_for_run_and_exec_and_told_if_they_cannot_be() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let options = ["--ulimit", "nofile=100:200", "--ulimit", "core=0"];
     let script = "ulimit -Sn; ulimit -Hn; ulimit -c";
-    run(&orlop, &options, script)
+    orlop
+        .shell(&options, script)
         .success()
         .stdout_is("100\n200\n0\n");
-    sleeper(&orlop, "box", &options);
+    orlop.run_sleeper("box", &options);
     orlop
         .run(&["exec", "box", "sh", "-c", script])
         .success()
         .stdout_is("100\n200\n0\n");
-    run(&orlop, &["--ulimit", "nofile=5", "--init"], "ulimit -n")
+    orlop
+        .shell(&["--ulimit", "nofile=5", "--init"], "ulimit -n")
         .success()
         .stdout_is("5\n");
     for bad in ["files=1", "nofile=2:1", "nofile=x", "nofile=-5"] {
-        run(&orlop, &["--ulimit", bad], "true").exits(125);
+        orlop.shell(&["--ulimit", bad], "true").exits(125);
     }
-    let raised = run(&orlop, &["--ulimit", "nofile=10:1000000000"], "ulimit -Hn").success();
+    let raised = orlop
+        .shell(&["--ulimit", "nofile=10:1000000000"], "ulimit -Hn")
+        .success();
     let may_raise = u64::from_str_radix(&own("CapPrm:"), 16).unwrap() & (1 << 24) != 0;
     assert_eq!(raised.stderr().contains("nofile"), !may_raise);
 }
 
 #[test]
 fn b32_b33_kernel_parameters_are_those_of_the_containers_own_namespaces() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let options = [
         "--sysctl",
         "net.ipv4.ip_default_ttl=77",
@@ -309,7 +300,8 @@ fn b32_b33_kernel_parameters_are_those_of_the_containers_own_namespaces() {
         "fs.mqueue.msg_max=11",
     ];
     let script = "cd /proc/sys; cat net/ipv4/ip_default_ttl kernel/shmmax fs/mqueue/msg_max";
-    run(&orlop, &options, script)
+    orlop
+        .shell(&options, script)
         .success()
         .stdout_is("77\n123456\n11\n");
     let host = || fs::read_to_string("/proc/sys/net/ipv4/ip_default_ttl").unwrap();
@@ -323,44 +315,35 @@ fn b32_b33_kernel_parameters_are_those_of_the_containers_own_namespaces() {
         ["--name=box", "--sysctl=vm.swappiness=1"],
         ["--name=box", "--sysctl=kernel.shmmax"],
     ] {
-        run(&orlop, &options, "true")
+        orlop
+            .shell(&options, "true")
             .exits(125)
             .stderr_has("sysctl");
     }
     assert_eq!(host(), before);
-    run(&orlop, &["--sysctl", "net.no.such=1"], "true")
+    orlop
+        .shell(&["--sysctl", "net.no.such=1"], "true")
         .exits(125)
         .stderr_has("net.no.such");
 }
 
 #[test]
 fn an_init_reaps_orphans_passes_signals_on_and_ends_as_its_command() {
-    let orlop = orlop();
-    run(&orlop, &["--init"], "exit 7").exits(7);
-    run(&orlop, &["--init"], "kill -9 $$").exits(137);
+    let orlop = Instance::with_busybox();
+    orlop.shell(&["--init"], "exit 7").exits(7);
+    orlop.shell(&["--init"], "kill -9 $$").exits(137);
     for (name, options, dead) in [("plain", &[][..], 1), ("reaped", &["--init"], 0)] {
-        let mut args = vec!["run", "-d", "--name", name];
-        args.extend(options);
-        args.extend(["busybox", "sh", "-c", "(sleep 0.2 &); exec sleep 1000"]);
-        orlop.run(&args).success();
+        orlop.run_script_with(name, options, "(sleep 0.2 &); exec sleep 1000");
         let list = ["exec", name, "sh", "-c", "sleep 1; ps -o stat,comm"];
         let seen = orlop.run(&list).success().stdout();
         let zombies = |seen: &str| seen.lines().filter(|line| line.starts_with('Z')).count();
         assert_eq!(zombies(&seen), dead, "{name}: {seen}");
     }
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "--init",
-            "busybox",
-            "sh",
-            "-c",
-            "trap 'echo asked; exit 3' TERM; while :; do sleep 0.1; done",
-        ])
-        .success();
+    orlop.run_script_with(
+        "box",
+        &["--init"],
+        "trap 'echo asked; exit 3' TERM; while :; do sleep 0.1; done",
+    );
     orlop.run(&["stop", "box"]).success();
     orlop.run(&["logs", "box"]).success().stdout_is("asked\n");
     assert_eq!(orlop.inspect("box", "{{.State.ExitCode}}"), "3");
@@ -373,11 +356,13 @@ fn an_init_reaps_orphans_passes_signals_on_and_ends_as_its_command() {
 /// Not even a command that may trace sees a handle or a path of the host in the first process.
 #[test]
 fn b5_an_init_has_nothing_of_the_host_open() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "sed -n 's/^CapEff:.//p; s/^Seccomp:.//p' /proc/1/status; \
                   readlink /proc/1/fd/*; readlink /proc/1/root; readlink /proc/1/cwd; cat /proc/1/cmdline; \
                   (: >> /proc/1/exe) 2>/dev/null && echo b7 orlop-shim is writable; true";
-    let out = run(&orlop, &["--init", "--cap-add", "SYS_PTRACE"], script).stdout();
+    let out = orlop
+        .shell(&["--init", "--cap-add", "SYS_PTRACE"], script)
+        .stdout();
     assert!(
         out.contains("\n2\n"),
         "it has the filter of the command: {out}"
@@ -391,29 +376,16 @@ fn b5_an_init_has_nothing_of_the_host_open() {
 /// may trace.
 #[test]
 fn b5_a_container_that_joins_shows_no_file_of_the_host() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let watch = "while true; do for p in /proc/[0-9]*; do for f in $p/fd/* $p/cwd $p/root; do \
                  t=$(readlink $f 2>/dev/null) || continue; \
                  case $t in *orlop*|/var/*|/run/*|*.log|*/tasks) echo leak $f $t;; esac; done; done; done";
     for capability in ["KILL", "SYS_PTRACE"] {
-        orlop
-            .run(&[
-                "run",
-                "-d",
-                "--name",
-                "box",
-                "--cap-add",
-                capability,
-                "busybox",
-                "sh",
-                "-c",
-                watch,
-            ])
-            .success();
+        orlop.run_script_with("box", &["--cap-add", capability], watch);
         for more in [&[][..], &["--init"], &["--cgroupns=host"]] {
             for _ in 0..15 {
                 let options = [&["--pid", "container:box"], more].concat();
-                run(&orlop, &options, "true").success();
+                orlop.shell(&options, "true").success();
             }
         }
         orlop.run(&["logs", "box"]).success().stdout_is("");
@@ -423,25 +395,27 @@ fn b5_a_container_that_joins_shows_no_file_of_the_host() {
 
 #[test]
 fn processes_are_shared_with_the_host_or_another_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let link = "readlink /proc/self/ns/pid";
     let host = fs::read_link("/proc/self/ns/pid")
         .unwrap()
         .display()
         .to_string();
-    run(&orlop, &["--pid", "host"], link)
+    orlop
+        .shell(&["--pid", "host"], link)
         .success()
         .stdout_is(&format!("{host}\n"));
-    sleeper(&orlop, "box", &[]);
+    orlop.run_sleeper("box", &[]);
     let of_box = orlop
         .run(&["exec", "box", "sh", "-c", link])
         .success()
         .stdout();
     assert_ne!(of_box.trim(), host);
-    run(&orlop, &["--pid", "container:box"], link)
+    orlop
+        .shell(&["--pid", "container:box"], link)
         .success()
         .stdout_is(&of_box);
-    sleeper(&orlop, "guest", &["--pid", "container:box"]);
+    orlop.run_sleeper("guest", &["--pid", "container:box"]);
     for inside in ["box", "guest"] {
         let seen = orlop
             .run(&["exec", inside, "ps", "-o", "args"])
@@ -456,34 +430,24 @@ fn processes_are_shared_with_the_host_or_another_container() {
         .stdout();
     assert_eq!(seen.matches("sleep 1000").count(), 1, "{seen}");
     orlop.run(&["stop", "-t", "0", "box"]).success();
-    run(&orlop, &["--pid", "container:box"], "true")
+    orlop
+        .shell(&["--pid", "container:box"], "true")
         .exits(125)
         .stderr_has("box");
-    run(&orlop, &["--pid", "container:absent"], "true")
+    orlop
+        .shell(&["--pid", "container:absent"], "true")
         .exits(125)
         .stderr_has("absent");
-    run(&orlop, &["--pid", "other"], "true")
+    orlop
+        .shell(&["--pid", "other"], "true")
         .exits(125)
         .stderr_has("--pid");
 }
 
 #[test]
 fn what_runs_in_the_hosts_process_namespace_ends_with_its_container() {
-    let orlop = orlop();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "--pid",
-            "host",
-            "busybox",
-            "sh",
-            "-c",
-            "sleep 98765 & exec sleep 98764",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with("box", &["--pid", "host"], "sleep 98765 & exec sleep 98764");
     let count = || {
         let found = Command::new("pgrep")
             .args(["-fx", "sleep 9876[45]"])
@@ -499,22 +463,24 @@ fn what_runs_in_the_hosts_process_namespace_ends_with_its_container() {
 
 #[test]
 fn shared_memory_is_shared_as_far_as_it_was_said() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let host = fs::read_link("/proc/self/ns/ipc")
         .unwrap()
         .display()
         .to_string();
     let link = "readlink /proc/self/ns/ipc";
-    run(&orlop, &["--ipc", "host"], link)
+    orlop
+        .shell(&["--ipc", "host"], link)
         .success()
         .stdout_is(&format!("{host}\n"));
-    run(&orlop, &["--ipc", "none"], "test -e /dev/shm || echo none").stdout_is("none\n");
-    sleeper(&orlop, "donor", &["--ipc", "shareable"]);
+    orlop
+        .shell(&["--ipc", "none"], "test -e /dev/shm || echo none")
+        .stdout_is("none\n");
+    orlop.run_sleeper("donor", &["--ipc", "shareable"]);
     orlop
         .run(&["exec", "donor", "sh", "-c", "echo hello > /dev/shm/word"])
         .success();
-    let joined = run(
-        &orlop,
+    let joined = orlop.shell(
         &["--ipc", "container:donor"],
         &format!("cat /dev/shm/word; {link}"),
     );
@@ -523,50 +489,54 @@ fn shared_memory_is_shared_as_far_as_it_was_said() {
         .success()
         .stdout();
     joined.success().stdout_is(&format!("hello\n{own}"));
-    run(&orlop, &["--ipc", "private"], "ls /dev/shm")
+    orlop
+        .shell(&["--ipc", "private"], "ls /dev/shm")
         .success()
         .stdout_is("");
-    sleeper(&orlop, "own", &[]);
-    run(&orlop, &["--ipc", "container:own"], "true")
+    orlop.run_sleeper("own", &[]);
+    orlop
+        .shell(&["--ipc", "container:own"], "true")
         .exits(125)
         .stderr_has("shareable");
 }
 
 #[test]
 fn names_and_control_groups_can_be_the_hosts() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let host = rustix::system::uname()
         .nodename()
         .to_string_lossy()
         .into_owned();
     let name = format!("{host}\n{host}\n");
-    run(&orlop, &["--uts", "host"], "hostname; cat /etc/hostname")
+    orlop
+        .shell(&["--uts", "host"], "hostname; cat /etc/hostname")
         .success()
         .stdout_is(&name);
-    run(&orlop, &["--uts", "host", "--hostname", "box"], "true")
+    orlop
+        .shell(&["--uts", "host", "--hostname", "box"], "true")
         .exits(125)
         .stderr_has("--hostname");
     let place = "grep -c :/orlop/ /proc/self/cgroup; true";
-    run(&orlop, &[], place).success().stdout_is("0\n");
-    let shown = run(&orlop, &["--cgroupns", "host"], place).success().line();
+    orlop.shell(&[], place).success().stdout_is("0\n");
+    let shown = orlop.shell(&["--cgroupns", "host"], place).success().line();
     assert_ne!(shown, "0");
 }
 
 #[test]
 fn b11_control_groups_cannot_be_written_whoever_sees_them() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "for g in /sys/fs/cgroup /sys/fs/cgroup/*; do \
                   mkdir $g/x 2>/dev/null && echo made $g; \
                   (echo 1 > $g/cgroup.procs) 2>/dev/null && echo wrote $g; done; true";
     for mode in ["private", "host"] {
         let options = ["--cgroupns", mode, "--cap-add", "DAC_OVERRIDE"];
-        run(&orlop, &options, script).success().stdout_is("");
+        orlop.shell(&options, script).success().stdout_is("");
     }
 }
 
 #[test]
 fn b35_whatever_namespaces_are_shared_the_container_is_in_its_own_control_group() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let modes: [&[&str]; 6] = [
         &["--pid=host"],
         &["--ipc=host"],
@@ -576,7 +546,7 @@ fn b35_whatever_namespaces_are_shared_the_container_is_in_its_own_control_group(
         &["--init"],
     ];
     for options in modes {
-        sleeper(&orlop, "box", options);
+        orlop.run_sleeper("box", options);
         let pid = orlop.inspect("box", "{{.State.Pid}}");
         let id = orlop.inspect("box", "{{.Id}}");
         let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
@@ -596,24 +566,25 @@ fn b35_whatever_namespaces_are_shared_the_container_is_in_its_own_control_group(
 
 #[test]
 fn c8_groups_are_added_by_name_and_number_for_run_and_exec() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let options = ["--group-add", "wheel", "--group-add", "77", "-u", "1000"];
     let expected = "1000 10 77\n";
-    run(&orlop, &options, "id -G").success().stdout_is(expected);
-    sleeper(&orlop, "box", &options);
+    orlop.shell(&options, "id -G").success().stdout_is(expected);
+    orlop.run_sleeper("box", &options);
     orlop
         .run(&["exec", "box", "id", "-G"])
         .success()
         .stdout_is(expected);
-    run(&orlop, &["--group-add", "nobody"], "true")
+    orlop
+        .shell(&["--group-add", "nobody"], "true")
         .exits(125)
         .stderr_has("nobody");
 }
 
 #[test]
 fn the_oom_score_is_set_for_run_and_exec() {
-    let orlop = orlop();
-    sleeper(&orlop, "box", &["--oom-score-adj", "321"]);
+    let orlop = Instance::with_busybox();
+    orlop.run_sleeper("box", &["--oom-score-adj", "321"]);
     orlop
         .run(&[
             "exec",
@@ -624,18 +595,18 @@ fn the_oom_score_is_set_for_run_and_exec() {
         ])
         .success()
         .stdout_is("321\n321\n");
-    run(&orlop, &["--oom-score-adj", "1001"], "true")
+    orlop
+        .shell(&["--oom-score-adj", "1001"], "true")
         .exits(125)
         .stderr_has("1001");
 }
 
 #[test]
 fn all_of_it_survives_a_restart_and_is_shown() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let directory = device_directory();
     let node = format!("{}/log:/dev/given:w", directory.path().display());
-    sleeper(
-        &orlop,
+    orlop.run_sleeper(
         "box",
         &[
             "--privileged",

@@ -9,12 +9,6 @@ use std::time::{Duration, Instant};
 
 use orlop_tests::{Canary, Instance, eventually, fixtures};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -109,13 +103,10 @@ fn d2_a_copy_opens_no_library_and_no_account_file_of_the_container() {
 /// A volume in which a container left a link where a file is written next.
 #[test]
 fn d10_what_is_put_into_a_volume_replaces_a_link_and_does_not_follow_it() {
-    let (orlop, canary) = (orlop(), Canary::new());
+    let (orlop, canary) = (Instance::with_busybox(), Canary::new());
     let file = canary.file();
     let leave = format!("ln -sfn {0} /v/secret; ln -sfn {0} /v/token", text(&file));
-    let leave = [
-        "run", "--rm", "-v", "data:/v", "busybox", "sh", "-c", &leave,
-    ];
-    orlop.run(&leave).success();
+    orlop.shell(&["-v", "data:/v"], &leave).success();
     let mut tar = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(4);
@@ -165,7 +156,7 @@ fn resident(pid: i32) -> u64 {
 /// goes, and to a health check: nobody keeps what nobody takes.
 #[test]
 fn d12_output_without_an_end_is_kept_by_nobody() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let check = [
         "--health-cmd",
         "yes health | head -n 3000000",

@@ -7,39 +7,15 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use orlop_tests::{Instance, Terminal, eventually, http};
-
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
+use orlop_tests::{Instance, PAGE, Terminal, eventually, http};
 
 #[test]
 fn published_ports_answer_and_are_told() {
-    let orlop = orlop();
-    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "-p",
-            "127.0.0.1:0:80",
-            "-p",
-            "0:53/udp",
-            "busybox",
-            "sh",
-            "-c",
-            serve,
-        ])
-        .success();
-    let address = orlop.run(&["port", "web", "80"]).success().line();
+    let orlop = Instance::with_busybox();
+    orlop.serve("web", &["-p", "127.0.0.1:0:80", "-p", "0:53/udp"]);
+    let address = orlop.published("web", "80");
     assert!(address.starts_with("127.0.0.1:"), "{address}");
-    eventually("the web server answers", || {
-        http::get(address.as_str(), "/").is_some_and(|response| response.text() == "served\n")
-    });
+    eventually("the web server answers", || http::serves(&address, PAGE));
     orlop
         .run(&["port", "web"])
         .success()
@@ -63,24 +39,16 @@ fn published_ports_answer_and_are_told() {
         .success();
 }
 
-/// What an address answers, once.
-fn page(address: &str) -> Option<String> {
-    http::get(address, "/").map(|response| response.text())
-}
-
 #[test]
 fn relayed_ports_are_back_with_the_service() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let option = "com.orlop.published=input";
     orlop
         .run(&["network", "create", "-o", option, "behind"])
         .success();
-    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
-    let mut args = vec!["run", "-d", "--name", "web", "--network", "behind"];
-    args.extend(["-p", "127.0.0.1:0:80", "busybox", "sh", "-c", serve]);
-    orlop.run(&args).success();
-    let address = orlop.run(&["port", "web", "80"]).success().line();
-    let answers = || page(&address).as_deref() == Some("served\n");
+    orlop.serve("web", &["--network", "behind", "-p", "127.0.0.1:0:80"]);
+    let address = orlop.published("web", "80");
+    let answers = || http::serves(&address, PAGE);
     eventually("the web server answers", answers);
     orlop.kill_service("runtime");
     assert!(!answers(), "nobody relays while the service is away");
@@ -96,7 +64,7 @@ fn relayed_ports_are_back_with_the_service() {
 
 #[test]
 fn a_person_is_told_to_whom_a_port_is_open() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let ports = ["-p", "127.0.0.1:0:80", "-p", "0:81/udp"];
     let run = |network: &'static str| {
         let mut args = vec!["run", "--rm", "--network", network];
@@ -140,7 +108,7 @@ while (defined(my $peer = $socket->recv(my $datagram, 1500))) {
 
 #[test]
 fn udp_ports_carry_both_ways() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut args = vec!["run", "-d", "--name", "udp", "-p", "127.0.0.1:0:9000/udp"];
     args.extend(["-v", "/usr:/usr:ro"]);
     let libraries = ["lib", "lib64"].map(|name| format!("/usr/{name}:/{name}:ro"));
@@ -151,7 +119,7 @@ fn udp_ports_carry_both_ways() {
     }
     args.extend(["busybox", "/usr/bin/perl", "-e", UDP_ECHO]);
     orlop.run(&args).success();
-    let address = orlop.run(&["port", "udp", "9000/udp"]).success().line();
+    let address = orlop.published("udp", "9000/udp");
     eventually("an answer by UDP", || {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket
@@ -167,18 +135,15 @@ fn udp_ports_carry_both_ways() {
 
 #[test]
 fn containers_reach_each_other_and_the_host_network_is_the_hosts() {
-    let orlop = orlop();
-    let serve = "echo hi > /index.html; exec httpd -f -p 80 -h /";
-    orlop
-        .run(&["run", "-d", "--name", "first", "busybox", "sh", "-c", serve])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.serve("first", &[]);
     let address = orlop.inspect("first", "{{.NetworkSettings.IPAddress}}");
     let url = format!("http://{address}/");
     eventually("the other container answers", || {
         orlop
             .run(&["run", "--rm", "busybox", "wget", "-qO-", &url])
             .stdout()
-            == "hi\n"
+            == PAGE
     });
     let links = orlop
         .run(&[
@@ -202,7 +167,7 @@ fn containers_reach_each_other_and_the_host_network_is_the_hosts() {
 
 #[test]
 fn names_are_resolved_as_on_the_host() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let outcome = orlop
         .run(&[
             "run",
@@ -225,13 +190,10 @@ fn names_are_resolved_as_on_the_host() {
 
 #[test]
 fn k4_a_flushed_firewall_is_restored_while_the_service_runs() {
-    let orlop = orlop();
-    let serve = "echo served > /index.html; exec httpd -f -p 80 -h /";
-    let options = ["run", "-d", "--name", "web", "-p", "127.0.0.1:0:80"];
-    let args = [&options[..], &["busybox", "sh", "-c", serve]].concat();
-    orlop.run(&args).success();
-    let address = orlop.run(&["port", "web", "80"]).success().line();
-    let answers = || http::get(address.as_str(), "/").is_some();
+    let orlop = Instance::with_busybox();
+    orlop.serve("web", &["-p", "127.0.0.1:0:80"]);
+    let address = orlop.published("web", "80");
+    let answers = || http::serves(&address, PAGE);
     eventually("the web server answers", answers);
     let table = format!("orlop-{}", orlop.name());
     let nft = |verb: &str| {

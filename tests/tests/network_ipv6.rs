@@ -1,40 +1,22 @@
 //! Networks with IPv6, by command.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use orlop_tests::{Instance, eventually, http};
-
-const SERVE: &str = "echo served > /index.html; exec httpd -f -p 80 -h /";
+use orlop_tests::{Instance, PAGE, eventually, http};
 
 /// An instance with a network `front` of both families; `None` on a host without IPv6.
 fn orlop(subnet: &str) -> Option<Instance> {
     if !std::path::Path::new("/proc/sys/net/ipv6").exists() {
         return None;
     }
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let create = ["network", "create", "--ipv6", "--subnet", subnet, "front"];
     orlop.run(&create).success();
     Some(orlop)
 }
 
-/// Starts a web server with these options.
-fn serve(orlop: &Instance, name: &str, options: &[&str]) {
-    let mut args = vec!["run", "-d", "--name", name];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", SERVE]);
-    orlop.run(&args).success();
-}
-
 fn fact(orlop: &Instance, container: &str, network: &str, field: &str) -> String {
     let form = format!("{{{{(index .NetworkSettings.Networks \"{network}\").{field}}}}}");
     orlop.inspect(container, &form)
-}
-
-/// Whether a container gets an answer of the web server at `host`.
-fn reaches(orlop: &Instance, container: &str, host: &str) -> bool {
-    let url = format!("http://{host}/");
-    let wget = ["exec", container, "timeout", "2", "wget", "-qO-", &url];
-    orlop.run(&wget).stdout() == "served\n"
 }
 
 #[test]
@@ -84,18 +66,18 @@ fn containers_meet_by_ipv6_and_by_name_and_those_of_other_networks_do_not() {
     orlop
         .run(&["network", "create", "--ipv6", "back"])
         .success();
-    serve(&orlop, "web", &["--network", "front", "--ip6", "fd0f:3::9"]);
+    orlop.serve("web", &["--network", "front", "--ip6", "fd0f:3::9"]);
     let limit = "net.ipv6.conf.eth0.hop_limit=33";
-    serve(&orlop, "other", &["--network", "front", "--sysctl", limit]);
-    serve(&orlop, "apart", &["--network", "back"]);
+    orlop.serve("other", &["--network", "front", "--sysctl", limit]);
+    orlop.serve("apart", &["--network", "back"]);
     let web = |field: &str| fact(&orlop, "web", "front", field);
     assert_eq!(web("GlobalIPv6Address"), "fd0f:3::9");
     assert_eq!(web("GlobalIPv6PrefixLen"), "64");
     assert_eq!(web("IPv6Gateway"), "fd0f:3::1");
     eventually("one container reaches another", || {
-        reaches(&orlop, "other", "[fd0f:3::9]")
+        orlop.reaches("other", "[fd0f:3::9]")
     });
-    assert!(!reaches(&orlop, "apart", "[fd0f:3::9]"));
+    assert!(orlop.cannot_reach("apart", "[fd0f:3::9]"));
     orlop
         .run(&["exec", "other", "nslookup", "web"])
         .stdout_has("fd0f:3::9");
@@ -125,7 +107,7 @@ fn containers_meet_by_ipv6_and_by_name_and_those_of_other_networks_do_not() {
         .stderr_has("fd0f:4::9");
     connect("fd0f:3::77", "front").success();
     eventually("a connected container reaches the network", || {
-        reaches(&orlop, "apart", "[fd0f:3::9]")
+        orlop.reaches("apart", "[fd0f:3::9]")
     });
     orlop.run(&["network", "create", "plain"]).success();
     connect("fd0f:3::77", "plain")
@@ -138,8 +120,8 @@ fn a_published_port_answers_on_both_families() {
     let Some(orlop) = orlop("fd0f:5::/64") else {
         return;
     };
-    serve(&orlop, "web", &["--network", "front", "-p", "80"]);
-    let told = orlop.run(&["port", "web", "80"]).success().stdout();
+    orlop.serve("web", &["--network", "front", "-p", "80"]);
+    let told = orlop.published("web", "80");
     let mut addresses: Vec<_> = told.lines().collect();
     addresses.sort_unstable();
     let [ipv4, ipv6] = addresses[..] else {
@@ -149,17 +131,15 @@ fn a_published_port_answers_on_both_families() {
     assert_eq!(ipv6, format!("[::]:{port}"));
     for host in ["127.0.0.1", "[::1]", "[fd0f:5::1]"] {
         let at = format!("{host}:{port}");
-        eventually(&format!("{at} answers"), || {
-            http::get(at.as_str(), "/").is_some_and(|answer| answer.text() == "served\n")
-        });
+        eventually(&format!("{at} answers"), || http::serves(&at, PAGE));
     }
     orlop
         .run(&["ps"])
         .success()
         .stdout_has(&format!("[::]:{port}->80/tcp"));
-    serve(&orlop, "plain", &[]);
+    orlop.serve("plain", &[]);
     let from_another = format!("[fd0f:5::1]:{port}");
-    assert!(!reaches(&orlop, "plain", &from_another), "it has no IPv6");
+    assert!(orlop.cannot_reach("plain", &from_another), "it has no IPv6");
     orlop.run(&["kill", "web"]).success();
     assert!(http::get(ipv6.replace("::", "::1").as_str(), "/").is_none());
     let own = |options: &[&str]| {

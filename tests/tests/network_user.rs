@@ -1,34 +1,11 @@
 //! Networks of users, by command.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use orlop_tests::{Instance, eventually};
-
-const SERVE: &str = "echo served > /index.html; exec httpd -f -p 80 -h /";
-
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
-/// Starts a web server with these options.
-fn serve(orlop: &Instance, name: &str, options: &[&str]) {
-    let mut args = vec!["run", "-d", "--name", name];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", SERVE]);
-    orlop.run(&args).success();
-}
+use orlop_tests::{Instance, PAGE, eventually};
 
 fn address(orlop: &Instance, container: &str, network: &str) -> String {
     let form = format!("{{{{(index .NetworkSettings.Networks \"{network}\").IPAddress}}}}");
     orlop.inspect(container, &form)
-}
-
-/// Whether a container gets an answer of the web server at `host`.
-fn reaches(orlop: &Instance, container: &str, host: &str) -> bool {
-    let url = format!("http://{host}/");
-    let wget = ["exec", container, "timeout", "2", "wget", "-qO-", &url];
-    orlop.run(&wget).stdout() == "served\n"
 }
 
 /// A network with every option; its id.
@@ -87,11 +64,11 @@ fn a_network_is_made_told_and_removed() {
 
 #[test]
 fn containers_of_a_network_have_addresses_of_it_and_keep_it_in_use() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let id = create_front(&orlop);
     let with = ["--network", "front", "--ip", "10.213.0.20"];
-    serve(&orlop, "web", &with);
-    serve(&orlop, "second", &["--network", &id[..12]]);
+    orlop.serve("web", &with);
+    orlop.serve("second", &["--network", &id[..12]]);
     assert_eq!(address(&orlop, "web", "front"), "10.213.0.20");
     assert_eq!(address(&orlop, "second", "front"), "10.213.0.128");
     let again = [&["run", "--name", "third"], &with[..], &["busybox", "true"]].concat();
@@ -107,7 +84,7 @@ fn containers_of_a_network_have_addresses_of_it_and_keep_it_in_use() {
         .success()
         .stdout_is("second front\nweb front\n");
     eventually("one container reaches another", || {
-        reaches(&orlop, "second", "10.213.0.20")
+        orlop.reaches("second", "10.213.0.20")
     });
     let rm = || orlop.run(&["network", "rm", "front"]);
     let prune = || orlop.run(&["network", "prune", "-f"]).success();
@@ -126,16 +103,16 @@ fn containers_of_a_network_have_addresses_of_it_and_keep_it_in_use() {
 
 #[test]
 fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_next_start() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
     orlop.run(&["network", "create", "back"]).success();
-    serve(&orlop, "db", &["--network", "back"]);
-    serve(&orlop, "web", &["--network", "front"]);
+    orlop.serve("db", &["--network", "back"]);
+    orlop.serve("web", &["--network", "front"]);
     let db = address(&orlop, "db", "back");
-    assert!(!reaches(&orlop, "web", &db));
+    assert!(orlop.cannot_reach("web", &db));
     orlop.run(&["network", "connect", "back", "web"]).success();
     eventually("a connected container reaches the network", || {
-        reaches(&orlop, "web", &db)
+        orlop.reaches("web", &db)
     });
     orlop
         .run(&["network", "connect", "back", "web"])
@@ -143,12 +120,12 @@ fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_n
         .stderr_has("web is in network back already");
     orlop.run(&["restart", "-t", "0", "web"]).success();
     eventually("it is in both networks after a restart", || {
-        reaches(&orlop, "web", &db)
+        orlop.reaches("web", &db)
     });
     orlop
         .run(&["network", "disconnect", "back", "web"])
         .success();
-    assert!(!reaches(&orlop, "web", &db));
+    assert!(orlop.cannot_reach("web", &db));
     orlop
         .run(&["network", "disconnect", "back", "web"])
         .exits(1)
@@ -159,7 +136,7 @@ fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_n
     orlop.run(&["stop", "-t", "0", "web"]).success();
     orlop.run(&["network", "connect", "back", "web"]).success();
     orlop.run(&["start", "web"]).success();
-    eventually("it has joined at its start", || reaches(&orlop, "web", &db));
+    eventually("it has joined at its start", || orlop.reaches("web", &db));
     orlop
         .run(&[
             "run",
@@ -185,8 +162,8 @@ fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_n
 
 #[test]
 fn a_container_that_was_taken_out_of_all_networks_stays_out() {
-    let orlop = orlop();
-    serve(&orlop, "web", &["-p", "127.0.0.1:0:80"]);
+    let orlop = Instance::with_busybox();
+    orlop.serve("web", &["-p", "127.0.0.1:0:80"]);
     let links = || {
         orlop
             .run(&["exec", "web", "ip", "-o", "link"])
@@ -218,21 +195,15 @@ fn a_container_that_was_taken_out_of_all_networks_stays_out() {
 
 #[test]
 fn networks_and_who_is_in_them_survive_the_death_of_the_service() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
     orlop.run(&["network", "create", "back"]).success();
-    serve(
-        &orlop,
-        "web",
-        &["--network", "front", "-p", "127.0.0.1:0:80"],
-    );
-    serve(&orlop, "other", &["--network", "front"]);
+    orlop.serve("web", &["--network", "front", "-p", "127.0.0.1:0:80"]);
+    orlop.serve("other", &["--network", "front"]);
     let at = address(&orlop, "web", "front");
     orlop.kill_service("runtime");
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
-    assert!(reaches(&orlop, "other", &at));
+    orlop.up();
+    assert!(orlop.reaches("other", &at));
     orlop
         .run(&["network", "connect", "back", "other"])
         .success();
@@ -250,12 +221,12 @@ fn networks_and_who_is_in_them_survive_the_death_of_the_service() {
 
 #[test]
 fn a_container_in_the_namespace_of_another_is_at_its_address() {
-    let orlop = orlop();
-    serve(&orlop, "web", &["--hostname", "shown"]);
+    let orlop = Instance::with_busybox();
+    orlop.serve("web", &["--hostname", "shown"]);
     let beside = ["run", "--rm", "--network", "container:web", "busybox"];
     let ask = [&beside[..], &["wget", "-qO-", "http://127.0.0.1/"]].concat();
     eventually("the neighbour answers on the loopback address", || {
-        orlop.run(&ask).stdout() == "served\n"
+        orlop.run(&ask).stdout() == PAGE
     });
     orlop
         .run(&[&beside[..], &["hostname"]].concat())
@@ -272,7 +243,7 @@ fn a_container_in_the_namespace_of_another_is_at_its_address() {
 
 #[test]
 fn the_mtu_of_a_network_is_that_of_its_interfaces() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mtu = "com.docker.network.driver.mtu=1400";
     orlop
         .run(&["network", "create", "-o", mtu, "small"])
@@ -284,25 +255,25 @@ fn the_mtu_of_a_network_is_that_of_its_interfaces() {
 
 #[test]
 fn an_internal_network_lets_nothing_out() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["network", "create", "--internal", "closed"])
         .success();
-    serve(&orlop, "first", &["--network", "closed"]);
+    orlop.serve("first", &["--network", "closed"]);
     orlop
         .run(&["create", "--network", "closed", "-p", "80", "busybox"])
         .success()
         .stderr_has("published ports are discarded with --network closed");
-    serve(&orlop, "second", &["--network", "closed"]);
+    orlop.serve("second", &["--network", "closed"]);
     let first = address(&orlop, "first", "closed");
-    eventually("those inside meet", || reaches(&orlop, "second", &first));
+    eventually("those inside meet", || orlop.reaches("second", &first));
     let routes = orlop.run(&["exec", "second", "ip", "route"]).success();
     assert!(!routes.stdout().contains("default"), "{}", routes.stdout());
 }
 
 #[test]
 fn containers_of_a_network_call_each_other_by_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
     orlop.run(&["network", "create", "back"]).success();
     let options = [
@@ -313,48 +284,42 @@ fn containers_of_a_network_call_each_other_by_name() {
         "--hostname",
         "shown",
     ];
-    serve(&orlop, "web", &options);
-    serve(&orlop, "other", &["--network", "front"]);
+    orlop.serve("web", &options);
+    orlop.serve("other", &["--network", "front"]);
     let id = orlop.inspect("web", "{{.Id}}");
     for name in ["web", "www", "shown", "web.front", &id[..12]] {
-        eventually(&format!("{name} answers"), || {
-            reaches(&orlop, "other", name)
-        });
+        eventually(&format!("{name} answers"), || orlop.reaches("other", name));
     }
-    serve(&orlop, "apart", &["--network", "back"]);
-    assert!(!reaches(&orlop, "apart", "web"));
+    orlop.serve("apart", &["--network", "back"]);
+    assert!(orlop.cannot_reach("apart", "web"));
     let connect = ["network", "connect", "--alias", "site", "back", "web"];
     orlop.run(&connect).success();
-    assert!(reaches(&orlop, "apart", "site"));
+    assert!(orlop.reaches("apart", "site"));
     orlop
         .run(&["network", "disconnect", "front", "web"])
         .success();
-    assert!(!reaches(&orlop, "other", "www"));
+    assert!(orlop.cannot_reach("other", "www"));
     assert!(
-        reaches(&orlop, "web", "apart"),
+        orlop.reaches("web", "apart"),
         "its name server is the one of the other network"
     );
     orlop.kill_service("runtime");
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
-    assert!(reaches(&orlop, "apart", "site"));
-    assert!(reaches(&orlop, "web", "apart"));
+    orlop.up();
+    assert!(orlop.reaches("apart", "site"));
+    assert!(orlop.reaches("web", "apart"));
 }
 
 #[test]
 fn a_container_that_is_renamed_is_called_by_its_new_name_only_and_stays_so() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
-    serve(&orlop, "web", &["--network", "front"]);
-    serve(&orlop, "other", &["--network", "front"]);
+    orlop.serve("web", &["--network", "front"]);
+    orlop.serve("other", &["--network", "front"]);
     orlop.run(&["rename", "web", "site"]).success();
-    eventually("it answers", || reaches(&orlop, "other", "site"));
-    assert!(!reaches(&orlop, "other", "web"));
+    eventually("it answers", || orlop.reaches("other", "site"));
+    assert!(orlop.cannot_reach("other", "web"));
     orlop.kill_service("runtime");
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
-    assert!(reaches(&orlop, "other", "site"));
-    assert!(!reaches(&orlop, "other", "web"));
+    orlop.up();
+    assert!(orlop.reaches("other", "site"));
+    assert!(orlop.cannot_reach("other", "web"));
 }

@@ -69,7 +69,7 @@ fn editing_a_source_file_runs_only_the_last_copy() {
             "node-app",
         ])
         .success();
-    let address = orlop.run(&["port", "node", "3000"]).success().line();
+    let address = orlop.published("node", "3000");
     eventually("node answers", || {
         http::get(address.as_str(), "/").is_some_and(|r| r.text().contains("edited"))
     });

@@ -9,12 +9,6 @@ use orlop_tests::{Instance, eventually};
 /// Counts, so that it shows whether it gets time.
 const COUNTER: &str = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.02; done";
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 fn lines(orlop: &Instance, name: &str) -> usize {
     orlop
         .run(&["logs", name])
@@ -26,7 +20,7 @@ fn lines(orlop: &Instance, name: &str) -> usize {
 
 #[test]
 fn a_paused_container_stands_still_and_goes_on() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("one", COUNTER);
     orlop.run_script("two", COUNTER);
     eventually("both count", || {
@@ -67,12 +61,12 @@ fn a_paused_container_stands_still_and_goes_on() {
         .success()
         .stdout_is("one\ntwo\n");
     eventually("it counts again", || lines(&orlop, "one") > before);
-    assert_eq!(orlop.inspect("one", "{{.State.Status}}"), "running");
+    assert_eq!(orlop.status("one"), "running");
 }
 
 #[test]
 fn nobody_enters_a_paused_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("ice", "sleep 100");
     orlop
         .run(&["unpause", "ice"])
@@ -107,7 +101,7 @@ fn nobody_enters_a_paused_container() {
 
 #[test]
 fn a_paused_container_can_be_ended() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let trap = "trap 'exit 5' TERM; while true; do sleep 0.05; done";
     for (end, code) in [
         (&["stop"][..], "5"),
@@ -131,13 +125,13 @@ fn a_paused_container_can_be_ended() {
     orlop.run_script("ice", trap);
     orlop.run(&["pause", "ice"]).success();
     orlop.run(&["restart", "-t", "1", "ice"]).success();
-    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "running");
+    assert_eq!(orlop.status("ice"), "running");
 }
 
 /// A signal that does not end it is there when the container goes on.
 #[test]
 fn a_signal_waits_for_a_paused_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script(
         "ice",
         "trap 'echo heard' HUP; while true; do sleep 0.05; done",
@@ -145,7 +139,7 @@ fn a_signal_waits_for_a_paused_container() {
     std::thread::sleep(Duration::from_millis(200));
     orlop.run(&["pause", "ice"]).success();
     orlop.run(&["kill", "-s", "HUP", "ice"]).success();
-    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "paused");
+    assert_eq!(orlop.status("ice"), "paused");
     assert_eq!(lines(&orlop, "ice"), 0);
     orlop.run(&["unpause", "ice"]).success();
     eventually("it hears the signal", || lines(&orlop, "ice") == 1);
@@ -153,11 +147,11 @@ fn a_signal_waits_for_a_paused_container() {
 
 #[test]
 fn a_paused_container_is_paused_for_the_next_service() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("ice", COUNTER);
     orlop.run(&["pause", "ice"]).success();
     orlop.kill_service("runtime");
-    assert_eq!(orlop.inspect("ice", "{{.State.Status}}"), "paused");
+    assert_eq!(orlop.status("ice"), "paused");
     let before = lines(&orlop, "ice");
     orlop.run(&["unpause", "ice"]).success();
     eventually("it counts again", || lines(&orlop, "ice") > before);
@@ -173,7 +167,7 @@ fn parent(pid: &str) -> rustix::process::Pid {
 /// Fault row 4, on a frozen container: its processes die only when they are thawed.
 #[test]
 fn a_paused_container_does_not_outlive_its_shim() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for service_is_down in [false, true] {
         orlop.run_script("ice", "sleep 1000; true");
         let pid = orlop.inspect("ice", "{{.State.Pid}}");
@@ -183,9 +177,7 @@ fn a_paused_container_does_not_outlive_its_shim() {
             orlop.kill_service("runtime");
         }
         rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
-        eventually("it is known to be dead", || {
-            orlop.inspect("ice", "{{.State.Status}}") == "dead"
-        });
+        eventually("it is known to be dead", || orlop.status("ice") == "dead");
         eventually("its processes are gone", || {
             !std::path::Path::new(&format!("/proc/{pid}")).exists()
         });
@@ -196,7 +188,7 @@ fn a_paused_container_does_not_outlive_its_shim() {
 /// A process on its way into the container is not frozen half-way, where it would hold up the shim.
 #[test]
 fn pausing_while_processes_enter_holds_up_nothing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("busy", "sleep 100");
     let entering: Vec<Child> = (0..8)
         .map(|_| orlop.spawn(&["exec", "busy", "true"]))
@@ -217,7 +209,7 @@ fn pausing_while_processes_enter_holds_up_nothing() {
 /// The pause comes at any moment of a check: before its process, on its way, while it runs.
 #[test]
 fn a_check_that_is_paused_on_its_way_holds_up_nobody() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let check = ["--health-cmd", "true", "--health-interval", "5ms"];
     let run = ["run", "-d", "--name", "ice"];
     orlop

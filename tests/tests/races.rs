@@ -19,8 +19,7 @@ const TOLD: [&str; 6] = [
 ];
 
 fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop.run(&["run", "--rm", "busybox", "true"]).success();
     orlop
 }
@@ -101,7 +100,7 @@ fn entering_against_stopping() {
         assert!(won(&stop));
         // A command that was let in and then killed with all the others has a killed one's code.
         entered += u32::from(exec.code() == 137 || won(&exec));
-        assert_eq!(orlop.inspect("box", "{{.State.Status}}"), "exited");
+        assert_eq!(orlop.status("box"), "exited");
     }
     println!("{ROUNDS} rounds, entered {entered} times");
     orlop.run(&["rm", "box"]).success();

@@ -4,27 +4,10 @@
 use orlop_tests::{Instance, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 #[test]
 fn a_container_that_keeps_failing_is_seen_restarting_and_can_be_stopped() {
-    let orlop = orlop();
-    let run = [
-        "run",
-        "-d",
-        "--name",
-        "box",
-        "--restart",
-        "always",
-        "busybox",
-    ];
-    orlop
-        .run(&[&run[..], &["sh", "-c", "exit 1"]].concat())
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with("box", &["--restart", "always"], "exit 1");
     eventually("the pauses are long enough to be seen", || {
         orlop
             .inspect("box", "{{.RestartCount}}")
@@ -56,7 +39,7 @@ fn a_container_that_keeps_failing_is_seen_restarting_and_can_be_stopped() {
         .stderr_has("box is restarting");
     orlop.run(&["stop", "box"]).success();
     let count = orlop.inspect("box", "{{.RestartCount}}");
-    assert_eq!(orlop.inspect("box", "{{.State.Status}}"), "exited");
+    assert_eq!(orlop.status("box"), "exited");
     std::thread::sleep(std::time::Duration::from_secs(4));
     assert_eq!(
         orlop.inspect("box", "{{.State.Status}} {{.RestartCount}}"),
@@ -66,7 +49,7 @@ fn a_container_that_keeps_failing_is_seen_restarting_and_can_be_stopped() {
 
 #[test]
 fn after_a_reboot_policies_decide_what_runs_again() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (name, policy) in [
         ("none", "no"),
         ("failing", "on-failure"),
@@ -75,28 +58,15 @@ fn after_a_reboot_policies_decide_what_runs_again() {
         ("unless", "unless-stopped"),
         ("stopped", "unless-stopped"),
     ] {
-        let args = [
-            "run",
-            "-d",
-            "--name",
-            name,
-            "--restart",
-            policy,
-            "busybox",
-            "sleep",
-            "600",
-        ];
-        orlop.run(&args).success();
+        orlop.run_sleeper(name, &["--restart", policy]);
     }
     orlop.run(&["stop", "-t", "0", "ever", "stopped"]).success();
     reboot(&orlop, &["none", "failing", "always", "unless"]);
     for name in ["failing", "always", "ever", "unless"] {
-        eventually(name, || {
-            orlop.inspect(name, "{{.State.Status}}") == "running"
-        });
+        eventually(name, || orlop.status(name) == "running");
     }
-    assert_eq!(orlop.inspect("none", "{{.State.Status}}"), "dead");
-    assert_eq!(orlop.inspect("stopped", "{{.State.Status}}"), "exited");
+    assert_eq!(orlop.status("none"), "dead");
+    assert_eq!(orlop.status("stopped"), "exited");
     orlop.run(&["exec", "always", "true"]).success();
 }
 

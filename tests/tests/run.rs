@@ -7,29 +7,12 @@ use std::time::{Duration, Instant};
 
 use orlop_tests::{Instance, eventually};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 #[test]
 fn exit_codes_are_dockers() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["run", "--rm", "busybox", "true"]).exits(0);
-    orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", "exit 7"])
-        .exits(7);
-    orlop
-        .run(&[
-            "run",
-            "--rm",
-            "busybox",
-            "sh",
-            "-c",
-            "sh -c 'kill -9 $$'; exit $?",
-        ])
-        .exits(137);
+    orlop.shell(&[], "exit 7").exits(7);
+    orlop.shell(&[], "sh -c 'kill -9 $$'; exit $?").exits(137);
     orlop
         .run(&["run", "--rm", "busybox", "nothing-like-this"])
         .exits(127)
@@ -55,7 +38,7 @@ fn exit_codes_are_dockers() {
 
 #[test]
 fn process_options_arrive() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), "# comment\nFROM_FILE=yes\n").unwrap();
     let env_file = file.path().to_str().unwrap();
@@ -93,17 +76,8 @@ fn process_options_arrive() {
 
 #[test]
 fn standard_streams_are_kept_apart_and_input_ends() {
-    let orlop = orlop();
-    let outcome = orlop
-        .run(&[
-            "run",
-            "--rm",
-            "busybox",
-            "sh",
-            "-c",
-            "echo out; echo err >&2",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    let outcome = orlop.shell(&[], "echo out; echo err >&2").success();
     outcome.stdout_is("out\n").stderr_has("err");
     orlop
         .run_with_input(
@@ -121,7 +95,7 @@ fn standard_streams_are_kept_apart_and_input_ends() {
 
 #[test]
 fn large_output_arrives_whole() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let outcome = orlop
         .run(&["run", "--rm", "busybox", "seq", "1", "200000"])
         .success();
@@ -131,21 +105,10 @@ fn large_output_arrives_whole() {
 
 #[test]
 fn the_container_sees_itself_only() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "echo pid $$; ls -d /proc/[0-9]* | wc -l; hostname | wc -c; cat /proc/1/cgroup | head -1; \
                   ip -o link | wc -l";
-    let outcome = orlop
-        .run(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "busybox",
-            "sh",
-            "-c",
-            script,
-        ])
-        .success();
+    let outcome = orlop.shell(&["--network", "none"], script).success();
     let out = outcome.stdout();
     let lines: Vec<_> = out.lines().collect();
     assert_eq!(lines[0], "pid 1");
@@ -157,7 +120,7 @@ fn the_container_sees_itself_only() {
 
 #[test]
 fn limits_hold() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let hog = "x=a; while true; do x=$x$x; done";
     let outcome = orlop.run(&[
         "run", "--name", "hog", "-m", "24m", "busybox", "sh", "-c", hog,
@@ -166,38 +129,18 @@ fn limits_hold() {
     assert_eq!(orlop.inspect("hog", "{{.State.OOMKilled}}"), "true");
     let bomb = "for i in $(seq 40); do sleep 5 & done; wait";
     orlop
-        .run(&[
-            "run",
-            "--rm",
-            "--pids-limit",
-            "10",
-            "busybox",
-            "sh",
-            "-c",
-            bomb,
-        ])
+        .shell(&["--pids-limit", "10"], bomb)
         .stderr_has("fork");
     let quota = "cat /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/cpu.max 2>/dev/null; true";
-    let outcome = orlop
-        .run(&["run", "--rm", "--cpus", "0.5", "busybox", "sh", "-c", quota])
-        .success();
+    let outcome = orlop.shell(&["--cpus", "0.5"], quota).success();
     assert!(outcome.stdout().contains("50000"), "{}", outcome.stdout());
 }
 
 #[test]
 fn volumes_and_binds_keep_what_is_written() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
-        .run(&[
-            "run",
-            "--rm",
-            "-v",
-            "data:/data",
-            "busybox",
-            "sh",
-            "-c",
-            "echo kept > /data/x",
-        ])
+        .shell(&["-v", "data:/data"], "echo kept > /data/x")
         .success();
     orlop
         .run(&[
@@ -230,18 +173,7 @@ fn volumes_and_binds_keep_what_is_written() {
 
     let host = tempfile::tempdir().unwrap();
     let bind = format!("{}:/mnt", host.path().display());
-    orlop
-        .run(&[
-            "run",
-            "--rm",
-            "-v",
-            &bind,
-            "busybox",
-            "sh",
-            "-c",
-            "echo bound > /mnt/y",
-        ])
-        .success();
+    orlop.shell(&["-v", &bind], "echo bound > /mnt/y").success();
     assert_eq!(
         fs::read_to_string(host.path().join("y")).unwrap(),
         "bound\n"
@@ -259,7 +191,7 @@ fn volumes_and_binds_keep_what_is_written() {
 
 #[test]
 fn life_cycle_by_command() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let id = orlop
         .run(&[
             "create",
@@ -309,7 +241,7 @@ fn life_cycle_by_command() {
 
 #[test]
 fn unknown_and_ambiguous_names_are_said() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for args in [
         ["start", "ghost"],
         ["stop", "ghost"],
@@ -352,7 +284,7 @@ fn unknown_and_ambiguous_names_are_said() {
 
 #[test]
 fn exec_runs_beside_and_gives_its_exit_code() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run", "-d", "--name", "box", "-e", "A=1", "busybox", "sleep", "60",
@@ -401,7 +333,7 @@ fn exec_runs_beside_and_gives_its_exit_code() {
 
 #[test]
 fn logs_by_tail_time_and_follow() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run",
@@ -432,18 +364,7 @@ fn logs_by_tail_time_and_follow() {
         .run(&["logs", "--since", "1h", "box"])
         .success()
         .stdout_has("1\n");
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "follow",
-            "busybox",
-            "sh",
-            "-c",
-            "for i in 1 2 3; do echo line $i; sleep 0.2; done",
-        ])
-        .success();
+    orlop.run_script("follow", "for i in 1 2 3; do echo line $i; sleep 0.2; done");
     orlop
         .run(&["logs", "-f", "follow"])
         .success()
@@ -452,11 +373,9 @@ fn logs_by_tail_time_and_follow() {
 
 #[test]
 fn logs_of_a_stretch_of_time_follow_to_its_end() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "echo early; sleep 2; echo late; sleep 600";
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", script])
-        .success();
+    orlop.run_script("box", script);
     eventually("both lines are there", || {
         orlop.run(&["logs", "box"]).stdout() == "early\nlate\n"
     });
@@ -483,7 +402,7 @@ fn logs_of_a_stretch_of_time_follow_to_its_end() {
 
 #[test]
 fn attach_joins_a_running_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "-d", "-i", "--name", "box", "busybox", "cat"])
         .success();
@@ -504,7 +423,7 @@ fn attach_joins_a_running_container() {
 
 #[test]
 fn signals_reach_the_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "trap 'echo got it; exit 5' USR1; echo ready; while true; do sleep 0.05; done";
     let mut child = orlop.spawn(&["run", "--name", "box", "busybox", "sh", "-c", script]);
     eventually("ready", || {
@@ -521,7 +440,7 @@ fn signals_reach_the_container() {
 
 #[test]
 fn lists_and_formats() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run", "-d", "--name", "up", "--label", "a=b", "busybox", "sleep", "60",
@@ -594,26 +513,11 @@ fn a_command_starts_the_services_unless_an_endpoint_was_configured() {
 
 #[test]
 fn restart_policies_start_again() {
-    let orlop = orlop();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "box",
-            "--restart",
-            "on-failure:2",
-            "busybox",
-            "sh",
-            "-c",
-            "echo try; exit 1",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with("box", &["--restart", "on-failure:2"], "echo try; exit 1");
     eventually("two restarts", || {
         orlop.run(&["logs", "box"]).stdout() == "try\ntry\ntry\n"
     });
-    eventually("then it stays down", || {
-        orlop.inspect("box", "{{.State.Status}}") == "exited"
-    });
+    eventually("then it stays down", || orlop.status("box") == "exited");
     assert_eq!(orlop.inspect("box", "{{.RestartCount}}"), "2");
 }

@@ -8,30 +8,18 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use orlop_tests::{Instance, Outcome, Terminal, binary, eventually, http};
+use orlop_tests::{Instance, Outcome, PAGE, Terminal, binary, eventually, http};
 
 const RUNC: &str = "/usr/sbin/runc";
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// `run --rm` under runc with these options, and a script.
 fn run(orlop: &Instance, options: &[&str], script: &str) -> Outcome {
-    let mut args = vec!["run", "--rm", "--runtime", RUNC];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", script]);
-    orlop.run(&args)
+    orlop.shell(&[&["--runtime", RUNC], options].concat(), script)
 }
 
 /// A container under runc that runs a script behind the caller's back.
 fn start(orlop: &Instance, name: &str, options: &[&str], script: &str) {
-    let mut args = vec!["run", "-d", "--name", name, "--runtime", "runc"];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", script]);
-    orlop.run(&args).success();
+    orlop.run_script_with(name, &[&["--runtime", "runc"], options].concat(), script);
 }
 
 /// A program that root alone can change.
@@ -44,7 +32,7 @@ fn program(orlop: &Instance, name: &str, text: &str) -> PathBuf {
 
 #[test]
 fn a_command_under_runc_has_its_streams_and_its_exit_code() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     run(&orlop, &[], "echo out; echo err >&2; exit 3")
         .exits(3)
         .stdout_is("out\n")
@@ -68,7 +56,7 @@ fn a_command_under_runc_has_its_streams_and_its_exit_code() {
 
 #[test]
 fn a_user_is_found_in_the_image_and_the_working_directory_is_made() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "id -u; id -G; echo $HOME; pwd; umask; hostname; grep -c box /etc/hosts";
     let options = [
         "-u",
@@ -95,7 +83,7 @@ fn a_user_is_found_in_the_image_and_the_working_directory_is_made() {
 
 #[test]
 fn a_terminal_comes_from_the_runtime() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let shell = [
         "run",
         "-it",
@@ -126,7 +114,7 @@ fn a_terminal_comes_from_the_runtime() {
 
 #[test]
 fn later_processes_are_the_runtimes_too() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     start(
         &orlop,
         "box",
@@ -165,7 +153,7 @@ fn later_processes_are_the_runtimes_too() {
 
 #[test]
 fn a_container_of_runc_lives_as_any_other() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "echo begun $(wc -l < /runs 2>/dev/null); echo >> /runs; trap 'echo asked; exit 9' TERM; \
                   while :; do sleep 0.05; done";
     start(&orlop, "box", &[], script);
@@ -186,7 +174,7 @@ fn a_container_of_runc_lives_as_any_other() {
     eventually("it began once more", || logged("begun 2"));
     assert_eq!(orlop.inspect("box", "{{.HostConfig.Runtime}}"), "runc");
     orlop.run(&["pause", "box"]).success();
-    assert_eq!(orlop.inspect("box", "{{.State.Status}}"), "paused");
+    assert_eq!(orlop.status("box"), "paused");
     orlop.run(&["unpause", "box"]).success();
     orlop.run(&["cp", "box:/runs", "-"]).success();
     orlop.run(&["diff", "box"]).success().stdout_has("A /runs");
@@ -197,7 +185,7 @@ fn a_container_of_runc_lives_as_any_other() {
 
 #[test]
 fn limits_volumes_and_ports_are_the_services() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let limit = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max";
     run(&orlop, &["--memory", "64m"], limit)
         .success()
@@ -217,12 +205,9 @@ fn limits_volumes_and_ports_are_the_services() {
     )
     .exits(1)
     .stdout_is("kept\n");
-    let serve = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www";
-    start(&orlop, "web", &["-p", "127.0.0.1:0:80"], serve);
-    let address = orlop.run(&["port", "web", "80"]).success().line();
-    eventually("the web server answers", || {
-        http::get(address.as_str(), "/").is_some_and(|response| response.text() == "served\n")
-    });
+    orlop.serve("web", &["--runtime", "runc", "-p", "127.0.0.1:0:80"]);
+    let address = orlop.published("web", "80");
+    eventually("the web server answers", || http::serves(&address, PAGE));
     orlop.run(&["update", "--memory", "96m", "web"]).success();
     orlop
         .run(&["stats", "--no-stream", "web"])
@@ -233,17 +218,14 @@ fn limits_volumes_and_ports_are_the_services() {
 
 #[test]
 fn another_runtime_confines_as_ours_does() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "for field in CapInh CapPrm CapEff CapBnd CapAmb NoNewPrivs Seccomp; do \
                       sed -n \"s/^$field:.//p\" /proc/self/status; done; \
                   head -c 1 /proc/timer_list | wc -c; \
                   (: > /proc/sys/kernel/domainname) 2>/dev/null || echo fixed; \
                   unshare -n true 2>/dev/null || echo refused; ls /dev; ulimit -n; umask; \
                   cat /sys/fs/cgroup/devices/devices.list 2>/dev/null | sort";
-    let own = orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", script])
-        .success()
-        .stdout();
+    let own = orlop.shell(&[], script).success().stdout();
     run(&orlop, &[], script).success().stdout_is(&own);
     assert!(own.contains("fixed\nrefused\n"), "{own}");
     for name in ["cgroup", "ipc", "mnt", "net", "pid", "uts"] {
@@ -285,7 +267,7 @@ fn another_runtime_confines_as_ours_does() {
 
 #[test]
 fn health_checks_and_policies_go_on() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let check = [
         "--health-cmd",
         "test -e /well",
@@ -312,7 +294,7 @@ fn health_checks_and_policies_go_on() {
 
 #[test]
 fn a_container_of_runc_outlives_the_service_and_not_its_shim() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     start(&orlop, "box", &[], "exec sleep 1000");
     orlop.kill_service("runtime");
     orlop.run(&["exec", "box", "true"]).success();
@@ -323,8 +305,7 @@ fn a_container_of_runc_outlives_the_service_and_not_its_shim() {
     let shim = rustix::process::Pid::from_raw(shim).unwrap();
     rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
     eventually("its process is gone with it", || {
-        orlop.inspect("box", "{{.State.Status}}") == "dead"
-            && !PathBuf::from(format!("/proc/{pid}")).exists()
+        orlop.status("box") == "dead" && !PathBuf::from(format!("/proc/{pid}")).exists()
     });
     orlop.run(&["start", "box"]).success();
     orlop.run(&["rm", "-f", "box"]).success();
@@ -332,7 +313,7 @@ fn a_container_of_runc_outlives_the_service_and_not_its_shim() {
 
 #[test]
 fn a_service_can_have_another_runtime_by_default() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let before = PathBuf::from(format!("/proc/{}", orlop.service_pid("runtime")));
     orlop.signal_service("runtime", rustix::process::Signal::TERM);
     eventually("it is down", || !before.exists());
@@ -357,7 +338,7 @@ fn a_service_can_have_another_runtime_by_default() {
 
 #[test]
 fn our_own_runtime_goes_under_orlop_as_well() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let oci = binary("orlop-oci");
     let run = |command: &[&str]| {
         let mut args = vec!["run", "--rm", "--runtime", oci.to_str().unwrap(), "busybox"];
@@ -374,7 +355,7 @@ fn our_own_runtime_goes_under_orlop_as_well() {
 
 #[test]
 fn what_a_failing_runtime_says_is_told_and_nothing_is_left() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let log = "while [ $# -gt 0 ]; do [ \"$1\" = --log ] && log=$2; shift; done\n";
     let line = r#"{"level":"error","msg":"cannot: the moon is full"}"#;
     let text = format!("#!/bin/sh\n{log}echo '{line}' > \"$log\"\nexit 1\n");
@@ -407,7 +388,7 @@ fn what_a_failing_runtime_says_is_told_and_nothing_is_left() {
 
 #[test]
 fn what_is_no_runtime_or_needs_ours_is_refused_by_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let create = |options: &[&str]| {
         let mut args = vec!["create"];
         args.extend(options);

@@ -6,22 +6,14 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use orlop_tests::{Instance, binary, eventually, fixtures};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// A script in the container, run by a container of the default kind.
 fn inside(orlop: &Instance, script: &str) -> String {
-    orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", script])
-        .stdout()
+    orlop.shell(&[], script).stdout()
 }
 
 #[test]
 fn b2_a_root_whose_special_directories_became_links_is_refused_at_the_next_start() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let canary = tempfile::NamedTempFile::new().unwrap();
     fs::write(canary.path(), "untouched").unwrap();
     let target = canary.path().display().to_string();
@@ -44,7 +36,7 @@ fn b2_a_root_whose_special_directories_became_links_is_refused_at_the_next_start
 
 #[test]
 fn b3_masked_paths_read_empty_and_read_only_paths_cannot_be_written() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for path in [
         "/proc/kcore",
         "/proc/keys",
@@ -91,7 +83,7 @@ fn b3_masked_paths_read_empty_and_read_only_paths_cannot_be_written() {
 
 #[test]
 fn b4_mounts_over_special_paths_are_refused() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for target in ["/", "/proc", "/proc/x", "/sys", "/sys/kernel", "/dev"] {
         let volume = format!("v:{target}");
         orlop
@@ -117,13 +109,11 @@ fn b4_mounts_over_special_paths_are_refused() {
 /// host among the open files of any process.
 #[test]
 fn b5_exec_shows_no_file_of_the_host() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let watch = "while true; do for p in /proc/[0-9]*; do for f in $p/fd/* $p/exe $p/cwd $p/root; do \
                  t=$(readlink $f 2>/dev/null) || continue; \
                  case $t in *orlop*|/var/tmp/*|/run/*) echo leak $f $t;; esac; done; done; done";
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sh", "-c", watch])
-        .success();
+    orlop.run_script("box", watch);
     for _ in 0..50 {
         orlop.run(&["exec", "box", "true"]).success();
     }
@@ -140,7 +130,7 @@ fn b5_exec_shows_no_file_of_the_host() {
 
 #[test]
 fn b7_no_binary_of_ours_can_be_overwritten_from_inside() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let before = fs::read(binary("orlop-shim")).unwrap();
     let script = b"#!/proc/self/exe\n";
     let image = fixtures::rootfs_with(&[("evil", 0o755, script)]);
@@ -149,11 +139,7 @@ fn b7_no_binary_of_ours_can_be_overwritten_from_inside() {
         .success();
     orlop.run(&["run", "--rm", "evil", "/evil"]).code();
     let overwrite = "while true; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] || (echo x > $p/exe) 2>/dev/null; done; done";
-    orlop
-        .run(&[
-            "run", "-d", "--name", "box", "busybox", "sh", "-c", overwrite,
-        ])
-        .success();
+    orlop.run_script("box", overwrite);
     for _ in 0..30 {
         orlop.run(&["exec", "box", "/proc/self/exe"]).code();
         orlop.run(&["exec", "box", "true"]).code();
@@ -168,7 +154,7 @@ fn b7_no_binary_of_ours_can_be_overwritten_from_inside() {
 
 #[test]
 fn b9_an_image_whose_proc_or_sys_is_a_link_does_not_start() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for special in ["proc", "sys"] {
         let context = tempfile::tempdir().unwrap();
         let dockerfile = format!(
@@ -194,7 +180,7 @@ fn b9_an_image_whose_proc_or_sys_is_a_link_does_not_start() {
 
 #[test]
 fn j1_sockets_are_for_root_and_the_group_only() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for service in ["store", "builder", "runtime", "registry"] {
         let meta = fs::metadata(orlop.socket(service)).unwrap();
         assert_eq!(meta.permissions().mode() & 0o7777, 0o660, "{service}");
@@ -210,7 +196,7 @@ fn j1_sockets_are_for_root_and_the_group_only() {
 
 #[test]
 fn j2_no_socket_of_ours_is_abstract() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
         .success();
@@ -226,7 +212,7 @@ fn j2_no_socket_of_ours_is_abstract() {
 /// Setuid files in layers must not be within reach of the host's other users.
 #[test]
 fn j3_the_state_is_closed_to_other_users() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["create", "--name", "box", "busybox"]).success();
     for directory in ["store", "runtime", "builder", "registry"] {
         let meta = fs::metadata(orlop.root().join(directory)).unwrap();
@@ -237,7 +223,7 @@ fn j3_the_state_is_closed_to_other_users() {
 /// After `up` the only TCP listener is `/v2/`, on loopback.
 #[test]
 fn j9_the_only_tcp_port_is_the_registrys_on_loopback() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut listening = Vec::new();
     for service in ["store", "builder", "runtime", "registry"] {
         let pid = orlop.service_pid(service);
@@ -271,7 +257,7 @@ fn j9_the_only_tcp_port_is_the_registrys_on_loopback() {
 /// The effective state of a default container, as it sees itself.
 #[test]
 fn the_default_container_is_hardened() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let status = inside(
         &orlop,
         "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status",
@@ -339,7 +325,7 @@ fn image_with(orlop: &Instance, name: &str, path: &str, content: &[u8]) {
 
 #[test]
 fn c5_account_files_are_read_up_to_a_bound() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let line = "g:x:7:".to_owned() + &"u,".repeat(1024 * 1024);
     image_with(&orlop, "wide", "etc/group", line.as_bytes());
     for user in ["user", "root:wheel"] {
@@ -360,7 +346,7 @@ fn c5_account_files_are_read_up_to_a_bound() {
 /// The same of a file that a running container made, and that is larger than its memory.
 #[test]
 fn c5_an_account_file_of_a_gibibyte_costs_nothing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "for f in passwd group; do dd if=/dev/zero of=/etc/$f bs=1 count=1 seek=1G; done; \
                   echo done; exec sleep 1000";
     orlop.run_script("box", script);
@@ -387,7 +373,7 @@ fn c5_an_account_file_of_a_gibibyte_costs_nothing() {
 
 #[test]
 fn c10_containers_of_one_image_do_not_see_each_others_variables() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     std::thread::scope(|scope| {
         for worker in 0..4 {
             let orlop = &orlop;
@@ -407,7 +393,7 @@ fn c10_containers_of_one_image_do_not_see_each_others_variables() {
 
 #[test]
 fn b21_b36_files_that_are_made_in_a_root_follow_no_link_out_of_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let host = tempfile::tempdir().unwrap();
     let canary = host.path().join("canary");
     fs::write(&canary, "untouched").unwrap();
@@ -454,7 +440,7 @@ fn held(pid: i32) -> (usize, usize, u64) {
 #[test]
 fn d13_failed_execs_and_clients_that_go_leave_nothing() {
     const TIMES: usize = 50;
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("box", "while :; do echo out; sleep 1; done");
     let fail = |options: &[&str]| {
         let args = [&["exec"], options, &["box", "/no/such/command"]].concat();
@@ -507,40 +493,17 @@ fn d13_failed_execs_and_clients_that_go_leave_nothing() {
 
 #[test]
 fn d14_what_is_in_shared_memory_counts_as_the_containers_memory() {
-    let orlop = orlop();
-    let options = [
-        "run",
-        "--rm",
-        "-m",
-        "16m",
-        "--memory-swap",
-        "16m",
-        "--shm-size",
-        "512m",
-    ];
-    let fill = [
-        "busybox",
-        "sh",
-        "-c",
-        "dd if=/dev/zero of=/dev/shm/x bs=1M count=100",
-    ];
-    orlop.run(&[&options[..], &fill].concat()).exits(137);
+    let orlop = Instance::with_busybox();
+    let limit = ["-m", "16m", "--memory-swap", "16m"];
+    let large = [&limit[..], &["--shm-size", "512m"]].concat();
+    let fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=100";
+    orlop.shell(&large, fill).exits(137);
     // What goes to a tmpfs of its own, and to the files that we made for it, is its memory or its cache too.
     for place in ["/run/x", "/etc/hosts"] {
-        let options = [
-            "run",
-            "--rm",
-            "-m",
-            "16m",
-            "--memory-swap",
-            "16m",
-            "--tmpfs",
-            "/run",
-        ];
         let fill = format!(
             "dd if=/dev/zero of={place} bs=1M count=64; cat /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
         );
-        let out = orlop.run(&[&options[..], &["busybox", "sh", "-c", &fill]].concat());
+        let out = orlop.shell(&[&limit[..], &["--tmpfs", "/run"]].concat(), &fill);
         let most = out.stdout().trim().parse().unwrap_or(0_u64);
         assert!(out.code() == 137 || most > 8 << 20, "{place}: {most}");
     }

@@ -11,12 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use orlop_tests::{Instance, eventually, fixtures, have, http};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// Kills a peer's daemon when the test ends.
 struct Peer(Child);
 
@@ -50,7 +44,7 @@ fn output(command: &mut Command) -> String {
 
 #[test]
 fn push_remove_pull_and_run_again() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let name = format!("{}/team/app:v1", orlop.registry());
     orlop.run(&["tag", "busybox", &name]).success();
     let id = orlop.inspect(&name, "{{.Id}}");
@@ -83,7 +77,7 @@ fn push_remove_pull_and_run_again() {
 /// `run` of an image that is only in a registry pulls it first.
 #[test]
 fn run_pulls_what_is_missing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let name = format!("{}/app", orlop.registry());
     orlop.run(&["tag", "busybox", &name]).success();
     orlop.run(&["push", &name]).success();
@@ -103,7 +97,7 @@ fn run_pulls_what_is_missing() {
 /// the wire, through a proxy between push and registry.
 #[test]
 fn a_second_image_with_the_same_base_uploads_only_what_is_new() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let registry: std::net::SocketAddr = orlop.registry().parse().unwrap();
     let counter = Arc::new(AtomicU64::new(0));
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -180,7 +174,7 @@ fn forward(client: TcpStream, registry: std::net::SocketAddr, counter: Arc<Atomi
 
 #[test]
 fn save_and_load_carry_images_whole() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let file = tempfile::NamedTempFile::new().unwrap();
     let path = file.path().to_str().unwrap();
     let id = orlop.inspect("busybox", "{{.Id}}");
@@ -206,7 +200,7 @@ fn save_and_load_carry_images_whole() {
 
 #[test]
 fn images_are_listed_tagged_and_removed() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["tag", "busybox", "other:v2"]).success();
     orlop
         .run(&["images"])
@@ -244,7 +238,7 @@ fn images_are_listed_tagged_and_removed() {
 
 #[test]
 fn registries_that_are_none_are_named() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let closed = format!("127.0.0.1:{}/app", free_port());
     orlop
         .run(&["pull", &closed])
@@ -277,7 +271,7 @@ fn answering(answer: &'static str) -> String {
 #[test]
 fn skopeo_copies_to_and_from_our_registry() {
     assert!(have("skopeo"), "install skopeo (make test does)");
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let name = format!("{}/app:v1", orlop.registry());
     orlop.run(&["tag", "busybox", &name]).success();
     orlop.run(&["push", &name]).success();
@@ -352,7 +346,7 @@ fn docker_registry(directory: &Path, htpasswd: Option<&str>) -> (Peer, String) {
 
 #[test]
 fn login_push_and_pull_with_a_password() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let directory = tempfile::tempdir().unwrap();
     // `htpasswd -nbB me secret`
     let hash = "me:$2b$04$F6ptFYwbBogp4xNVUqHZqugTCqJlaeLg2B.KE.dz9vEfbjD/ASOia\n";
@@ -456,7 +450,7 @@ impl Docker {
 
 #[test]
 fn docker_runs_our_image_under_the_same_digest_and_we_run_dockers() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let docker = Docker::start();
     let context = tempfile::tempdir().unwrap();
     fs::write(

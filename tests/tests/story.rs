@@ -8,22 +8,16 @@ const GREETER: &str =
     "printf 'who? '; read name; echo $name >> /greeted; echo hello, $name; wc -l < /greeted";
 const DETACH: &[u8] = b"\x10\x11";
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 #[test]
 fn a_shell_is_left_committed_and_run_again_and_its_siblings_see_nothing_of_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut shell = Terminal::run(&orlop, &["run", "-it", "--name", "work", "busybox"]);
     shell.shows("# ");
     shell.types(b"echo mine > /note; rm /etc/group; mkdir /made; echo do'-'ne\n");
     shell.shows("do-ne");
     shell.types(DETACH);
     assert_eq!(shell.ends(), 0);
-    assert_eq!(orlop.inspect("work", "{{.State.Status}}"), "running");
+    assert_eq!(orlop.status("work"), "running");
 
     orlop.run(&["commit", "work", "worked"]).success();
     let look = "cat /note; test -d /made && test ! -e /etc/group && echo changed";
@@ -32,10 +26,7 @@ fn a_shell_is_left_committed_and_run_again_and_its_siblings_see_nothing_of_it() 
         .success()
         .stdout_is("mine\nchanged\n");
     let look = "test ! -e /note && test ! -e /made && test -e /etc/group && echo untouched";
-    orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", look])
-        .success()
-        .stdout_is("untouched\n");
+    orlop.shell(&[], look).success().stdout_is("untouched\n");
 
     let mut again = Terminal::run(&orlop, &["attach", "work"]);
     again.types(b"cat /note; exit 7\n");
@@ -45,7 +36,7 @@ fn a_shell_is_left_committed_and_run_again_and_its_siblings_see_nothing_of_it() 
 
 #[test]
 fn a_program_that_asks_is_started_again_with_the_terminal_it_had() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let run = [
         "run", "-it", "--name", "greeter", "busybox", "sh", "-c", GREETER,
     ];
@@ -66,7 +57,7 @@ fn a_program_that_asks_is_started_again_with_the_terminal_it_had() {
 
 #[test]
 fn what_a_container_was_given_and_wrote_outlives_stop_start_rename_and_restart() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let data = tempfile::tempdir().unwrap();
     let bind = format!("{}:/bound", data.path().display());
     let given = [
@@ -136,7 +127,7 @@ fn has_what_it_was_given(orlop: &Instance, name: &str) {
 /// Two people work in one container at once, and the one who leaves does not end it for the other.
 #[test]
 fn two_people_share_one_shell() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut ann = Terminal::run(&orlop, &["run", "-it", "--name", "shared", "busybox"]);
     ann.shows("# ");
     let mut ben = Terminal::run(&orlop, &["attach", "shared"]);

@@ -14,12 +14,6 @@ const FLOOD: usize = 150_000_000;
 const LINE: &str =
     "0123456789012345678901234567890123456789012345678901234567890123456789012345678";
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 fn flood() -> String {
     format!("yes {LINE}{LINE}{LINE}{LINE}{LINE} | head -c {FLOOD}")
 }
@@ -56,7 +50,7 @@ fn attached(orlop: &Instance, script: &str) -> Child {
 
 #[test]
 fn a_foreground_that_reads_late_gets_all_of_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for name in ["one", "two"] {
         let script = format!("{}; exit 4", flood());
         let args = [
@@ -72,7 +66,7 @@ fn a_foreground_that_reads_late_gets_all_of_it() {
 /// It starts again and is removed before anybody reads what it wrote at first.
 #[test]
 fn what_waits_for_a_reader_outlives_its_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = format!("yes {LINE} | head -c 30000000; [ -e /ran ] || {{ touch /ran; exit 9; }}");
     let child = orlop.spawn(&["run", "--name", "box", "busybox", "sh", "-c", &script]);
     eventually("it has ended", || {
@@ -93,7 +87,7 @@ fn what_waits_for_a_reader_outlives_its_container() {
 
 #[test]
 fn an_onlooker_that_does_not_read_is_told_what_it_missed() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let child = attached(&orlop, &flood());
     orlop.run(&["exec", "box", "touch", "/go"]).success();
     orlop.run(&["wait", "box"]).success().stdout_is("0\n");
@@ -105,7 +99,7 @@ fn an_onlooker_that_does_not_read_is_told_what_it_missed() {
 
 #[test]
 fn a_stream_that_breaks_is_no_success() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let child = attached(&orlop, "sleep 100");
     let shim = Pid::from_raw(orlop.shims()[0]).unwrap();
     kill_process(shim, Signal::KILL).unwrap();
@@ -118,7 +112,7 @@ fn a_stream_that_breaks_is_no_success() {
     eventually("it runs", || {
         orlop.run(&["inspect", "box"]).code() == 0 && orlop.shims().len() == 1
     });
-    let running = || orlop.inspect("box", "{{.State.Status}}") == "running";
+    let running = || orlop.status("box") == "running";
     eventually("it is started", running);
     orlop.kill_service("runtime");
     let (_, status, said) = rest(foreground);
@@ -129,7 +123,7 @@ fn a_stream_that_breaks_is_no_success() {
 
 #[test]
 fn a_killed_container_does_not_run() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["create", "--name", "box", "busybox", "sleep", "100"])
         .success();

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use orlop_tests::{Instance, eventually, http};
+use orlop_tests::{Instance, PAGE, eventually, http};
 
 const SERVE: &str = "mkdir -p /www; echo served > /www/index.html; httpd -p 80 -h /www; \
                      i=0; trap 'exit 9' TERM; while true; do i=$((i+1)); echo line $i; sleep 0.02; done";
@@ -12,24 +12,10 @@ const SERVE: &str = "mkdir -p /www; echo served > /www/index.html; httpd -p 80 -
 /// Kills each service in turn while a container serves and logs, and requests keep coming in.
 #[test]
 fn kill_9_of_each_service_while_a_container_serves_and_logs() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "-p",
-            "127.0.0.1:0:80",
-            "busybox",
-            "sh",
-            "-c",
-            SERVE,
-        ])
-        .success();
-    let address = orlop.run(&["port", "web", "80"]).success().line();
-    eventually("it serves", || http::get(address.as_str(), "/").is_some());
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with("web", &["-p", "127.0.0.1:0:80"], SERVE);
+    let address = orlop.published("web", "80");
+    eventually("it serves", || http::serves(&address, PAGE));
     let pid = orlop.inspect("web", "{{.State.Pid}}");
 
     let requests = Requests::start(&address);
@@ -71,20 +57,8 @@ fn kill_9_of_each_service_while_a_container_serves_and_logs() {
 /// A container that ends while the runtime is down has its exit code afterwards.
 #[test]
 fn an_exit_while_the_runtime_is_down_is_not_lost() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "short",
-            "busybox",
-            "sh",
-            "-c",
-            "sleep 1; echo last words; exit 42",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script("short", "sleep 1; echo last words; exit 42");
     orlop
         .run(&[
             "run", "-d", "--rm", "--name", "fleeting", "busybox", "sleep", "1",
@@ -105,17 +79,14 @@ fn an_exit_while_the_runtime_is_down_is_not_lost() {
 /// `down` and `up` again: the containers live on.
 #[test]
 fn down_stops_the_services_and_no_container() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
         .success();
     let pid = orlop.inspect("box", "{{.State.Pid}}");
     orlop.run(&["down"]).success();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
+    orlop.up();
     assert_eq!(
         orlop.inspect("box", "{{.State.Status}} {{.State.Pid}}"),
         format!("running {pid}")
@@ -125,8 +96,7 @@ fn down_stops_the_services_and_no_container() {
 /// A build whose builder is killed leaves no process, and the next build goes on from the cache.
 #[test]
 fn kill_9_of_the_builder_leaves_no_process() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let context = tempfile::tempdir().unwrap();
     std::fs::write(
         context.path().join("Dockerfile"),
@@ -171,8 +141,7 @@ fn sleeping() -> usize {
 /// The index of every service can be thrown away.
 #[test]
 fn deleting_every_index_loses_nothing() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["run", "--name", "box", "busybox", "echo", "kept"])
         .success();
@@ -187,9 +156,7 @@ fn deleting_every_index_loses_nothing() {
         orlop.kill_service(service);
         std::fs::remove_dir_all(orlop.root().join(service).join("index")).unwrap();
     }
-    orlop
-        .run(&["up", "--registry-http", orlop.registry()])
-        .success();
+    orlop.up();
     assert_eq!(orlop.run(&images).success().stdout(), before);
     orlop.run(&["logs", "box"]).success().stdout_is("kept\n");
     let tags = http::get(orlop.registry(), "/v2/app/tags/list").unwrap();
@@ -216,8 +183,7 @@ impl Requests {
             let (answered, failed) = (Arc::clone(&answered), Arc::clone(&failed));
             std::thread::spawn(move || {
                 while !AtomicBool::load(&stop, Ordering::SeqCst) {
-                    let good =
-                        http::get(address.as_str(), "/").is_some_and(|r| r.text() == "served\n");
+                    let good = http::serves(&address, PAGE);
                     let counter: &AtomicU32 = if good { &answered } else { &failed };
                     counter.fetch_add(1, Ordering::SeqCst);
                     std::thread::sleep(std::time::Duration::from_millis(5));

@@ -7,8 +7,7 @@ use orlop_tests::{Instance, Terminal};
 
 #[test]
 fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let mut shell = Terminal::run(
         &orlop,
         &["run", "-it", "--rm", "--name", "sh", "busybox", "sh"],
@@ -31,8 +30,7 @@ fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
 
 #[test]
 fn detach_and_attach_again() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let mut shell = Terminal::run(&orlop, &["run", "-it", "--name", "sh", "busybox", "sh"]);
     shell.shows("# ");
     shell.types(b"X=remembered\n");
@@ -49,8 +47,7 @@ fn detach_and_attach_again() {
 
 #[test]
 fn an_init_leaves_the_terminal_to_its_command() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     let script = "trap 'echo interrupt'ed INT; echo rea''dy; while :; do sleep 0.1; read x && break; done; exit 4";
     let mut shell = Terminal::run(
         &orlop,
@@ -67,11 +64,8 @@ fn an_init_leaves_the_terminal_to_its_command() {
 
 #[test]
 fn exec_with_a_terminal() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_sleeper("box", &[]);
     let mut shell = Terminal::run(&orlop, &["exec", "-it", "box", "sh"]);
     shell.shows("# ");
     shell.types(b"stty size; exit 6\n");
@@ -81,8 +75,7 @@ fn exec_with_a_terminal() {
 
 #[test]
 fn an_archive_is_not_written_to_a_terminal() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
+    let orlop = Instance::with_busybox();
     orlop.run(&["create", "--name", "box", "busybox"]).success();
     for args in [&["export", "box"][..], &["cp", "box:/etc", "-"]] {
         let mut command = Terminal::run(&orlop, args);
@@ -94,11 +87,8 @@ fn an_archive_is_not_written_to_a_terminal() {
 /// On a terminal each answer takes the place of the one before.
 #[test]
 fn stats_are_drawn_anew() {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "1000"])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_sleeper("box", &[]);
     let mut stats = Terminal::run(&orlop, &["stats", "box"]);
     for _ in 0..2 {
         stats.shows("\u{1b}[H\u{1b}[J");

@@ -5,15 +5,9 @@ use std::process::Child;
 
 use orlop_tests::Instance;
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 #[test]
 fn a_renamed_container_keeps_all_but_its_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("old", "sleep 1000");
     orlop
         .run(&["create", "--name", "taken", "busybox"])
@@ -45,7 +39,7 @@ fn a_renamed_container_keeps_all_but_its_name() {
     orlop.run(&["rename", "old", "older"]).success();
     for _ in 0..2 {
         assert_eq!(orlop.inspect("new", "{{.Id}}"), id);
-        assert_eq!(orlop.inspect("older", "{{.State.Status}}"), "created");
+        assert_eq!(orlop.status("older"), "created");
         orlop.run(&["create", "--name", "new", "busybox"]).exits(1);
         orlop.kill_service("runtime");
     }
@@ -54,7 +48,7 @@ fn a_renamed_container_keeps_all_but_its_name() {
 /// Of those who want a name at the same time, one has it.
 #[test]
 fn a_name_has_one_winner() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for number in 0..4 {
         let name = format!("c{number}");
         orlop.run(&["create", "--name", &name, "busybox"]).success();
@@ -90,7 +84,7 @@ fn limit(orlop: &Instance, name: &str, v1: &str, v2: &str) -> String {
 
 #[test]
 fn limits_change_while_it_runs_and_stay_for_the_next_start() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run", "-d", "--name", "web", "-m", "64m", "busybox", "sleep", "100",
@@ -152,7 +146,7 @@ fn limits_change_while_it_runs_and_stay_for_the_next_start() {
 
 #[test]
 fn a_stopped_container_has_its_new_limits_at_its_start() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["create", "--name", "idle", "busybox", "sleep", "100"])
         .success();
@@ -165,7 +159,7 @@ fn a_stopped_container_has_its_new_limits_at_its_start() {
 
 #[test]
 fn one_bad_limit_changes_nothing() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 100");
     let before = orlop.inspect("web", "{{json .HostConfig}}");
     let pids = limit(&orlop, "web", "pids/pids.max", "pids.max");
@@ -214,7 +208,7 @@ fn one_bad_limit_changes_nothing() {
 /// Limits and names of many at once: each request is whole.
 #[test]
 fn changes_at_the_same_time_leave_one_of_them() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 1000");
     let racing: Vec<Child> = (0..8)
         .map(|number| {
@@ -244,7 +238,7 @@ fn changes_at_the_same_time_leave_one_of_them() {
 
 #[test]
 fn quota_and_period_of_cpus_can_be_given_and_lifted() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run",
@@ -298,7 +292,7 @@ fn quota_and_period_of_cpus_can_be_given_and_lifted() {
 /// Kernels without BFQ have no weight of disks, which is an error then.
 #[test]
 fn a_weight_on_disks_is_set_or_refused() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let args = [
         "run",
         "-d",
@@ -330,7 +324,7 @@ fn a_weight_on_disks_is_set_or_refused() {
 /// Renames, pauses and updates against removals: whoever loses has a clear error, and nothing comes back.
 #[test]
 fn a_removal_wins_over_everything_else() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for round in 0..6 {
         orlop.run_script("web", "sleep 1000");
         let racing = [

@@ -5,15 +5,9 @@ use std::time::Duration;
 
 use orlop_tests::{Instance, eventually};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 #[test]
 fn top_shows_the_processes_as_ps_does() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 1000 & sleep 1001; true");
     let pid = orlop.inspect("web", "{{.State.Pid}}");
     let shown = || orlop.run(&["top", "web"]).success().stdout();
@@ -65,21 +59,12 @@ fn top_shows_the_processes_as_ps_does() {
 
 #[test]
 fn stats_show_what_a_container_uses() {
-    let orlop = orlop();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "busy",
-            "-m",
-            "64m",
-            "busybox",
-            "sh",
-            "-c",
-            "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; while true; do :; done",
-        ])
-        .success();
+    let orlop = Instance::with_busybox();
+    orlop.run_script_with(
+        "busy",
+        &["-m", "64m"],
+        "dd if=/dev/zero of=/dev/shm/x bs=1M count=8 2>/dev/null; while true; do :; done",
+    );
     orlop.run_script("idle", "sleep 1000");
     orlop
         .run(&["create", "--name", "never", "busybox"])
@@ -130,14 +115,12 @@ fn stats_show_what_a_container_uses() {
 
 #[test]
 fn stats_count_what_went_over_the_network() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "while true; do echo hello | nc -l -p 80; done");
     let address = orlop.inspect("web", "{{.NetworkSettings.IPAddress}}");
     let script =
         format!("i=0; while [ $i -lt 20 ]; do i=$((i+1)); nc -w 1 {address} 80; done; true");
-    orlop
-        .run(&["run", "--rm", "busybox", "sh", "-c", &script])
-        .success();
+    orlop.shell(&[], &script).success();
     let traffic = orlop
         .run(&["stats", "--no-stream", "--format", "{{.NetIO}}", "web"])
         .success()
@@ -149,7 +132,7 @@ fn stats_count_what_went_over_the_network() {
 /// Answers come until the container is removed; each is a table of its own.
 #[test]
 fn stats_go_on() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 1000");
     let child = orlop.spawn(&["stats", "--format", "{{.Name}} {{.PIDs}}", "web"]);
     std::thread::sleep(Duration::from_millis(2500));
@@ -163,7 +146,7 @@ fn stats_go_on() {
 
 #[test]
 fn what_runs_is_measured_by_the_next_service_too() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 1000; true");
     orlop.kill_service("runtime");
     orlop
@@ -179,7 +162,7 @@ fn what_runs_is_measured_by_the_next_service_too() {
 /// Row C12: what shows the processes is not a program of the image, whatever the image calls its own.
 #[test]
 fn c12_top_runs_no_program_of_the_image() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let trojans = "for t in ps nsenter top; do printf '#!/bin/sh\\necho $t > /ran' > /bin/$t; \
                    chmod +x /bin/$t; done; touch /ready; sleep 1000; true";
     orlop.run_script("trojan", trojans);
@@ -203,7 +186,7 @@ fn c12_top_runs_no_program_of_the_image() {
 /// Row D15: a process cannot drive the terminal of who looks at it.
 #[test]
 fn d15_what_a_process_is_called_is_escaped() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&[
             "run",
@@ -224,7 +207,7 @@ fn d15_what_a_process_is_called_is_escaped() {
 
 #[test]
 fn containers_are_counted_with_and_without_their_image() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "dd if=/dev/zero of=/f bs=1000 count=1000 2>/dev/null; touch /ready; sleep 1000";
     orlop.run_script("web", script);
     eventually("it has written", || {
@@ -267,7 +250,7 @@ fn disk() -> Option<(String, String)> {
 
 #[test]
 fn the_use_of_a_disk_is_limited() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (option, value, told) in [
         ("--device-read-bps", "/dev/null:1mb", "/dev/null"),
         ("--device-write-iops", "/dev/none-here:5", "/dev/none-here"),
@@ -308,7 +291,7 @@ fn the_use_of_a_disk_is_limited() {
 
 #[test]
 fn a_log_is_shown_with_what_belongs_to_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut args = vec![
         "run",
         "--name",

@@ -6,26 +6,14 @@ use std::fs;
 use orlop_tests::{Instance, Outcome};
 
 /// An instance with busybox.
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// `run --rm` in a user namespace, with these options, and a script.
 fn run(orlop: &Instance, options: &[&str], script: &str) -> Outcome {
-    let mut args = vec!["run", "--rm", "--userns", "auto"];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", script]);
-    orlop.run(&args)
+    orlop.shell(&[&["--userns", "auto"], options].concat(), script)
 }
 
 /// A container of this name in a user namespace, which sleeps.
 fn sleeper(orlop: &Instance, name: &str, options: &[&str]) {
-    let mut args = vec!["run", "-d", "--name", name, "--userns", "auto"];
-    args.extend(options);
-    args.extend(["busybox", "sleep", "1000"]);
-    orlop.run(&args).success();
+    orlop.run_sleeper(name, &[&["--userns", "auto"], options].concat());
 }
 
 /// The first number of a line of a container's `/proc/PID/status`, as the host has it.
@@ -39,7 +27,7 @@ fn on_host(orlop: &Instance, name: &str, field: &str) -> u32 {
 
 #[test]
 fn root_inside_is_nobody_in_particular_on_the_host() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     sleeper(&orlop, "one", &[]);
     let exec = ["exec", "one", "id"];
     let told = orlop.run(&exec).success().stdout();
@@ -60,7 +48,7 @@ fn root_inside_is_nobody_in_particular_on_the_host() {
 
 #[test]
 fn what_a_container_writes_keeps_its_own_ids() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "echo hi > /made && mkdir /dir && touch /dir/theirs && chown 1000:100 /dir/theirs && \
                   chmod 600 /etc/passwd && rm /etc/group && ln -s made /link";
     orlop
@@ -105,7 +93,7 @@ fn what_a_container_writes_keeps_its_own_ids() {
 
 #[test]
 fn copies_into_and_out_of_a_running_container_have_its_ids() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     sleeper(&orlop, "one", &[]);
     let file = orlop.home().join("file");
     fs::write(&file, "from outside").unwrap();
@@ -139,7 +127,7 @@ fn ids(metadata: &fs::Metadata) -> (u32, u32) {
 
 #[test]
 fn no_two_running_containers_have_the_same_ids_and_a_restart_keeps_what_was_written() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     sleeper(&orlop, "one", &[]);
     sleeper(&orlop, "two", &["--user", "1000"]);
     let (one, two) = (
@@ -167,7 +155,7 @@ fn no_two_running_containers_have_the_same_ids_and_a_restart_keeps_what_was_writ
 
 #[test]
 fn volumes_are_the_containers_own_and_bind_mounts_are_the_hosts() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let shared = orlop.home().join("shared");
     fs::create_dir(&shared).unwrap();
     let bind = format!("{}:/bind", shared.to_str().unwrap());
@@ -179,17 +167,7 @@ fn volumes_are_the_containers_own_and_bind_mounts_are_the_hosts() {
         .stdout_is("0:0\n5:6\n65534:65534\n")
         .stderr_has("Permission denied");
     orlop
-        .run(&[
-            "run",
-            "--rm",
-            "-v",
-            "data:/data",
-            "busybox",
-            "stat",
-            "-c",
-            "%u:%g",
-            "/data/made",
-        ])
+        .shell(&["-v", "data:/data"], "stat -c %u:%g /data/made")
         .success()
         .stdout_is("5:6\n");
     run(
@@ -203,7 +181,7 @@ fn volumes_are_the_containers_own_and_bind_mounts_are_the_hosts() {
 
 #[test]
 fn a_volume_of_memory_is_the_containers_own() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let create = ["volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs"];
     orlop.run(&[&create[..], &["memory"]].concat()).success();
     let script = "touch /data/made && chown 5:6 /data/made && stat -c %u:%g /data /data/made";
@@ -214,7 +192,7 @@ fn a_volume_of_memory_is_the_containers_own() {
 
 #[test]
 fn a_terminal_users_devices_and_tmpfs_are_as_ever() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     run(
         &orlop,
         &["--user", "1000:100"],
@@ -251,7 +229,7 @@ fn a_terminal_users_devices_and_tmpfs_are_as_ever() {
 
 #[test]
 fn the_network_is_the_containers_own() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "while :; do echo served | nc -l -p 80; done";
     let options = [
         "--userns=auto",
@@ -260,11 +238,8 @@ fn the_network_is_the_containers_own() {
         "--sysctl",
         "net.ipv4.ip_forward=1",
     ];
-    let mut args = vec!["run", "-d", "--name", "server"];
-    args.extend(options);
-    args.extend(["busybox", "sh", "-c", script]);
-    orlop.run(&args).success();
-    let port = orlop.run(&["port", "server", "80"]).success().line();
+    orlop.run_script_with("server", &options, script);
+    let port = orlop.published("server", "80");
     let mut told = String::new();
     for _ in 0..100 {
         if let Ok(mut stream) = std::net::TcpStream::connect(&port) {
@@ -305,7 +280,7 @@ fn the_network_is_the_containers_own() {
 
 #[test]
 fn what_does_not_go_together_is_refused_by_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for (option, value) in [("--network", "host"), ("--pid", "host"), ("--ipc", "host")] {
         run(&orlop, &[option, value], "true")
             .exits(125)
@@ -335,17 +310,15 @@ fn what_does_not_go_together_is_refused_by_name() {
 
 #[test]
 fn b11_the_control_groups_are_read_only_with_and_without_user_ids_of_ones_own() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for userns in ["host", "auto"] {
         for cgroupns in ["private", "host"] {
             let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do \
                           mkdir $d/below 2> /dev/null && echo made in $d; done; \
                           for f in $(find /sys/fs/cgroup -name cgroup.procs); do \
                           (echo 1 > $f) 2> /dev/null && echo wrote $f; done; ls /sys/fs/cgroup | wc -l";
-            let options = ["run", "--rm", "--userns", userns, "--cgroupns", cgroupns];
-            let mut args = options.to_vec();
-            args.extend(["busybox", "sh", "-c", script]);
-            let told = orlop.run(&args).success().stdout();
+            let options = ["--userns", userns, "--cgroupns", cgroupns];
+            let told = orlop.shell(&options, script).success().stdout();
             let number: u32 = told.trim().parse().unwrap_or_default();
             assert!(number > 0, "{userns} {cgroupns}: {told}");
         }
@@ -354,7 +327,7 @@ fn b11_the_control_groups_are_read_only_with_and_without_user_ids_of_ones_own() 
 
 #[test]
 fn b35_a_container_is_in_its_cgroup_and_its_limits_hold() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     sleeper(&orlop, "one", &["--memory", "32m", "--pids-limit", "20"]);
     let pid = orlop.inspect("one", "{{.State.Pid}}");
     let id = orlop.inspect("one", "{{.Id}}");
@@ -383,14 +356,12 @@ fn b35_a_container_is_in_its_cgroup_and_its_limits_hold() {
 
 #[test]
 fn b37_no_control_groups_are_mounted_and_no_namespaces_are_made() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     for userns in ["host", "auto"] {
         let script =
             "mount -t cgroup -o memory none /tmp; unshare -Ur true; unshare -m true; echo done";
         orlop
-            .run(&[
-                "run", "--rm", "--userns", userns, "busybox", "sh", "-c", script,
-            ])
+            .shell(&["--userns", userns], script)
             .success()
             .stdout_is("done\n")
             .stderr_has("mount: permission denied")
@@ -400,7 +371,7 @@ fn b37_no_control_groups_are_mounted_and_no_namespaces_are_made() {
 
 #[test]
 fn j4_nothing_on_disk_is_owned_by_the_ids_of_a_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     sleeper(&orlop, "one", &["-v", "data:/data", "-v", "filled:/etc"]);
     let script = "touch /made /data/made && chown 1:1 /data/made && mkdir -p /etc/new/er";
     orlop.run(&["exec", "one", "sh", "-c", script]).success();
@@ -427,7 +398,7 @@ fn j4_nothing_on_disk_is_owned_by_the_ids_of_a_container() {
 
 #[test]
 fn a_service_can_give_every_container_ids_of_its_own() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.kill_service("runtime");
     let refused = orlop
         .run(&["serve", "runtime", "--userns-remap", "nobody-has-this-name"])

@@ -7,19 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use orlop_tests::{Instance, Outcome, eventually};
-
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
-/// A script in a container with these options.
-fn sh(orlop: &Instance, options: &[&str], script: &str) -> Outcome {
-    let command = ["busybox", "sh", "-c", script];
-    orlop.run(&[&["run", "--rm"], options, &command].concat())
-}
+use orlop_tests::{Instance, eventually};
 
 /// A directory of the host with a tmpfs mounted on `sub` in it.
 struct Nested(tempfile::TempDir);
@@ -58,7 +46,7 @@ impl Drop for Nested {
 
 #[test]
 fn a_read_only_bind_is_read_only_in_depth_unless_asked_otherwise() {
-    let (orlop, host) = (orlop(), Nested::new());
+    let (orlop, host) = (Instance::with_busybox(), Nested::new());
     let writes =
         "touch /mnt/new 2>/dev/null && echo top; touch /mnt/sub/new 2>/dev/null && echo sub; true";
     let strict = ",ro,bind-propagation=rprivate,bind-recursive=readonly";
@@ -71,17 +59,19 @@ fn a_read_only_bind_is_read_only_in_depth_unless_asked_otherwise() {
         (",ro,bind-recursive=disabled", ""),
     ] {
         let mount = host.bind(keys);
-        let outcome = sh(&orlop, &["--mount", &mount], writes);
+        let outcome = orlop.shell(&["--mount", &mount], writes);
         assert_eq!(outcome.success().stdout(), written, "{keys}");
     }
     for keys in [",bind-recursive=disabled", ",bind-nonrecursive"] {
         let mount = host.bind(keys);
-        sh(&orlop, &["--mount", &mount], "ls /mnt/sub")
+        orlop
+            .shell(&["--mount", &mount], "ls /mnt/sub")
             .success()
             .stdout_is("");
     }
     let volume = format!("{}:/mnt:ro", host.0.path().display());
-    sh(&orlop, &["-v", &volume], "touch /mnt/sub/new")
+    orlop
+        .shell(&["-v", &volume], "touch /mnt/sub/new")
         .exits(1)
         .stderr_has("Read-only");
 }
@@ -111,28 +101,32 @@ fn a_key_that_means_nothing_is_named() {
 
 #[test]
 fn a_part_of_a_volume_can_be_mounted() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let make =
         "mkdir -p /v/a/b && echo deep > /v/a/b/f && echo file > /v/single && ln -s a/b /v/in";
-    sh(&orlop, &["-v", "data:/v"], make).success();
+    orlop.shell(&["-v", "data:/v"], make).success();
     let part = |subpath: &str| format!("src=data,dst=/part,volume-subpath={subpath}");
-    sh(
-        &orlop,
-        &["--mount", &part("a/b")],
-        "cat /part/f; echo new > /part/g",
-    )
-    .success()
-    .stdout_is("deep\n");
-    sh(&orlop, &["--mount", &part("in")], "cat /part/g")
+    orlop
+        .shell(
+            &["--mount", &part("a/b")],
+            "cat /part/f; echo new > /part/g",
+        )
+        .success()
+        .stdout_is("deep\n");
+    orlop
+        .shell(&["--mount", &part("in")], "cat /part/g")
         .success()
         .stdout_is("new\n");
-    sh(&orlop, &["--mount", &part("single")], "cat /part")
+    orlop
+        .shell(&["--mount", &part("single")], "cat /part")
         .success()
         .stdout_is("file\n");
-    sh(&orlop, &["--mount", &part("none")], "true")
+    orlop
+        .shell(&["--mount", &part("none")], "true")
         .exits(125)
         .stderr_has("none");
-    sh(&orlop, &["--mount", &part("../..")], "true")
+    orlop
+        .shell(&["--mount", &part("../..")], "true")
         .exits(125)
         .stderr_has("..");
     // Of a container that does not run, the same part is copied.
@@ -147,45 +141,42 @@ fn a_part_of_a_volume_can_be_mounted() {
 
 #[test]
 fn b31_a_part_of_a_volume_that_is_a_link_stays_in_the_volume() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let outside = tempfile::tempdir().unwrap();
     fs::write(outside.path().join("canary"), b"host").unwrap();
     let outside = outside.path().display();
     let make = format!(
         "ln -s / /v/root; ln -s {outside} /v/host; ln -s ../../../.. /v/up; echo own > /v/f"
     );
-    sh(&orlop, &["-v", "data:/v"], &make).success();
+    orlop.shell(&["-v", "data:/v"], &make).success();
     for link in ["root", "up"] {
         let mount = format!("src=data,dst=/part,volume-subpath={link}");
-        sh(
-            &orlop,
-            &["--mount", &mount],
-            "cat /part/f; ls /part/etc 2>/dev/null; true",
-        )
-        .success()
-        .stdout_is("own\n");
+        orlop
+            .shell(
+                &["--mount", &mount],
+                "cat /part/f; ls /part/etc 2>/dev/null; true",
+            )
+            .success()
+            .stdout_is("own\n");
     }
-    sh(
-        &orlop,
-        &["--mount", "src=data,dst=/part,volume-subpath=host"],
-        "true",
-    )
-    .exits(125);
+    orlop
+        .shell(
+            &["--mount", "src=data,dst=/part,volume-subpath=host"],
+            "true",
+        )
+        .exits(125);
 }
 
 #[test]
 fn b31_a_part_that_is_swapped_for_a_link_never_shows_the_host() {
-    let orlop = orlop();
-    sh(&orlop, &["-v", "data:/v"], "mkdir /v/dir; ln -s / /v/link").success();
-    let swap = "cd /v; while true; do ln -sfn / x; rm x; mkdir x; rmdir x; done 2>/dev/null";
+    let orlop = Instance::with_busybox();
     orlop
-        .run(&[
-            "run", "-d", "--name", "swap", "-v", "data:/v", "busybox", "sh", "-c", swap,
-        ])
+        .shell(&["-v", "data:/v"], "mkdir /v/dir; ln -s / /v/link")
         .success();
+    let swap = "cd /v; while true; do ln -sfn / x; rm x; mkdir x; rmdir x; done 2>/dev/null";
+    orlop.run_script_with("swap", &["-v", "data:/v"], swap);
     for _ in 0..15 {
-        let seen = sh(
-            &orlop,
+        let seen = orlop.shell(
             &["--mount", "src=data,dst=/part,volume-subpath=x"],
             "ls /part",
         );
@@ -198,7 +189,7 @@ fn b31_a_part_that_is_swapped_for_a_link_never_shows_the_host() {
 
 #[test]
 fn volumes_come_from_another_container() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let host = tempfile::tempdir().unwrap();
     let bind = format!("{}:/host", host.path().display());
     orlop
@@ -221,34 +212,35 @@ fn volumes_come_from_another_container() {
         ])
         .success();
     let cat = "cat /anonymous/f /data/f /host/f; mount | grep -c ' /tmpfs ' ; true";
-    sh(&orlop, &["--volumes-from", "one"], cat)
+    orlop
+        .shell(&["--volumes-from", "one"], cat)
         .success()
         .stdout_is("a\nd\nh\n0\n");
-    sh(&orlop, &["--volumes-from", "one:ro"], "touch /data/new")
+    orlop
+        .shell(&["--volumes-from", "one:ro"], "touch /data/new")
         .exits(1)
         .stderr_has("Read-only");
     // The anonymous volume is still there: `--rm` takes what no other container uses.
-    sh(
-        &orlop,
-        &["--volumes-from", "one:rw", "-v", "other:/data"],
-        "cat /anonymous/f; ls /data",
-    )
-    .success()
-    .stdout_is("a\n");
-    sh(&orlop, &["--volumes-from", "nobody"], "true")
+    orlop
+        .shell(
+            &["--volumes-from", "one:rw", "-v", "other:/data"],
+            "cat /anonymous/f; ls /data",
+        )
+        .success()
+        .stdout_is("a\n");
+    orlop
+        .shell(&["--volumes-from", "nobody"], "true")
         .exits(125)
         .stderr_has("nobody");
-    sh(&orlop, &["--volumes-from", "one:z"], "true")
+    orlop
+        .shell(&["--volumes-from", "one:z"], "true")
         .exits(125)
         .stderr_has("one:z");
     // A creation that fails takes nothing from the other container.
     let missing = "type=bind,src=/nowhere/at/all,dst=/x";
-    sh(
-        &orlop,
-        &["--volumes-from", "one", "--mount", missing],
-        "true",
-    )
-    .exits(125);
+    orlop
+        .shell(&["--volumes-from", "one", "--mount", missing], "true")
+        .exits(125);
     let format = "{{range .Mounts}}{{if eq .Destination \"/anonymous\"}}{{.Name}}{{end}}{{end}}";
     let anonymous = orlop.inspect("one", format);
     let kept = orlop
@@ -264,7 +256,7 @@ fn volumes_come_from_another_container() {
 
 #[test]
 fn d11_a_volume_is_filled_from_the_image_only_when_it_is_new() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let make = [
         "busybox",
         "sh",
@@ -282,16 +274,20 @@ fn d11_a_volume_is_filled_from_the_image_only_when_it_is_new() {
             .stdout()
     };
     assert_eq!(show(&["-v", "full:/seed"]), "image\n750\n");
-    sh(&orlop, &["-v", "full:/v"], "echo changed > /v/f").success();
+    orlop
+        .shell(&["-v", "full:/v"], "echo changed > /v/f")
+        .success();
     assert_eq!(show(&["-v", "full:/seed"]), "changed\n750\n");
     assert_eq!(show(&["-v", "empty:/seed:nocopy"]), "755\n");
-    sh(&orlop, &["-v", "other:/v"], "echo own > /v/mine").success();
+    orlop
+        .shell(&["-v", "other:/v"], "echo own > /v/mine")
+        .success();
     assert_eq!(show(&["-v", "other:/seed"]), "755\n");
 }
 
 #[test]
 fn volumes_are_listed_and_pruned_by_filters() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop
         .run(&["volume", "create", "--label", "tier=db", "pgdata"])
         .success();
@@ -313,7 +309,7 @@ fn volumes_are_listed_and_pruned_by_filters() {
     assert_eq!(ls(&["driver=local", "name=a"]), "cache\npgdata\n");
     assert_eq!(ls(&["driver=nfs"]), "");
     let label = "type=volume,src=labelled,dst=/v,volume-label=a=b";
-    sh(&orlop, &["--mount", label], "true").success();
+    orlop.shell(&["--mount", label], "true").success();
     assert_eq!(ls(&["label=a"]), "labelled\n");
     orlop
         .run(&["volume", "ls", "--filter", "size=1"])
@@ -334,13 +330,10 @@ fn volumes_are_listed_and_pruned_by_filters() {
 
 #[test]
 fn what_volumes_hold_is_told() {
-    let orlop = orlop();
-    sh(
-        &orlop,
-        &["-v", "data:/v"],
-        "head -c 100000 /dev/zero > /v/f",
-    )
-    .success();
+    let orlop = Instance::with_busybox();
+    orlop
+        .shell(&["-v", "data:/v"], "head -c 100000 /dev/zero > /v/f")
+        .success();
     orlop
         .run(&["create", "--name", "user", "-v", "data:/v", "busybox"])
         .success();
@@ -357,9 +350,9 @@ fn what_volumes_hold_is_told() {
 
 #[test]
 fn a_volume_goes_to_a_tar_and_back() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let make = "mkdir /v/d; echo kept > /v/d/f; chown 7:8 /v/d/f; ln -s d/f /v/link";
-    sh(&orlop, &["-v", "data:/v"], make).success();
+    orlop.shell(&["-v", "data:/v"], make).success();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("data.tar");
     let path = file.to_str().unwrap();
@@ -374,13 +367,10 @@ fn a_volume_goes_to_a_tar_and_back() {
         .stderr_has("copy");
     orlop.run(&["volume", "create", "copy"]).success();
     orlop.run(&["volume", "import", "copy", path]).success();
-    sh(
-        &orlop,
-        &["-v", "copy:/v"],
-        "cat /v/link; stat -c %u:%g /v/d/f",
-    )
-    .success()
-    .stdout_is("kept\n7:8\n");
+    orlop
+        .shell(&["-v", "copy:/v"], "cat /v/link; stat -c %u:%g /v/d/f")
+        .success()
+        .stdout_is("kept\n7:8\n");
     orlop.run(&["volume", "create", "third"]).success();
     orlop
         .run_with_input(&["volume", "import", "third", "-"], piped.bytes())
@@ -401,7 +391,7 @@ fn a_volume_goes_to_a_tar_and_back() {
 
 #[test]
 fn a_hostile_archive_leaves_the_host_alone() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let outside = tempfile::tempdir().unwrap();
     orlop.run(&["volume", "create", "data"]).success();
     let data = orlop.root().join("runtime/volumes/data/_data");
@@ -427,7 +417,7 @@ fn a_hostile_archive_leaves_the_host_alone() {
 
 #[test]
 fn a_volume_can_be_a_directory_of_the_host() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let host = tempfile::tempdir().unwrap();
     let device = format!("device={}", host.path().display());
     let create = |name: &str, o: &str| {
@@ -436,13 +426,16 @@ fn a_volume_can_be_a_directory_of_the_host() {
         orlop.run(&[&create[..], &options].concat())
     };
     create("data", "o=bind").success().stdout_is("data\n");
-    sh(&orlop, &["-v", "data:/v"], "echo written > /v/f").success();
+    orlop
+        .shell(&["-v", "data:/v"], "echo written > /v/f")
+        .success();
     assert_eq!(
         fs::read_to_string(host.path().join("f")).unwrap(),
         "written\n"
     );
     create("fixed", "o=bind,ro").success();
-    sh(&orlop, &["-v", "fixed:/v"], "cat /v/f; touch /v/g")
+    orlop
+        .shell(&["-v", "fixed:/v"], "cat /v/f; touch /v/g")
         .exits(1)
         .stdout_is("written\n")
         .stderr_has("Read-only");
@@ -457,7 +450,8 @@ fn a_volume_can_be_a_directory_of_the_host() {
         .stdout_is("bind,ro local\n");
     let mount =
         format!("src=inline,dst=/v,volume-opt=type=none,volume-opt=o=bind,volume-opt={device}");
-    sh(&orlop, &["--mount", &mount], "cat /v/f")
+    orlop
+        .shell(&["--mount", &mount], "cat /v/f")
         .success()
         .stdout_is("written\n");
     for (args, told) in [
@@ -480,18 +474,21 @@ fn a_volume_can_be_a_directory_of_the_host() {
 
 #[test]
 fn nothing_runs_from_a_tmpfs_unless_asked_to() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let script = "cp /bin/busybox /t/busybox && /t/busybox echo ran";
-    sh(&orlop, &["--tmpfs", "/t"], script).exits(126);
-    sh(&orlop, &["--mount", "type=tmpfs,dst=/t"], script).exits(126);
-    sh(&orlop, &["--tmpfs", "/t:exec"], script)
+    orlop.shell(&["--tmpfs", "/t"], script).exits(126);
+    orlop
+        .shell(&["--mount", "type=tmpfs,dst=/t"], script)
+        .exits(126);
+    orlop
+        .shell(&["--tmpfs", "/t:exec"], script)
         .success()
         .stdout_is("ran\n");
 }
 
 #[test]
 fn a_volume_of_memory_is_mounted_while_containers_use_it() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let mut create = vec![
         "volume",
         "create",
@@ -550,7 +547,7 @@ fn a_volume_of_memory_is_mounted_while_containers_use_it() {
 
 #[test]
 fn a_file_system_that_cannot_be_mounted_says_why() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let create = |name: &'static str, options: &[&'static str]| {
         let mut args = vec!["volume", "create", name];
         args.extend(options.iter().flat_map(|option| ["--opt", option]));

@@ -4,6 +4,7 @@ pub(crate) mod device;
 pub(crate) mod env;
 pub(crate) mod health;
 pub(crate) mod keys;
+pub(crate) mod label;
 pub(crate) mod log;
 pub(crate) mod mount;
 pub(crate) mod network;

@@ -67,6 +67,7 @@ pub use request::{
     Attachment, EndpointInfo, Ipv6Info, Membership, NetworkKind, NetworkMode, NetworkRequest,
     PortBinding, PortRequest, Protocol, Publishing,
 };
+pub(crate) use resolver::Lookup;
 
 use self::address::Addresses;
 use self::bridge::Bridge;
@@ -224,11 +225,15 @@ impl Network {
         }
     }
 
-    /// A container's `/etc/resolv.conf`. `dns` replaces the host's name servers, if there are any.
-    pub fn resolv_conf(&self, attachment: &Attachment, dns: &[String]) -> Result<String> {
+    /// A container's `/etc/resolv.conf`.
+    pub(crate) fn resolv_conf(&self, attachment: &Attachment, lookup: &Lookup) -> Result<String> {
         let mut endpoints = attachment.endpoints.iter();
         let own = endpoints.find(|endpoint| endpoint.network != DEFAULT);
-        resolver::resolv_conf(attachment.kind, own.map(|endpoint| endpoint.gateway), dns)
+        resolver::resolv_conf(
+            attachment.kind,
+            own.map(|endpoint| endpoint.gateway),
+            lookup,
+        )
     }
 
     /// A container's `/etc/hosts`. An extra host is `name:address` (or `name:host-gateway`).
@@ -319,6 +324,7 @@ impl Network {
             segment,
             address: membership.address,
             ipv6_address: membership.ipv6_address,
+            mac: membership.mac,
             names,
             aliases: membership.aliases.clone(),
         })
@@ -326,7 +332,8 @@ impl Network {
 
     /// Whether what waits in the pool will do.
     fn is_pooled(&self, joining: &Joining) -> bool {
-        !joining.has_fixed_address() && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
+        let chosen = joining.has_fixed_address() || joining.mac.is_some();
+        !chosen && Arc::ptr_eq(&joining.segment, &self.inner.everyone)
     }
 
     fn take_apart(&self, namespace: Namespace) {
@@ -352,6 +359,7 @@ impl Network {
             segment: Arc::clone(&self.inner.everyone),
             address: None,
             ipv6_address: None,
+            mac: None,
             names: Vec::new(),
             aliases: Vec::new(),
         }
@@ -404,7 +412,8 @@ impl Network {
             ipv6,
             _number: number,
         };
-        Ok(Place { bridge, port })
+        let mac = joining.mac(port.lease.address());
+        Ok(Place { bridge, port, mac })
     }
 
     /// Fills the pool in the background.

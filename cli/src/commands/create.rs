@@ -97,7 +97,11 @@ pub(crate) struct ContainerOptions {
     #[arg(short, long, value_name = "PORT")]
     publish: Vec<String>,
 
-    /// Publish every port that the image exposes
+    /// Expose a port or a range of them: PORT[-LAST][/udp]
+    #[arg(long, value_name = "PORT")]
+    expose: Vec<String>,
+
+    /// Publish every port that the image or --expose exposes
     #[arg(short = 'P', long)]
     publish_all: bool,
 
@@ -135,6 +139,10 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<String>,
 
+    /// Hardware address in the network
+    #[arg(long, value_name = "ADDRESS")]
+    mac_address: Option<String>,
+
     /// One more name in the network
     #[arg(long, visible_alias = "net-alias", value_name = "NAME")]
     network_alias: Vec<String>,
@@ -147,9 +155,17 @@ pub(crate) struct ContainerOptions {
     #[arg(long)]
     read_only: bool,
 
+    /// Domain of the container's name
+    #[arg(long, value_name = "NAME")]
+    domainname: Option<String>,
+
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     label: Vec<String>,
+
+    /// Read labels from a file
+    #[arg(long, value_name = "FILE")]
+    label_file: Vec<PathBuf>,
 
     /// Add a line to /etc/hosts: NAME:ADDRESS
     #[arg(long, value_name = "NAME:ADDRESS")]
@@ -158,6 +174,14 @@ pub(crate) struct ContainerOptions {
     /// Address of a DNS server
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<String>,
+
+    /// Domain in which names are looked up; `.` clears those of the host
+    #[arg(long, value_name = "DOMAIN")]
+    dns_search: Vec<String>,
+
+    /// Option of resolv.conf, for example ndots:2
+    #[arg(long, visible_alias = "dns-opt", value_name = "OPTION")]
+    dns_option: Vec<String>,
 
     /// Restart: no, on-failure[:TIMES], always, unless-stopped
     #[arg(long, value_name = "POLICY")]

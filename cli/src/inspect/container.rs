@@ -135,6 +135,7 @@ fn own_config(container: &Container, config: &CreateRequest) -> Value {
     };
     let mut shown = json!({
         "Hostname": hostname(container, config),
+        "Domainname": config.domainname,
         "User": process.user,
         "AttachStdin": config.open_stdin,
         "Tty": process.tty,
@@ -207,6 +208,8 @@ fn host_config(config: &CreateRequest) -> Value {
         "CapDrop": security.capabilities_drop,
         "SecurityOpt": options,
         "Dns": config.dns,
+        "DnsSearch": config.dns_search,
+        "DnsOptions": config.dns_options,
         "ExtraHosts": config.extra_hosts,
         "Memory": resources.memory,
         "MemorySwap": resources.memory_swap,

@@ -17,8 +17,13 @@ pub(crate) fn collect(
     let mut env = Vec::new();
     for path in files {
         let path = path.as_ref();
-        let text = read_bounded(path)?;
-        parse_file(path, &text, &config::variable, &mut env)?;
+        let text = read("--env-file", path)?;
+        let entries = entries(path, &text)?;
+        env.extend(
+            entries
+                .iter()
+                .filter_map(|entry| resolve(entry, &config::variable)),
+        );
     }
     for option in options {
         if option.is_empty() || option.starts_with('=') {
@@ -29,7 +34,8 @@ pub(crate) fn collect(
     Ok(env)
 }
 
-fn read_bounded(path: &Path) -> Result<String, CliError> {
+/// The file that an option names.
+pub(super) fn read(option: &'static str, path: &Path) -> Result<String, CliError> {
     use std::io::Read as _;
     let opened = std::fs::File::open(path).map_err(file("open", path))?;
     let mut text = String::new();
@@ -37,7 +43,7 @@ fn read_bounded(path: &Path) -> Result<String, CliError> {
     read.map_err(file("read", path))?;
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(invalid(
-            "--env-file",
+            option,
             &path.to_string_lossy(),
             "it is larger than 1 MiB",
         ));
@@ -54,13 +60,9 @@ fn resolve(entry: &str, variable: &dyn Fn(&str) -> Option<String>) -> Option<Str
 }
 
 /// A line is a comment, empty, `NAME=value` (taken literally, without quotes or expansion) or `NAME`.
-fn parse_file(
-    path: &Path,
-    text: &str,
-    variable: &dyn Fn(&str) -> Option<String>,
-    env: &mut Vec<String>,
-) -> Result<(), CliError> {
+pub(super) fn entries<'a>(path: &Path, text: &'a str) -> Result<Vec<&'a str>, CliError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut entries = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_start();
         if line.is_empty() || line.starts_with('#') {
@@ -69,13 +71,13 @@ fn parse_file(
         let name = line.split('=').next().unwrap_or_default();
         if name.is_empty() || name.contains(char::is_whitespace) {
             return Err(CliError::Usage(format!(
-                "{}, line {number}: {line:?}: the name of a variable must not be empty nor hold spaces",
+                "{}, line {number}: {line:?}: a name must not be empty nor hold spaces",
                 path.display()
             )));
         }
-        env.extend(resolve(line, variable));
+        entries.push(line);
     }
-    Ok(())
+    Ok(entries)
 }
 
 #[cfg(test)]
@@ -83,10 +85,10 @@ mod tests {
     use super::*;
 
     fn parsed(text: &str) -> Result<Vec<String>, CliError> {
-        let mut env = Vec::new();
         let variable = |name: &str| (name == "HOME").then(|| "/root".to_owned());
-        parse_file(Path::new("f"), text, &variable, &mut env)?;
-        Ok(env)
+        let entries = entries(Path::new("f"), text)?;
+        let resolved = entries.iter().filter_map(|entry| resolve(entry, &variable));
+        Ok(resolved.collect())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use orlop_proto::runtime::NetworkMembership;
 use super::invalid;
 use crate::error::CliError;
 
-/// A network's name, or `name=NETWORK,ip=ADDRESS,ip6=ADDRESS,alias=NAME`.
+/// A network's name, or `name=NETWORK,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME`.
 pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
     let mut membership = NetworkMembership::default();
     if !text.contains('=') {
@@ -19,6 +19,7 @@ pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
             "name" => value.clone_into(&mut membership.network),
             "ip" => value.clone_into(&mut membership.address),
             "ip6" => value.clone_into(&mut membership.ipv6_address),
+            "mac-address" => value.clone_into(&mut membership.mac_address),
             "alias" => membership.aliases.push(value.to_owned()),
             _ => return Err(fail()),
         }
@@ -28,8 +29,12 @@ pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
 
 /// Whether nothing is asked but the network.
 pub(crate) fn is_plain(membership: &NetworkMembership) -> bool {
-    let addressed = !membership.address.is_empty() || !membership.ipv6_address.is_empty();
-    !addressed && membership.aliases.is_empty()
+    let network = membership.network.clone();
+    *membership
+        == NetworkMembership {
+            network,
+            ..NetworkMembership::default()
+        }
 }
 
 #[cfg(test)]
@@ -40,8 +45,12 @@ mod tests {
     fn a_name_alone_or_with_what_is_asked_of_it() {
         assert_eq!(parse("front").unwrap().network, "front");
         assert_eq!(parse("container:web").unwrap().network, "container:web");
-        let long = parse("name=front,ip=10.0.0.9,ip6=fd00::9,alias=a,alias=b").unwrap();
+        let long = parse(
+            "name=front,ip=10.0.0.9,ip6=fd00::9,mac-address=02:00:00:00:00:01,alias=a,alias=b",
+        )
+        .unwrap();
         assert_eq!(long.ipv6_address, "fd00::9");
+        assert_eq!(long.mac_address, "02:00:00:00:00:01");
         assert_eq!((&*long.network, &*long.address), ("front", "10.0.0.9"));
         assert_eq!(long.aliases, ["a", "b"]);
         for unknown in ["name=front,gw-priority=1", "name=front,ip", "driver-opt=x"] {

@@ -64,6 +64,20 @@ fn split_address(text: &str) -> Result<(String, &str), &'static str> {
     }
 }
 
+/// The ports that one `--expose` names, `80/tcp`: `PORT[-LAST][/PROTOCOL]`.
+pub(crate) fn expose(text: &str) -> Result<Vec<String>, CliError> {
+    let fail = || invalid("--expose", text, "expected PORT[-LAST][/tcp|udp]");
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp") {
+        return Err(fail());
+    }
+    let (first, last) = range(ports).ok_or_else(fail)?;
+    Ok((first..=last)
+        .map(|port| format!("{port}/{protocol}"))
+        .collect())
+}
+
 /// `80` or `80-90`; ports are 1 to 65,535.
 fn range(text: &str) -> Option<(u32, u32)> {
     let port = |text: &str| -> Option<u32> {
@@ -127,6 +141,15 @@ mod tests {
             "-p",
         ] {
             assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn exposed_ports_are_listed_one_by_one() {
+        assert_eq!(expose("80").unwrap(), ["80/tcp"]);
+        assert_eq!(expose("53-54/UDP").unwrap(), ["53/udp", "54/udp"]);
+        for bad in ["", "8080:80", "80/sctp", "90-80", "0"] {
+            assert!(expose(bad).is_err(), "{bad}");
         }
     }
 

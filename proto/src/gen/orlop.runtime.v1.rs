@@ -119,6 +119,18 @@ pub struct CreateRequest {
     pub log_labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(string, repeated, tag = "61")]
     pub log_env: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Domains in which names without one are looked up, in place of the host's; `.` alone: none.
+    #[prost(string, repeated, tag = "120")]
+    pub dns_search: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Options of resolv.conf(5), in place of the host's.
+    #[prost(string, repeated, tag = "121")]
+    pub dns_options: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// NIS domain name; with the host name the container's own name in /etc/hosts.
+    #[prost(string, tag = "122")]
+    pub domainname: ::prost::alloc::string::String,
+    /// `80/tcp`, `53/udp`: ports that it exposes besides those of the image.
+    #[prost(string, repeated, tag = "123")]
+    pub expose: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }
@@ -175,6 +187,9 @@ pub struct NetworkMembership {
     /// An address of the network's IPv6 subnet; empty: a free one at each start, if it has one.
     #[prost(string, tag = "4")]
     pub ipv6_address: ::prost::alloc::string::String,
+    /// Hardware address of its interface there, `02:42:ac:12:00:02`; empty: one that follows from `address`.
+    #[prost(string, tag = "120")]
+    pub mac_address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {

@@ -22,6 +22,7 @@ use crate::mounts::PROC_MAGIC;
 use crate::process::{Steps, adopt_streams, adopt_terminal};
 use crate::seccomp;
 use crate::stdio::{self, Ends, Streams, Wanted};
+use crate::sysctls::DOMAIN_NAME;
 use crate::userns::{self, UserNamespace};
 use crate::{devices, mounts, rootfs, shared};
 
@@ -355,6 +356,12 @@ impl<'a> Plan<'a> {
                 name: name.clone(),
                 source,
             };
+            if name.replace('/', ".") == DOMAIN_NAME {
+                // A user namespace's root may make the call; the file is the host's root's.
+                let set = rustix::system::setdomainname(value.as_bytes());
+                set.map_err(|errno| fail(errno.into()))?;
+                continue;
+            }
             let path = PathBuf::from(format!("sys/{}", name.replace('.', "/")));
             let file = rootfs::open_plain(&proc, &path, OFlags::WRONLY).map_err(fail)?;
             File::from(file).write_all(value.as_bytes()).map_err(fail)?;

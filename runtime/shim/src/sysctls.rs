@@ -14,6 +14,9 @@ const IPC: [&str; 8] = [
     "kernel.shm_rmid_forced",
 ];
 
+/// The NIS domain name.
+pub const DOMAIN_NAME: &str = "kernel.domainname";
+
 /// The kind of namespace that a parameter is one of, by its name with dots; why there is none: it is no
 /// name, or the whole host has one value of it (row B32).
 pub fn namespace_of(name: &str) -> Result<LinuxNamespaceType, &'static str> {
@@ -26,7 +29,7 @@ pub fn namespace_of(name: &str) -> Result<LinuxNamespaceType, &'static str> {
         name if IPC.contains(&name) || name.starts_with("fs.mqueue.") => {
             Ok(LinuxNamespaceType::Ipc)
         }
-        "kernel.domainname" => Ok(LinuxNamespaceType::Uts),
+        DOMAIN_NAME => Ok(LinuxNamespaceType::Uts),
         _ => Err(
             "it belongs to the host: only kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.* and net.* do not",
         ),

@@ -254,6 +254,14 @@ impl Record {
         self.id.chars().take(12).collect()
     }
 
+    /// Its host name with its domain, if it has one.
+    pub(crate) fn full_name(&self) -> String {
+        match self.config.domainname.as_str() {
+            "" => self.hostname(),
+            domain => format!("{}.{domain}", self.hostname()),
+        }
+    }
+
     /// What others in its networks call it; the first is also for people.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names = vec![self.title().to_owned()];

@@ -21,7 +21,7 @@ use crate::devices::{Disks, HostDevice};
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
 use crate::host::Host;
-use crate::network::{Attachment, NetworkMode, NetworkRequest, PortRequest};
+use crate::network::{Attachment, Lookup, NetworkMode, NetworkRequest, PortRequest};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::namespaces::Joined;
 use crate::spec::{self, Surroundings, health};
@@ -305,9 +305,13 @@ impl Containers {
         let network = &self.parts().network;
         let name = record.hostname();
         Ok([
-            network.hosts(&name, &attachment.endpoints, &record.config.extra_hosts)?,
+            network.hosts(
+                &record.full_name(),
+                &attachment.endpoints,
+                &record.config.extra_hosts,
+            )?,
             format!("{name}\n"),
-            network.resolv_conf(attachment, &record.config.dns)?,
+            network.resolv_conf(attachment, &Lookup::try_from(&record.config)?)?,
         ])
     }
 

@@ -133,6 +133,12 @@ pub enum NetworkError {
     /// A name server that is no IP address.
     #[error("{0:?} is not a name server: give an IP address")]
     InvalidDns(String),
+    /// An option of resolv.conf that is not one word.
+    #[error("{0:?} is not a resolver option: give one of resolv.conf(5), such as ndots:2")]
+    InvalidDnsOption(String),
+    /// A hardware address that no interface can have.
+    #[error("{0:?} is not a MAC address: give one such as 02:42:ac:12:00:02")]
+    InvalidMac(String),
     /// Too many name servers or extra hosts.
     #[error("too many {what}: at most {most}")]
     TooMany {
@@ -216,6 +222,8 @@ impl Classify for NetworkError {
             | Self::InvalidPort(_)
             | Self::InvalidAddress(_)
             | Self::InvalidDns(_)
+            | Self::InvalidDnsOption(_)
+            | Self::InvalidMac(_)
             | Self::TooMany { .. }
             | Self::InvalidExtraHost(_)
             | Self::InvalidHostname(_) => Kind::InvalidArgument,

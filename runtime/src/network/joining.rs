@@ -11,6 +11,7 @@ use super::family::Address;
 use super::namespace::{BridgePort, Ipv6Port};
 use super::ports::{self, Reservation};
 use super::request::{EndpointInfo, Ipv6Info, NetworkRequest};
+use super::route::Mac;
 use super::segment::{Joined, Member, Segment};
 use super::{blocking, relay};
 
@@ -20,6 +21,7 @@ pub(super) struct Joining {
     pub(super) segment: Arc<Segment>,
     pub(super) address: Option<Ipv4Addr>,
     pub(super) ipv6_address: Option<Ipv6Addr>,
+    pub(super) mac: Option<Mac>,
     pub(super) names: Vec<String>,
     pub(super) aliases: Vec<String>,
     /// Ports that are published in it are relayed.
@@ -81,6 +83,11 @@ impl Joining {
     /// Whether its user chose an address.
     pub(super) fn has_fixed_address(&self) -> bool {
         self.address.is_some() || self.ipv6_address.is_some()
+    }
+
+    /// Of the interface that has this address.
+    pub(super) fn mac(&self, address: Ipv4Addr) -> Mac {
+        self.mac.unwrap_or_else(|| mac_of(address))
     }
 }
 
@@ -159,7 +166,7 @@ pub(super) fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
             gateway: ipv6.gateway,
             routed: ipv6.routed,
         }),
-        mac: text_of(address),
+        mac: text_of(joining.mac(address)),
         interface: port.interface.clone(),
         veth: port.veth.clone(),
         routed: port.routed,
@@ -169,10 +176,10 @@ pub(super) fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
     }
 }
 
-/// The hardware address that goes with an address, as people write it.
-fn text_of(address: Ipv4Addr) -> String {
+/// A hardware address as people write it.
+fn text_of(mac: Mac) -> String {
     let mut text = String::new();
-    for byte in mac_of(address) {
+    for byte in mac {
         let separator = if text.is_empty() { "" } else { ":" };
         write!(text, "{separator}{byte:02x}").ok();
     }

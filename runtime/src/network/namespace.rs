@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-use super::address::{Lease, mac_of};
+use super::address::Lease;
 use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
 use super::family::Address;
 use super::ipv6;
 use super::numbers::Number;
-use super::route::{Routes, Veth};
+use super::route::{Mac, Routes, Veth};
 
 const LOOPBACK: u32 = 1;
 
@@ -70,6 +70,7 @@ pub(crate) struct Ipv6Port {
 pub(crate) struct Place {
     pub(crate) bridge: Bridge,
     pub(crate) port: BridgePort,
+    pub(crate) mac: Mac,
 }
 
 /// A path that other processes of root can open while this process lives and has the namespace open.
@@ -167,13 +168,12 @@ fn build_here(places: Vec<Place>, prepared: Option<PathBuf>) -> Result<Namespace
 }
 
 fn plug(host: &mut Routes, inside: &mut Routes, place: &Place, namespace: &OwnedFd) -> Result<()> {
-    let Place { bridge, port } = place;
-    let address = port.lease.address();
+    let Place { bridge, port, mac } = place;
     let veth = Veth {
         host: &port.veth,
         bridge: bridge.index,
         inside: &port.interface,
-        inside_mac: mac_of(address),
+        inside_mac: *mac,
         isolated: !bridge.between,
         mtu: bridge.mtu,
         namespace: namespace.as_fd(),
@@ -187,7 +187,7 @@ fn plug(host: &mut Routes, inside: &mut Routes, place: &Place, namespace: &Owned
 }
 
 fn connect(host: &mut Routes, inside: &mut Routes, place: &Place) -> io::Result<()> {
-    let Place { bridge, port } = place;
+    let Place { bridge, port, .. } = place;
     let link = inside.link(&port.interface)?;
     let link = link.ok_or(io::ErrorKind::NotFound)?;
     inside.add_address(link.index, port.lease.address(), port.lease.subnet())?;

@@ -53,6 +53,9 @@ pub struct Membership {
     pub address: Option<Ipv4Addr>,
     /// A static IPv6 address.
     pub ipv6_address: Option<Ipv6Addr>,
+    /// Hardware address of its interface there.
+    #[serde(default)]
+    pub mac: Option<[u8; 6]>,
     /// Further names of the container in this network.
     pub aliases: Vec<String>,
 }
@@ -280,6 +283,7 @@ impl TryFrom<&wire::NetworkMembership> for Membership {
             network: membership.network.clone(),
             address: static_address(&membership.address)?,
             ipv6_address: static_address(&membership.ipv6_address)?,
+            mac: hardware_address(&membership.mac_address)?,
             aliases: membership.aliases.clone(),
         })
     }
@@ -292,6 +296,23 @@ fn static_address<A: FromStr>(text: &str) -> Result<Option<A>, NetworkError> {
     }
     let invalid = |_| NetworkError::InvalidAddress(text.chars().take(64).collect());
     text.parse().map(Some).map_err(invalid)
+}
+
+/// An empty text is none. One of a group is no interface's own.
+fn hardware_address(text: &str) -> Result<Option<[u8; 6]>, NetworkError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let byte = |part: &str| {
+        let digits = part.len() == 2 && part.bytes().all(|digit| digit.is_ascii_hexdigit());
+        let byte = digits.then(|| u8::from_str_radix(part, 16).ok());
+        byte.flatten()
+    };
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(byte).collect();
+    let mac = bytes.and_then(|bytes| <[u8; 6]>::try_from(bytes).ok());
+    let own = mac.filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]);
+    let invalid = || NetworkError::InvalidMac(text.chars().take(64).collect());
+    own.map(Some).ok_or_else(invalid)
 }
 
 // === impl Protocol ===
@@ -485,6 +506,7 @@ mod tests {
                 address: address.to_owned(),
                 ipv6_address: "fd00::9".to_owned(),
                 aliases: vec![alias.to_owned()],
+                ..wire::NetworkMembership::default()
             })
         };
         assert!(parse("10.0.0.9", "db").is_ok());
@@ -492,6 +514,24 @@ mod tests {
         assert!(parse("::1", "db").is_err());
         for alias in ["", "a b", "a\nb"] {
             assert!(parse("", alias).is_err(), "{alias:?}");
+        }
+    }
+
+    #[test]
+    fn a_hardware_address_is_of_one_interface() {
+        let good = [0x92, 0xd0, 0xc6, 0x0a, 0x29, 0x33];
+        assert_eq!(hardware_address("92:d0:c6:0a:29:33").unwrap(), Some(good));
+        assert_eq!(hardware_address("92-D0-C6-0A-29-33").unwrap(), Some(good));
+        for bad in [
+            "92:d0:c6:0a:29",
+            "92:d0:c6:0a:29:33:44",
+            "+2:d0:c6:0a:29:33",
+            "93:d0:c6:0a:29:33",
+            "ff:ff:ff:ff:ff:ff",
+            "00:00:00:00:00:00",
+            "x",
+        ] {
+            assert!(hardware_address(bad).is_err(), "{bad}");
         }
     }
 }

@@ -7,6 +7,8 @@ use std::io::{self, Read as _};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
+use orlop_proto::runtime::CreateRequest;
+
 use super::error::{NetworkError, Result};
 use super::request::{EndpointInfo, NetworkKind};
 
@@ -17,6 +19,10 @@ const UPSTREAM_FILE: &str = "/run/systemd/resolve/resolv.conf";
 /// A host's file is a few lines; more than this is no resolv.conf.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 const SERVERS_MAX: usize = 16;
+const SEARCH_MAX: usize = 64;
+const OPTIONS_MAX: usize = 64;
+/// The longest of resolv.conf(5) has 20.
+const OPTION_BYTES_MAX: usize = 64;
 const EXTRA_HOSTS_MAX: usize = 1024;
 /// RFC 1123, section 2.1.
 const HOSTNAME_BYTES_MAX: usize = 253;
@@ -27,47 +33,102 @@ const HOSTS: &str = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loop
                      fe00::0\tip6-localnet\nff00::0\tip6-mcastprefix\nff02::1\tip6-allnodes\n\
                      ff02::2\tip6-allrouters\n";
 
-/// A container's `/etc/resolv.conf`: the host's, with `dns` in place of its name servers if there are
-/// any, and without those that only the host itself can reach unless the container shares its network.
+/// What a container asks of `/etc/resolv.conf`; what is empty is as on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lookup {
+    servers: Vec<IpAddr>,
+    /// `.` alone: none.
+    search: Vec<String>,
+    options: Vec<String>,
+}
+
+impl TryFrom<&CreateRequest> for Lookup {
+    type Error = NetworkError;
+
+    fn try_from(request: &CreateRequest) -> Result<Self> {
+        let bound = |what, number, most| match number > most {
+            true => Err(NetworkError::TooMany { what, most }),
+            false => Ok(()),
+        };
+        bound("name servers", request.dns.len(), SERVERS_MAX)?;
+        bound("search domains", request.dns_search.len(), SEARCH_MAX)?;
+        bound("resolver options", request.dns_options.len(), OPTIONS_MAX)?;
+        request
+            .dns_search
+            .iter()
+            .try_for_each(|domain| check_name(domain))?;
+        request
+            .dns_options
+            .iter()
+            .try_for_each(|option| check_option(option))?;
+        Ok(Self {
+            servers: request
+                .dns
+                .iter()
+                .map(|text| server(text))
+                .collect::<Result<_>>()?,
+            search: request.dns_search.clone(),
+            options: request.dns_options.clone(),
+        })
+    }
+}
+
+fn server(text: &str) -> Result<IpAddr> {
+    let invalid = |_| NetworkError::InvalidDns(text.chars().take(64).collect());
+    text.parse().map_err(invalid)
+}
+
+/// One word.
+fn check_option(option: &str) -> Result<()> {
+    let word = !option.is_empty() && option.bytes().all(|byte| byte.is_ascii_graphic());
+    if word && option.len() <= OPTION_BYTES_MAX {
+        return Ok(());
+    }
+    let shown = option.chars().take(OPTION_BYTES_MAX).collect();
+    Err(NetworkError::InvalidDnsOption(shown))
+}
+
+/// A container's `/etc/resolv.conf`: the host's, with what `lookup` has in place of that, and without the
+/// name servers that only the host itself can reach unless the container shares its network.
 /// `embedded`: the name server of a network of a user's, which asks the others itself.
 pub(crate) fn resolv_conf(
     kind: NetworkKind,
     embedded: Option<Ipv4Addr>,
-    dns: &[String],
+    lookup: &Lookup,
 ) -> Result<String> {
-    if dns.len() > SERVERS_MAX {
-        return Err(NetworkError::TooMany {
-            what: "name servers",
-            most: SERVERS_MAX,
-        });
-    }
-    let parsed: Result<Vec<IpAddr>> = dns
-        .iter()
-        .map(|text| {
-            text.parse()
-                .map_err(|_| NetworkError::InvalidDns(text.clone()))
-        })
-        .collect();
     let host = read(Path::new(HOST_FILE)).map_err(NetworkError::file(HOST_FILE))?;
     if let Some(server) = embedded {
-        return Ok(in_own_network(server, &host));
+        return Ok(in_own_network(server, lookup, &host));
     }
     let upstream = || read(Path::new(UPSTREAM_FILE)).unwrap_or_default();
-    Ok(merge(kind, &parsed?, &host, upstream))
+    Ok(merge(kind, lookup, &host, upstream))
 }
 
-/// The host's search domains and options. As with Docker, a name without a dot is a container's first.
-fn in_own_network(server: Ipv4Addr, host: &str) -> String {
-    let lines: Vec<_> = host.lines().filter(|line| is_other_option(line)).collect();
-    let mut text = lines
-        .iter()
-        .map(|line| format!("{line}\n"))
-        .collect::<String>();
+/// As with Docker, a name without a dot is a container's first.
+fn in_own_network(server: Ipv4Addr, lookup: &Lookup, host: &str) -> String {
+    let mut lines = settings(lookup, host);
     if !lines.iter().any(|line| line.contains("ndots:")) {
-        text.push_str("options ndots:0\n");
+        lines.push("options ndots:0".to_owned());
     }
-    writeln!(text, "nameserver {server}").ok();
-    text
+    lines.push(format!("nameserver {server}"));
+    lines.iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Search domains and options.
+fn settings(lookup: &Lookup, host: &str) -> Vec<String> {
+    let kept = |line: &&str| match line.split_whitespace().next() {
+        Some("search" | "domain") => lookup.search.is_empty(),
+        Some("options") => lookup.options.is_empty(),
+        Some("sortlist") => true,
+        _ => false,
+    };
+    let mut lines: Vec<_> = host.lines().filter(kept).map(str::to_owned).collect();
+    for (word, asked) in [("search", &lookup.search), ("options", &lookup.options)] {
+        if !asked.is_empty() && *asked != ["."] {
+            lines.push(format!("{word} {}", asked.join(" ")));
+        }
+    }
+    lines
 }
 
 /// Those that the host itself asks, one on a loopback address included.
@@ -91,20 +152,12 @@ fn read(path: &Path) -> io::Result<String> {
 
 fn merge(
     kind: NetworkKind,
-    dns: &[IpAddr],
+    lookup: &Lookup,
     host: &str,
     upstream: impl FnOnce() -> String,
 ) -> String {
-    let mut text = String::new();
-    let mut put = |line: &str| {
-        text.push_str(line);
-        text.push('\n');
-    };
-    for line in host.lines().filter(|line| is_other_option(line)) {
-        put(line);
-    }
     let reachable = |address: &IpAddr| kind == NetworkKind::Host || !address.is_loopback();
-    let mut servers = dns.to_vec();
+    let mut servers = lookup.servers.clone();
     if servers.is_empty() {
         servers = name_servers(host);
         servers.retain(&reachable);
@@ -116,10 +169,9 @@ fn merge(
     if servers.is_empty() {
         tracing::warn!("the host has no name server that a container can reach; use --dns");
     }
-    for server in servers {
-        put(&format!("nameserver {server}"));
-    }
-    text
+    let servers = servers.iter().map(|server| format!("nameserver {server}"));
+    let lines = settings(lookup, host).into_iter().chain(servers);
+    lines.map(|line| line + "\n").collect()
 }
 
 fn name_servers(text: &str) -> Vec<IpAddr> {
@@ -128,12 +180,6 @@ fn name_servers(text: &str) -> Vec<IpAddr> {
         .filter_map(|rest| rest.split_whitespace().next()?.parse().ok())
         .take(SERVERS_MAX)
         .collect()
-}
-
-/// Search domains and options.
-fn is_other_option(line: &str) -> bool {
-    let word = line.split_whitespace().next();
-    matches!(word, Some("search" | "domain" | "options" | "sortlist"))
 }
 
 /// A container's `/etc/hosts`: the usual, then the extra hosts, then its own name. An extra host is
@@ -155,12 +201,21 @@ pub(crate) fn hosts(
         writeln!(text, "{address}\t{name}").ok();
     }
     check_hostname(hostname)?;
+    let own = own_names(hostname);
     for endpoint in endpoints.iter().filter(|_| !hostname.is_empty()) {
         for address in endpoint.addresses() {
-            writeln!(text, "{address}\t{hostname}").ok();
+            writeln!(text, "{address}\t{own}").ok();
         }
     }
     Ok(text)
+}
+
+/// `web.example.org web`, `web`.
+fn own_names(hostname: &str) -> String {
+    match hostname.split_once('.') {
+        Some((short, _)) => format!("{hostname} {short}"),
+        None => hostname.to_owned(),
+    }
 }
 
 fn extra_host<'a>(entry: &'a str, endpoints: &[EndpointInfo]) -> Result<(&'a str, IpAddr)> {
@@ -231,7 +286,7 @@ mod tests {
     #[test]
     fn a_stub_on_loopback_is_replaced_by_what_it_asks() {
         let upstream = || "nameserver 192.0.2.53\nnameserver ::1\n".to_owned();
-        let text = merge(NetworkKind::Bridge, &[], STUB, upstream);
+        let text = merge(NetworkKind::Bridge, &Lookup::default(), STUB, upstream);
         assert_eq!(
             text,
             "options edns0\nsearch example.org\nnameserver 192.0.2.53\n"
@@ -240,13 +295,14 @@ mod tests {
 
     #[test]
     fn with_the_hosts_network_the_stub_is_reachable() {
-        let text = merge(NetworkKind::Host, &[], STUB, String::new);
+        let text = merge(NetworkKind::Host, &Lookup::default(), STUB, String::new);
         assert!(text.contains("nameserver 127.0.0.53"));
     }
 
     #[test]
     fn in_a_users_network_its_name_server_is_the_only_one() {
-        let text = in_own_network(Ipv4Addr::new(172, 20, 0, 1), STUB);
+        let server = Ipv4Addr::new(172, 20, 0, 1);
+        let text = in_own_network(server, &Lookup::default(), STUB);
         assert_eq!(
             text,
             "options edns0\nsearch example.org\noptions ndots:0\nnameserver 172.20.0.1\n"
@@ -255,7 +311,7 @@ mod tests {
 
     #[test]
     fn servers_of_the_request_replace_the_hosts() {
-        let dns = [IpAddr::V4(Ipv4Addr::new(9, 9, 9, 9))];
+        let dns = asking(&["9.9.9.9"], &[], &[]).unwrap();
         let text = merge(
             NetworkKind::Bridge,
             &dns,
@@ -265,12 +321,37 @@ mod tests {
         assert_eq!(text, "nameserver 9.9.9.9\n");
     }
 
+    fn asking(dns: &[&str], search: &[&str], options: &[&str]) -> Result<Lookup> {
+        let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+        Lookup::try_from(&CreateRequest {
+            dns: owned(dns),
+            dns_search: owned(search),
+            dns_options: owned(options),
+            ..CreateRequest::default()
+        })
+    }
+
     #[test]
-    fn c9_a_newline_in_a_name_server_is_refused() {
-        let dns = ["9.9.9.9\nnameserver 6.6.6.6".to_owned()];
-        assert!(resolv_conf(NetworkKind::Bridge, None, &dns).is_err());
-        let many = vec!["9.9.9.9".to_owned(); 17];
-        assert!(resolv_conf(NetworkKind::Bridge, None, &many).is_err());
+    fn search_domains_and_options_of_the_request_replace_the_hosts() {
+        let asked = asking(&[], &["a.test", "b.test"], &["ndots:2", "rotate"]).unwrap();
+        let text = in_own_network(Ipv4Addr::new(172, 20, 0, 1), &asked, STUB);
+        assert_eq!(
+            text,
+            "search a.test b.test\noptions ndots:2 rotate\nnameserver 172.20.0.1\n"
+        );
+        let cleared = asking(&["9.9.9.9"], &["."], &[]).unwrap();
+        let text = merge(NetworkKind::Host, &cleared, STUB, String::new);
+        assert_eq!(text, "options edns0\nnameserver 9.9.9.9\n");
+    }
+
+    #[test]
+    fn c9_a_newline_in_anything_of_resolv_conf_is_refused() {
+        assert!(asking(&["9.9.9.9\nnameserver 6.6.6.6"], &[], &[]).is_err());
+        assert!(asking(&["9.9.9.9"; 17], &[], &[]).is_err());
+        for word in ["a\nnameserver 6.6.6.6", "a b", ""] {
+            assert!(asking(&[], &[word], &[]).is_err(), "{word:?}");
+            assert!(asking(&[], &[], &[word]).is_err(), "{word:?}");
+        }
     }
 
     #[test]
@@ -291,7 +372,7 @@ mod tests {
             "gw:host-gateway".to_owned(),
             "six:::1".to_owned(),
         ];
-        let text = hosts("web", &[endpoint()], &extra).unwrap();
+        let text = hosts("web.test", &[endpoint()], &extra).unwrap();
         let lines: Vec<_> = text.lines().skip(6).collect();
         assert_eq!(
             lines,
@@ -299,8 +380,8 @@ mod tests {
                 "10.0.0.9\tdb",
                 "172.18.0.1\tgw",
                 "::1\tsix",
-                "172.18.0.5\tweb",
-                "fd00::5\tweb"
+                "172.18.0.5\tweb.test web",
+                "fd00::5\tweb.test web"
             ]
         );
     }

@@ -69,9 +69,11 @@ pub fn merge(config: &Config, request: &CreateRequest) -> Result<Merged> {
         .exposed_ports()
         .iter()
         .flatten()
+        .chain(&request.expose)
         .filter_map(|port| exposed_port(port))
         .collect();
     exposed.sort();
+    exposed.dedup();
     Ok(Merged {
         process,
         exposed,
@@ -190,7 +192,7 @@ fn window(asked: &Asked) -> Option<(u16, u16)> {
 }
 
 /// `80`, `80/tcp`; anything else is no port.
-fn exposed_port(text: &str) -> Option<String> {
+pub(super) fn exposed_port(text: &str) -> Option<String> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let number: u16 = port.parse().ok().filter(|number| *number > 0)?;
     matches!(protocol, "tcp" | "udp").then(|| format!("{number}/{protocol}"))

@@ -61,9 +61,16 @@ pub(super) fn check(config: &CreateRequest) -> Result<()> {
     pid(config)?;
     ipc(config)?;
     cgroup(config)?;
-    if uts(config)? == Mode::Host && !config.hostname.is_empty() {
-        let problem = "--hostname and --uts host exclude one another";
-        return Err(Error::invalid("namespace", problem));
+    if uts(config)? == Mode::Host {
+        let mut named = [
+            ("--hostname", &config.hostname),
+            ("--domainname", &config.domainname),
+        ]
+        .into_iter();
+        if let Some((option, _)) = named.find(|(_, name)| !name.is_empty()) {
+            let problem = format!("{option} and --uts host exclude one another");
+            return Err(Error::invalid("namespace", problem));
+        }
     }
     Ok(())
 }
@@ -172,6 +179,8 @@ mod tests {
         }
         let mut named = config("", "", "host", "");
         named.hostname = "web".to_owned();
+        assert!(check(&named).is_err());
+        named.domainname = std::mem::take(&mut named.hostname);
         assert!(check(&named).is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use oci_spec::runtime::LinuxNamespaceType;
 use orlop_proto::runtime::CreateRequest;
-use orlop_shim::sysctls::namespace_of;
+use orlop_shim::sysctls::{DOMAIN_NAME, namespace_of};
 
 use super::namespaces::{self, Mode};
 use crate::error::{Error, Result};
@@ -34,6 +34,9 @@ pub(super) fn check(config: &CreateRequest) -> Result<()> {
 /// allows it to groups of the lower half only.
 pub(super) fn all(config: &CreateRequest, ids: Option<IdRange>) -> HashMap<String, String> {
     let mut all = config.sysctls.clone();
+    if !config.domainname.is_empty() {
+        all.insert(DOMAIN_NAME.to_owned(), config.domainname.clone());
+    }
     if let Some(ids) = ids {
         all.entry(PING.to_owned())
             .or_insert_with(|| format!("0 {}", ids.size - 1));
@@ -56,7 +59,7 @@ fn one(config: &CreateRequest, name: &str, value: &str) -> Result<(), &'static s
             "it needs an IPC namespace of the container's own",
         ),
         // As with Docker.
-        _ => (false, "the domain name is not for containers to have"),
+        _ => (false, "--domainname is for that"),
     };
     own.then_some(()).ok_or(problem)
 }

@@ -206,6 +206,12 @@ fn created_with(config: &mut Map<String, Value>, record: &Record) {
         (format!("{}/{protocol}", port.container_port), json!({}))
     });
     keys(config, "ExposedPorts", ports);
+    let exposed = request.expose.iter();
+    keys(
+        config,
+        "ExposedPorts",
+        exposed.map(|port| (port.clone(), json!({}))),
+    );
     let anonymous = |kind: &MountKind| {
         matches!(
             kind,

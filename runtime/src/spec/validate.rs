@@ -6,10 +6,10 @@ use std::path::{Component, Path};
 
 use orlop_proto::runtime::{BelowBind, CreateRequest, Mount, MountKind, RestartPolicy, Security};
 
-use super::{devices, namespaces, sysctls, ulimits, userns};
+use super::{devices, from_image, namespaces, sysctls, ulimits, userns};
 use crate::error::{Error, Result};
 use crate::host::Host;
-use crate::network::{Membership, NetworkMode, PortRequest};
+use crate::network::{Lookup, Membership, NetworkMode, PortRequest};
 
 /// One component of a DNS name, and what `sethostname` takes.
 const HOSTNAME_MAX: usize = 64;
@@ -43,13 +43,13 @@ const PROPAGATIONS: [&str; 7] = [
 
 /// All of a request that can be judged without the image.
 pub fn request(request: &CreateRequest) -> Result<()> {
-    hostname(&request.hostname)?;
+    hostname("hostname", &request.hostname)?;
+    hostname("domain name", &request.domainname)?;
     for line in &request.extra_hosts {
         extra_host(line)?;
     }
-    for server in &request.dns {
-        dns(server)?;
-    }
+    Lookup::try_from(request)?;
+    expose(&request.expose)?;
     count("mount", request.mounts.len(), MOUNTS_MAX)?;
     count("label", request.labels.len(), LABELS_MAX)?;
     count("label of the log", request.log_labels.len(), LABELS_MAX)?;
@@ -112,9 +112,12 @@ fn network(request: &CreateRequest) -> Result<()> {
     };
     if let NetworkMode::Container(_) = NetworkMode::from(request.network.as_str()) {
         own_namespace("hostname", !request.hostname.is_empty())?;
-        own_namespace("dns", !request.dns.is_empty())?;
+        own_namespace("domain name", !request.domainname.is_empty())?;
+        let lookup = Lookup::try_from(request)?;
+        own_namespace("dns", lookup != Lookup::default())?;
         own_namespace("extra host", !request.extra_hosts.is_empty())?;
         own_namespace("port", !request.ports.is_empty() || request.publish_all)?;
+        own_namespace("exposed port", !request.expose.is_empty())?;
     }
     Ok(())
 }
@@ -130,7 +133,7 @@ fn count(what: &'static str, number: usize, most: usize) -> Result<()> {
 }
 
 /// A name for the container itself: letters, digits, `-` and `.`, no control characters (row C9).
-pub fn hostname(name: &str) -> Result<()> {
+pub fn hostname(what: &'static str, name: &str) -> Result<()> {
     let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
     let ends_well = !name.starts_with(['-', '.']) && !name.ends_with(['-', '.']);
     if name.len() <= HOSTNAME_MAX && name.chars().all(valid) && ends_well {
@@ -138,9 +141,21 @@ pub fn hostname(name: &str) -> Result<()> {
     }
     let shown: String = name.chars().take(HOSTNAME_MAX + 1).collect();
     Err(Error::invalid(
-        "hostname",
+        what,
         format!("{shown:?}: expected at most 64 letters, digits, '-' and '.'"),
     ))
+}
+
+fn expose(ports: &[String]) -> Result<()> {
+    count("exposed port", ports.len(), PORTS_MAX)?;
+    for port in ports {
+        from_image::exposed_port(port).ok_or_else(|| {
+            let shown: String = port.chars().take(64).collect();
+            let problem = format!("{shown:?}: expected a number, or one and /tcp or /udp");
+            Error::invalid("exposed port", problem)
+        })?;
+    }
+    Ok(())
 }
 
 /// `name:address`.
@@ -165,17 +180,6 @@ fn extra_host(line: &str) -> Result<()> {
         return Ok(());
     }
     Err(bad())
-}
-
-fn dns(server: &str) -> Result<()> {
-    if server.parse::<IpAddr>().is_ok() {
-        return Ok(());
-    }
-    let shown: String = server.chars().take(64).collect();
-    Err(Error::invalid(
-        "DNS server",
-        format!("{shown:?}: expected an address"),
-    ))
 }
 
 fn label(key: &str, value: &str) -> Result<()> {
@@ -477,7 +481,7 @@ mod tests {
     #[test]
     fn c9_lines_cannot_be_smuggled_into_generated_files() {
         for bad in ["a\nb", "a\rb", "a\0b", "-a", "a b", "a:b", &"a".repeat(65)] {
-            assert!(hostname(bad).is_err(), "{bad:?}");
+            assert!(hostname("hostname", bad).is_err(), "{bad:?}");
         }
         for bad in [
             "db",
@@ -489,13 +493,13 @@ mod tests {
         ] {
             assert!(extra_host(bad).is_err(), "{bad:?}");
         }
-        for bad in ["1.1.1.1\nnameserver 2.2.2.2", "resolver", ""] {
-            assert!(dns(bad).is_err(), "{bad:?}");
+        for bad in ["0", "65536", "80/sctp", "80-90", ""] {
+            assert!(expose(&[bad.to_owned()]).is_err(), "{bad:?}");
         }
         let mut home = bare();
         home.env = vec!["HOME=/x\nroot2:x:0:0::/:/bin/sh".to_owned()];
         assert!(process(&home).is_err());
-        hostname("web-1.example").unwrap();
+        hostname("hostname", "web-1.example").unwrap();
         extra_host("db:10.0.0.1").unwrap();
         extra_host("db:::1").unwrap();
     }

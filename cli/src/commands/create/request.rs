@@ -8,7 +8,7 @@ use orlop_proto::runtime::{
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{device, env, health, log, mount, network, pair, port, quantity, security};
+use crate::values::{device, env, health, label, log, mount, network, port, quantity, security};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -45,11 +45,15 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         network,
         memberships,
         ports: ports(args)?,
-        labels: args.label.iter().map(|label| pair(label)).collect(),
+        labels: label::collect(&args.label_file, &args.label)?,
         stop_signal: args.stop_signal.clone().unwrap_or_default(),
         stop_timeout: args.stop_timeout,
         security: Some(confinement(args)?),
         dns: args.dns.clone(),
+        dns_search: args.dns_search.clone(),
+        dns_options: args.dns_option.clone(),
+        domainname: args.domainname.clone().unwrap_or_default(),
+        expose: each(&args.expose, port::expose)?.concat(),
         extra_hosts: args.add_host.clone(),
         restart,
         health: health::parse(&args.health)?,
@@ -129,6 +133,9 @@ fn networks(args: &ContainerOptions) -> Result<(String, Vec<NetworkMembership>),
     }
     if let Some(address) = &args.ip6 {
         memberships[0].ipv6_address.clone_from(address);
+    }
+    if let Some(address) = &args.mac_address {
+        memberships[0].mac_address.clone_from(address);
     }
     memberships[0]
         .aliases

@@ -60,6 +60,7 @@ pub(in crate::commands) async fn connect(
             address: args.ip.unwrap_or_default(),
             aliases: args.alias,
             ipv6_address: args.ip6.unwrap_or_default(),
+            ..NetworkMembership::default()
         }),
     };
     let mut networks = context.clients.networks()?;

@@ -1,0 +1,130 @@
+//! Options of a container that are Docker's, and what they do inside.
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use orlop_tests::Instance;
+
+fn orlop() -> Instance {
+    let orlop = Instance::start();
+    orlop.import_busybox("busybox");
+    orlop
+}
+
+/// What a command says in a container with these options.
+fn says(orlop: &Instance, options: &[&str], command: &str) -> String {
+    let args = [&["run", "--rm"], options, &["busybox", "sh", "-c", command]];
+    orlop.run(&args.concat()).success().stdout()
+}
+
+#[test]
+fn names_are_looked_up_as_asked_on_every_network() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    let show = "grep -E 'search|domain|options' /etc/resolv.conf";
+    for network in ["bridge", "none", "host", "front"] {
+        let asked = ["--dns-search", "a.test", "--dns-search", "b.test"];
+        let options = ["--dns-option", "ndots:2", "--dns-option", "rotate"];
+        let all = [&["--network", network], &asked[..], &options[..]].concat();
+        let expected = "search a.test b.test\noptions ndots:2 rotate\n";
+        assert_eq!(says(&orlop, &all, show), expected, "{network}");
+        let cleared = ["--network", network, "--dns-search", "."];
+        let text = says(&orlop, &cleared, "cat /etc/resolv.conf");
+        assert!(!text.contains("search"), "{network}: {text}");
+    }
+    let bad = ["run", "--dns-search", "a b", "busybox", "true"];
+    orlop.run(&bad).exits(125).stderr_has("a b");
+    let neighbour = ["run", "--network", "container:x", "--dns-option", "rotate"];
+    let neighbour = [&neighbour[..], &["busybox", "true"]].concat();
+    orlop.run(&neighbour).exits(125).stderr_has("dns");
+}
+
+#[test]
+fn a_domain_is_the_kernels_and_part_of_the_containers_own_name() {
+    let orlop = orlop();
+    let named = ["-h", "web", "--domainname", "example.test"];
+    let show = "cat /proc/sys/kernel/domainname /etc/hostname; hostname -f; tail -n 1 /etc/hosts";
+    for userns in ["host", "private"] {
+        let all = [&["--userns", userns], &named[..]].concat();
+        let said = says(&orlop, &all, show);
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines[..3], ["example.test", "web", "web.example.test"]);
+        assert!(lines[3].ends_with("\tweb.example.test web"), "{}", lines[3]);
+    }
+    assert_ne!(
+        std::fs::read_to_string("/proc/sys/kernel/domainname").unwrap(),
+        "example.test\n"
+    );
+    let create = [&["create", "--name", "box"], &named[..], &["busybox"]].concat();
+    orlop.run(&create).success();
+    assert_eq!(
+        orlop.inspect("box", "{{.Config.Domainname}}"),
+        "example.test"
+    );
+    let of_host = ["run", "--uts", "host", "--domainname", "a", "busybox"];
+    orlop.run(&of_host).exits(125).stderr_has("--domainname");
+}
+
+#[test]
+fn exposed_ports_are_shown_and_published_with_all_others() {
+    let orlop = orlop();
+    let expose = ["--expose", "80", "--expose", "5000-5001/udp", "-P"];
+    let run = [
+        &["run", "-d", "--name", "box"],
+        &expose[..],
+        &["busybox", "sleep", "60"],
+    ];
+    orlop.run(&run.concat()).success();
+    let published = orlop.run(&["port", "box"]).success();
+    for port in ["80/tcp -> ", "5000/udp -> ", "5001/udp -> "] {
+        assert!(published.stdout().contains(port), "{}", published.stdout());
+    }
+    let quiet = ["run", "-d", "--name", "quiet", "--expose", "81"];
+    let quiet = [&quiet[..], &["busybox", "sleep", "60"]].concat();
+    orlop.run(&quiet).success();
+    let ps = ["ps", "-f", "name=quiet", "--format", "{{.Ports}}"];
+    orlop.run(&ps).success().stdout_is("81/tcp\n");
+    let exposed = orlop.inspect("quiet", "{{json .Config.ExposedPorts}}");
+    assert_eq!(exposed, r#"{"81/tcp":{}}"#);
+    let bad = ["run", "--expose", "80:80", "busybox", "true"];
+    orlop.run(&bad).exits(125).stderr_has("80:80");
+}
+
+#[test]
+fn an_interface_has_the_hardware_address_that_was_asked_for() {
+    let orlop = orlop();
+    orlop.run(&["network", "create", "front"]).success();
+    let mac = "92:d0:c6:0a:29:33";
+    let show = "cat /sys/class/net/eth0/address";
+    for network in ["bridge", "front"] {
+        let options = ["--network", network, "--mac-address", mac];
+        assert_eq!(says(&orlop, &options, show), format!("{mac}\n"));
+    }
+    let long = format!("name=front,mac-address={mac}");
+    assert_eq!(
+        says(&orlop, &["--network", &long], show),
+        format!("{mac}\n")
+    );
+    let run = ["run", "-d", "--name", "box", "--mac-address", mac];
+    let run = [&run[..], &["busybox", "sleep", "60"]].concat();
+    orlop.run(&run).success();
+    assert_eq!(orlop.inspect("box", "{{.NetworkSettings.MacAddress}}"), mac);
+    for (network, address) in [("bridge", "93:d0:c6:0a:29:33"), ("host", mac)] {
+        let bad = ["run", "--network", network, "--mac-address", address];
+        let bad = [&bad[..], &["busybox", "true"]].concat();
+        orlop.run(&bad).exits(125);
+    }
+}
+
+#[test]
+fn labels_come_from_files_too() {
+    let orlop = orlop();
+    let file = orlop.root().join("labels");
+    std::fs::write(&file, "# none\ntier=web\nbare\n").unwrap();
+    let file = file.to_str().unwrap();
+    let create = ["create", "--name", "box", "--label-file", file, "-l", "a=b"];
+    let create = [&create[..], &["busybox"]].concat();
+    orlop.run(&create).success();
+    assert_eq!(
+        orlop.inspect("box", "{{json .Config.Labels}}"),
+        r#"{"a":"b","bare":"","tier":"web"}"#
+    );
+}

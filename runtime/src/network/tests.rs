@@ -3,6 +3,8 @@
 
 mod attach;
 mod ipv6;
+mod members;
+mod names;
 mod publish;
 mod reconcile;
 mod relay;

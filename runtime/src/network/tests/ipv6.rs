@@ -1,27 +1,28 @@
 //! Networks with IPv6: who reaches whom, from where, and that others have none.
 
-use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{Ipv6Addr, UdpSocket};
 
 use hickory_proto::rr::RecordType;
 use orlop_proto::runtime as wire;
 
-use super::support::{
-    Place, in_a_life_before, instance, instance_that, kernel_state, on_a_host, port,
-    wait_for_kernel_state,
+use super::members::{
+    attach, in_network, leave_all, live, live_in, member_of, membership, named, published_in,
 };
-use super::user::{attach, in_network, leave_all, lookup, member_of, named, yes};
+use super::names::{lookup, yes};
+use super::support::{
+    BRIEFLY, HOST as HOST_IPV4, OUTSIDE as OUTSIDE_IPV4, PATIENCE, Place, in_a_life_before,
+    instance, kernel_state, on_a_host, port, wait_for_kernel_state, with_a_network,
+    with_a_network_that,
+};
 use crate::network::family::Family;
-use crate::network::firewall::Firewall;
 use crate::network::nft::Batch;
 use crate::network::route::Routes;
 use crate::network::subnet::Subnet;
 use crate::network::{
-    Attachment, Ipv6Info, Live, Membership, Network, NetworkError, NetworkRequest, PortRequest,
-    Publishing,
+    Attachment, Ipv6Info, Network, NetworkError, NetworkRequest, PortRequest, Publishing,
 };
 
 const HOST: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 100, 0, 0, 0, 0, 1);
-const HOST_IPV4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const OUTSIDE: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 100, 0, 0, 0, 0, 2);
 const LOCALHOST: Ipv6Addr = Ipv6Addr::LOCALHOST;
 
@@ -37,14 +38,6 @@ fn ipv6_in(attachment: &Attachment, network: &str) -> Ipv6Info {
     in_network(attachment, network).ipv6.unwrap()
 }
 
-async fn serving(network: &Network, id: &str, ports: Vec<PortRequest>) -> Attachment {
-    let request = NetworkRequest {
-        ports,
-        ..member_of(&["front"])
-    };
-    network.attach(id, &request).await.unwrap()
-}
-
 /// As `-p 0:80`: every address of the host.
 fn everywhere() -> PortRequest {
     PortRequest {
@@ -53,20 +46,18 @@ fn everywhere() -> PortRequest {
     }
 }
 
-/// What a client on the host is told at its loopback address, while the runtime works.
-async fn ask_loopback(at: u16) -> std::io::Result<String> {
+/// Whether a client on the host is answered at its loopback address, while the runtime works.
+async fn loopback_reaches(at: u16) -> bool {
     let host = Place::here();
-    let asked = tokio::task::spawn_blocking(move || host.ask(LOCALHOST, at));
-    asked.await.unwrap()
+    host.meanwhile(move |host| host.reaches(LOCALHOST, at))
+        .await
 }
 
 #[test]
 fn containers_of_one_network_meet_by_ipv6_and_those_of_two_do_not() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
         let before = kernel_state();
-        let network = instance(root.path());
         create(&network, "front").await;
         create(&network, "back").await;
         let web = attach(&network, "web", &["front"]).await;
@@ -75,15 +66,12 @@ fn containers_of_one_network_meet_by_ipv6_and_those_of_two_do_not() {
         let _server = Place::of(&web).serve(80, "web");
         let at = ipv6_in(&web, "front").address;
         let from = ipv6_in(&proxy, "front").address;
-        assert_eq!(
-            Place::of(&proxy).ask(at, 80).unwrap(),
-            format!("{from} web")
-        );
-        assert!(Place::here().ask(at, 80).is_ok());
-        assert!(Place::of(&db).ask(at, 80).is_err());
-        assert!(outside.ask(at, 80).is_err());
+        assert_eq!(Place::of(&proxy).ask(at, 80), format!("{from} web"));
+        assert!(Place::here().reaches(at, 80));
+        assert!(Place::of(&db).cannot_reach(at, 80));
+        assert!(outside.cannot_reach(at, 80));
         let _outside = outside.serve(80, "outside");
-        let said = Place::of(&web).ask(OUTSIDE, 80).unwrap();
+        let said = Place::of(&web).ask(OUTSIDE, 80);
         assert_eq!(said, format!("{HOST} outside"), "the host's address");
         let all = [("web", &web), ("proxy", &proxy), ("db", &db)];
         leave_all(&network, &all, &["front", "back"]).await;
@@ -93,13 +81,11 @@ fn containers_of_one_network_meet_by_ipv6_and_those_of_two_do_not() {
 
 #[test]
 fn k3_k5_a_port_is_reached_by_ipv6_from_everywhere_and_clients_keep_their_address() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
-        let network = instance(root.path());
         create(&network, "front").await;
         create(&network, "back").await;
-        let web = serving(&network, "web", vec![everywhere()]).await;
+        let web = published_in(&network, "front", "web", vec![everywhere()]).await;
         let other = attach(&network, "other", &["back"]).await;
         let [ipv4, ipv6] = &web.ports[..] else {
             unreachable!("{:?}", web.ports);
@@ -109,45 +95,46 @@ fn k3_k5_a_port_is_reached_by_ipv6_from_everywhere_and_clients_keep_their_addres
         let _server = Place::of(&web).serve(80, "web");
         let gateway = ipv6_in(&web, "front").gateway;
         let from_bridge = format!("{gateway} web");
-        assert_eq!(outside.ask(HOST, at).unwrap(), format!("{OUTSIDE} web"));
-        assert!(outside.ask(HOST_IPV4, at).is_ok());
-        assert_eq!(ask_loopback(at).await.unwrap(), from_bridge);
-        assert!(Place::here().ask(HOST, at).is_ok());
-        assert!(Place::here().ask(gateway, at).is_ok());
-        assert!(Place::of(&other).ask(HOST, at).is_ok());
-        assert_eq!(Place::of(&web).ask(HOST, at).unwrap(), from_bridge);
+        assert_eq!(outside.ask(HOST, at), format!("{OUTSIDE} web"));
+        assert!(outside.reaches(HOST_IPV4, at));
+        let host = Place::here();
+        let said = host.meanwhile(move |host| host.ask(LOCALHOST, at)).await;
+        assert_eq!(said, from_bridge);
+        assert!(Place::here().reaches(HOST, at));
+        assert!(Place::here().reaches(gateway, at));
+        assert!(Place::of(&other).reaches(HOST, at));
+        assert_eq!(Place::of(&web).ask(HOST, at), from_bridge);
         network.detach("web", &web).await.unwrap();
-        assert!(outside.ask(HOST, at).is_err());
-        assert!(ask_loopback(at).await.is_err());
+        assert!(outside.cannot_reach(HOST, at));
+        assert!(
+            host.meanwhile(move |host| host.cannot_reach(LOCALHOST, at))
+                .await
+        );
         leave_all(&network, &[("other", &other)], &["front", "back"]).await;
     });
 }
 
 #[test]
 fn k5_a_port_on_the_ipv6_loopback_address_is_the_hosts_alone() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
-        let network = instance(root.path());
         create(&network, "front").await;
-        let web = serving(&network, "web", vec![port(LOCALHOST, 0, 80)]).await;
+        let web = published_in(&network, "front", "web", vec![port(LOCALHOST, 0, 80)]).await;
         let other = attach(&network, "other", &["bridge"]).await;
         let at = web.ports[0].host_port;
         let _server = Place::of(&web).serve(80, "web");
-        assert!(ask_loopback(at).await.is_ok());
-        assert!(outside.ask(HOST, at).is_err());
-        assert!(outside.ask(HOST_IPV4, at).is_err());
-        assert!(Place::of(&other).ask(LOCALHOST, at).is_err());
+        assert!(loopback_reaches(at).await);
+        assert!(outside.cannot_reach(HOST, at));
+        assert!(outside.cannot_reach(HOST_IPV4, at));
+        assert!(Place::of(&other).cannot_reach(LOCALHOST, at));
         leave_all(&network, &[("web", &web), ("other", &other)], &["front"]).await;
     });
 }
 
 #[test]
 fn an_internal_network_has_no_way_out_by_ipv6_and_its_containers_meet() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
-        let network = instance(root.path());
         let request = wire::CreateNetworkRequest {
             internal: true,
             ipv6: true,
@@ -166,17 +153,15 @@ fn an_internal_network_has_no_way_out_by_ipv6_and_its_containers_meet() {
             let link = routes.link("eth0").unwrap().unwrap();
             routes.add_default_route(link.index, ipv6.gateway).unwrap();
         });
-        assert!(Place::of(&b).ask(OUTSIDE, 80).is_err());
-        assert!(Place::of(&b).ask(ipv6_in(&a, "closed").address, 80).is_ok());
+        assert!(Place::of(&b).cannot_reach(OUTSIDE, 80));
+        assert!(Place::of(&b).reaches(ipv6_in(&a, "closed").address, 80));
         leave_all(&network, &[("a", &a), ("b", &b)], &["closed"]).await;
     });
 }
 
 #[test]
 fn containers_that_are_kept_apart_do_not_meet_by_a_detour_over_the_host() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         let apart = ("com.docker.network.bridge.enable_icc", "false");
         let request = wire::CreateNetworkRequest {
             ipv6: true,
@@ -188,19 +173,18 @@ fn containers_that_are_kept_apart_do_not_meet_by_a_detour_over_the_host() {
         let b = attach(&network, "b", &["front"]).await;
         let _a = Place::of(&a).serve(80, "a");
         let (at, own) = (ipv6_in(&a, "front"), ipv6_in(&b, "front"));
-        assert!(Place::of(&b).ask(at.address, 80).is_err());
-        assert!(Place::here().ask(at.address, 80).is_ok());
+        assert!(Place::of(&b).cannot_reach(at.address, 80));
+        assert!(Place::here().reaches(at.address, 80));
         let socket = Place::of(&a).run(|| UdpSocket::bind(("::", 9000)).unwrap());
-        let patience = std::time::Duration::from_millis(300);
-        socket.set_read_timeout(Some(patience)).unwrap();
-        let heard = |from: &Place| {
+        let heard = |from: &Place, patience| {
+            socket.set_read_timeout(Some(patience)).unwrap();
             from.run(|| {
                 let sender = UdpSocket::bind("[::]:0").unwrap();
                 sender.send_to(b"attack", (at.address, 9000)).ok();
             });
             socket.recv_from(&mut [0; 16]).is_ok()
         };
-        assert!(heard(&Place::here()));
+        assert!(heard(&Place::here(), PATIENCE));
         // Without the subnet's route everything goes to the gateway.
         Place::of(&b).run(|| {
             let mut routes = Routes::open().unwrap();
@@ -211,7 +195,7 @@ fn containers_that_are_kept_apart_do_not_meet_by_a_detour_over_the_host() {
             let alone = subnet(128);
             routes.add_address(index, own.address, alone).unwrap();
         });
-        assert!(!heard(&Place::of(&b)));
+        assert!(!heard(&Place::of(&b), BRIEFLY));
         leave_all(&network, &[("a", &a), ("b", &b)], &["front"]).await;
     });
 }
@@ -224,11 +208,9 @@ fn setting(interface: &str, name: &str) -> String {
 
 #[test]
 fn k1_k8_only_networks_with_ipv6_have_it_and_nobody_there_believes_a_router() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let _outside = Place::neighbour(100);
         assert_eq!(setting("wan100", "accept_ra"), "1");
-        let network = instance(root.path());
         create(&network, "front").await;
         network.create(named("plain")).await.unwrap();
         let web = attach(&network, "web", &["plain", "front"]).await;
@@ -248,48 +230,29 @@ fn k1_k8_only_networks_with_ipv6_have_it_and_nobody_there_believes_a_router() {
 
 #[test]
 fn k4_what_is_flushed_comes_back_for_ipv6_too() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
-        let network = instance(root.path());
         create(&network, "front").await;
-        let web = serving(&network, "web", vec![everywhere()]).await;
+        let web = published_in(&network, "front", "web", vec![everywhere()]).await;
         let _server = Place::of(&web).serve(80, "web");
         let at = web.ports[0].host_port;
-        let firewall = Firewall {
-            table: crate::network::instance::Instance::new(root.path(), root.path().into()).table,
-        };
+        let firewall = &network.inner.firewall;
         firewall.remove().unwrap();
-        assert!(outside.ask(HOST, at).is_err());
-        let live = Live {
-            id: "web".to_owned(),
-            attachment: web.clone(),
-            namespace: None,
-        };
-        network.reconcile(vec![live]).await.unwrap();
-        assert!(outside.ask(HOST, at).is_ok());
-        assert!(outside.ask(ipv6_in(&web, "front").address, 80).is_err());
+        assert!(outside.cannot_reach(HOST, at));
+        network.reconcile(vec![live("web", &web)]).await.unwrap();
+        assert!(outside.reaches(HOST, at));
+        assert!(outside.cannot_reach(ipv6_in(&web, "front").address, 80));
         // Of the two tables one is missing: that is noticed without being told.
         let table = Batch::new(&firewall.table).of(Family::V6);
         table.delete_table().commit().unwrap();
-        let mut answers = false;
-        for _ in 0..40 {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            answers = outside.ask(HOST, at).is_ok();
-            if answers {
-                break;
-            }
-        }
-        assert!(answers);
+        assert!(outside.comes_to_reach(HOST, at).await);
         leave_all(&network, &[("web", &web)], &["front"]).await;
     });
 }
 
 #[test]
 fn a_static_ipv6_address_is_given_once_and_only_where_there_is_ipv6() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         let request = wire::CreateNetworkRequest {
             ipv6: true,
             ipv6_subnet: "fd77::/64".to_owned(),
@@ -338,10 +301,8 @@ fn a_static_ipv6_address_is_given_once_and_only_where_there_is_ipv6() {
 
 #[test]
 fn a_port_behind_the_hosts_input_rules_is_of_ipv4_only_and_another_is_refused() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network_that(Publishing::Input, async |network| {
         let outside = Place::neighbour(100);
-        let network = instance_that(root.path(), Publishing::Input);
         create(&network, "front").await;
         let on_ipv6 = NetworkRequest {
             ports: vec![port(HOST, 0, 80)],
@@ -349,22 +310,20 @@ fn a_port_behind_the_hosts_input_rules_is_of_ipv4_only_and_another_is_refused() 
         };
         let refused = network.attach("web", &on_ipv6).await.unwrap_err();
         assert!(refused.to_string().contains("2001:db8:64::1"), "{refused}");
-        let web = serving(&network, "web", vec![everywhere()]).await;
+        let web = published_in(&network, "front", "web", vec![everywhere()]).await;
         let at = web.ports[0].host_port;
         assert!(web.ports.iter().all(|port| port.host_address.is_ipv4()));
         let _server = Place::of(&web).serve(80, "web");
-        assert!(outside.ask(HOST, at).is_err());
-        let asked = tokio::task::spawn_blocking(move || outside.ask(HOST_IPV4, at));
-        assert_eq!(asked.await.unwrap().unwrap(), "198.51.100.2 web");
+        assert!(outside.cannot_reach(HOST, at));
+        let said = outside.meanwhile(move |outside| outside.ask(HOST_IPV4, at));
+        assert_eq!(said.await, "198.51.100.2 web");
         leave_all(&network, &[("web", &web)], &["front"]).await;
     });
 }
 
 #[test]
 fn names_have_addresses_of_both_families() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         create(&network, "front").await;
         let known = |id: &str| NetworkRequest {
             names: vec![id.to_owned()],
@@ -388,29 +347,29 @@ fn names_have_addresses_of_both_families() {
 
 #[test]
 fn a_running_container_gets_ipv6_with_a_network_and_its_way_out_follows() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network(async |network| {
         let outside = Place::neighbour(100);
         let _outside = outside.serve(80, "outside");
-        let network = instance(root.path());
         create(&network, "front").await;
         create(&network, "back").await;
         let plain = attach(&network, "web", &["bridge"]).await;
         let place = Place::of(&plain);
-        assert!(place.ask(OUTSIDE, 80).is_err());
-        let to = |name: &str| Membership {
-            network: name.to_owned(),
-            ..Membership::default()
-        };
-        network.connect("web", &to("front"), &[]).await.unwrap();
-        assert!(place.ask(OUTSIDE, 80).is_ok());
-        network.connect("web", &to("back"), &[]).await.unwrap();
+        assert!(place.cannot_reach(OUTSIDE, 80));
+        network
+            .connect("web", &membership("front"), &[])
+            .await
+            .unwrap();
+        assert!(place.reaches(OUTSIDE, 80));
+        network
+            .connect("web", &membership("back"), &[])
+            .await
+            .unwrap();
         let left = network.disconnect("web", "front").await.unwrap();
         assert!(ipv6_in(&left, "back").routed);
-        assert!(place.ask(OUTSIDE, 80).is_ok());
+        assert!(place.reaches(OUTSIDE, 80));
         let left = network.disconnect("web", "back").await.unwrap();
-        assert!(place.ask(OUTSIDE, 80).is_err());
-        assert!(place.ask(Ipv4Addr::new(198, 51, 100, 2), 80).is_ok());
+        assert!(place.cannot_reach(OUTSIDE, 80));
+        assert!(place.reaches(OUTSIDE_IPV4, 80));
         leave_all(&network, &[("web", &left)], &["front", "back"]).await;
     });
 }
@@ -422,27 +381,25 @@ fn ipv6_is_taken_up_after_a_death() {
         let outside = Place::neighbour(100);
         let (web, place) = in_a_life_before(root.path(), async |first| {
             create(&first, "front").await;
-            let web = serving(&first, "web", vec![everywhere()]).await;
+            let web = published_in(&first, "front", "web", vec![everywhere()]).await;
             let place = Place::of(&web);
             (web, place)
         });
         let _server = place.serve(80, "web");
         let at = web.ports[0].host_port;
-        assert!(outside.ask(HOST, at).is_ok());
+        assert!(outside.reaches(HOST, at));
         let second = instance(root.path());
-        let live = Live {
-            id: "web".to_owned(),
-            attachment: web.clone(),
-            namespace: Some(place.handle()),
-        };
-        second.reconcile(vec![live]).await.unwrap();
+        second
+            .reconcile(vec![live_in(&place, "web", &web)])
+            .await
+            .unwrap();
         let told = second.inspect("front").unwrap();
         assert_eq!(
             told.ipv6_gateway,
             ipv6_in(&web, "front").gateway.to_string()
         );
-        assert!(outside.ask(HOST, at).is_ok());
-        assert!(ask_loopback(at).await.is_ok());
+        assert!(outside.reaches(HOST, at));
+        assert!(loopback_reaches(at).await);
         let other = attach(&second, "other", &["front"]).await;
         let address = ipv6_in(&other, "front").address;
         assert_ne!(address, ipv6_in(&web, "front").address);

@@ -1,35 +1,19 @@
 //! Coming back after a death, and putting back what somebody took.
 
-use std::net::Ipv4Addr;
-
+use super::members::{live, published};
 use super::support::{
-    Place, in_a_life_before, instance, kernel_state, on_a_host, port, wait_for_kernel_state,
+    LOCALHOST, Place, in_a_life_before, instance, kernel_state, on_a_host, port,
+    wait_for_kernel_state, with_a_network,
 };
-use crate::network::firewall::Firewall;
 use crate::network::route::Routes;
-use crate::network::{Attachment, Live, Network, NetworkRequest};
-
-const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+use crate::network::{Attachment, Network, NetworkRequest};
 
 async fn web(network: &Network, id: &str) -> Attachment {
-    let request = NetworkRequest {
-        ports: vec![port(LOCALHOST, 0, 80)],
-        ..NetworkRequest::default()
-    };
-    network.attach(id, &request).await.unwrap()
+    published(network, id, vec![port(LOCALHOST, 0, 80)]).await
 }
 
 fn interface(network: &Network) -> String {
     network.inspect("bridge").unwrap().interface
-}
-
-/// As the service finds a container that runs.
-fn live(id: &str, attachment: &Attachment) -> Live {
-    Live {
-        id: id.to_owned(),
-        attachment: attachment.clone(),
-        namespace: None,
-    }
 }
 
 #[test]
@@ -47,19 +31,15 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
         let second = instance(root.path());
         let at = running.ports[0].host_port;
         assert!(
-            Place::here().ask(LOCALHOST, at).is_ok(),
+            Place::here().reaches(LOCALHOST, at),
             "the port closed when the service died"
         );
         second
             .reconcile(vec![live("running", &running)])
             .await
             .unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_ok());
-        assert!(
-            Place::here()
-                .ask(LOCALHOST, gone.ports[0].host_port)
-                .is_err()
-        );
+        assert!(Place::here().reaches(LOCALHOST, at));
+        assert!(Place::here().cannot_reach(LOCALHOST, gone.ports[0].host_port));
         let same_port = NetworkRequest {
             ports: vec![port(LOCALHOST, at, 80)],
             ..NetworkRequest::default()
@@ -70,7 +50,7 @@ fn a_service_that_died_leaves_nothing_but_what_running_containers_have() {
         for (id, attachment) in [("running", &running), ("new", &new)] {
             second.detach(id, attachment).await.unwrap();
         }
-        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        assert!(Place::here().cannot_reach(LOCALHOST, at));
         second.release_pool().await.unwrap();
         drop(place);
         wait_for_kernel_state(&before).await;
@@ -93,82 +73,61 @@ fn a_start_without_containers_removes_everything_of_an_earlier_life() {
 
 #[test]
 fn k4_a_flushed_firewall_is_restored_with_its_ports() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         let a = web(&network, "a").await;
         let _server = Place::of(&a).serve(80, "a");
         let at = a.ports[0].host_port;
-        let bridge = interface(&network);
-        let firewall = Firewall {
-            table: bridge.replace("orl-", "orlop-"),
-        };
+        let firewall = &network.inner.firewall;
         firewall.remove().unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        assert!(Place::here().cannot_reach(LOCALHOST, at));
         network.reconcile(vec![live("a", &a)]).await.unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        assert!(Place::here().reaches(LOCALHOST, at));
         firewall.remove().unwrap();
         let b = web(&network, "b").await;
-        assert!(Place::here().ask(LOCALHOST, at).is_ok());
+        assert!(Place::here().reaches(LOCALHOST, at));
         firewall.remove().unwrap();
         network.detach("b", &b).await.unwrap();
-        network.release_pool().await.unwrap();
     });
 }
 
 #[test]
 fn a_deleted_bridge_is_made_anew_and_containers_are_connected_again() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         let a = web(&network, "a").await;
         let _server = Place::of(&a).serve(80, "a");
         let at = a.ports[0].host_port;
         let bridge = interface(&network);
         Routes::open().unwrap().delete(&bridge).unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_err());
+        assert!(Place::here().cannot_reach(LOCALHOST, at));
         network.reconcile(vec![live("a", &a)]).await.unwrap();
-        assert!(answers(at).await);
+        assert!(Place::here().comes_to_reach(LOCALHOST, at).await);
         let b = web(&network, "b").await;
         assert_ne!(a.endpoints, b.endpoints);
-        network.release_pool().await.unwrap();
     });
-}
-
-/// Waits until a container answers at a published port, and lets the runtime work meanwhile.
-async fn answers(at: u16) -> bool {
-    for _ in 0..20 {
-        let place = Place::here();
-        let asked = tokio::task::spawn_blocking(move || place.ask(LOCALHOST, at));
-        if asked.await.unwrap().is_ok() {
-            return true;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    false
 }
 
 #[test]
 fn k4_a_flushed_firewall_and_a_deleted_bridge_come_back_by_themselves() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
-        let network = instance(root.path());
+    with_a_network(async |network| {
         network.reconcile(Vec::new()).await.unwrap();
         let a = web(&network, "a").await;
         let _server = Place::of(&a).serve(80, "a");
         let at = a.ports[0].host_port;
         let bridge = interface(&network);
-        let firewall = Firewall {
-            table: bridge.replace("orl-", "orlop-"),
-        };
-        assert!(answers(at).await);
+        let firewall = &network.inner.firewall;
+        assert!(Place::here().comes_to_reach(LOCALHOST, at).await);
         firewall.remove().unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_err());
-        assert!(answers(at).await, "the firewall is not restored");
+        assert!(Place::here().cannot_reach(LOCALHOST, at));
+        assert!(
+            Place::here().comes_to_reach(LOCALHOST, at).await,
+            "the firewall is not restored"
+        );
         Routes::open().unwrap().delete(&bridge).unwrap();
-        assert!(Place::here().ask(LOCALHOST, at).is_err());
-        assert!(answers(at).await, "the bridge is not restored");
+        assert!(Place::here().cannot_reach(LOCALHOST, at));
+        assert!(
+            Place::here().comes_to_reach(LOCALHOST, at).await,
+            "the bridge is not restored"
+        );
         network.detach("a", &a).await.unwrap();
-        network.release_pool().await.unwrap();
     });
 }

@@ -2,35 +2,19 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use orlop_proto::runtime as wire;
 
+use super::members::{address, gateway, live_in, membership, named, published, published_in};
 use super::support::{
-    Place, in_a_life_before_that, instance_that, kernel_state, on_a_host, port,
-    wait_for_kernel_state,
+    ANYWHERE, BRIEFLY, HOST, LOCALHOST, PATIENCE, Place, in_a_life_before_that, instance_that,
+    kernel_state, on_a_host, port, wait_for_kernel_state, with_a_network_that,
 };
-use crate::network::instance::Instance;
 use crate::network::nft::expression::{Expression, Field, Register, Verdict};
 use crate::network::nft::{Batch, ChainType, Hook};
 use crate::network::route::Routes;
-use crate::network::{
-    Attachment, Live, Membership, Network, NetworkRequest, PortBinding, PortRequest, Protocol,
-    Publishing,
-};
-
-const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
-const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
-const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
-
-async fn published(network: &Network, id: &str, ports: Vec<PortRequest>) -> Attachment {
-    let request = NetworkRequest {
-        ports,
-        ..NetworkRequest::default()
-    };
-    network.attach(id, &request).await.unwrap()
-}
+use crate::network::{PortBinding, PortRequest, Protocol, Publishing};
 
 fn udp(port: PortRequest) -> PortRequest {
     PortRequest {
@@ -56,20 +40,26 @@ fn close(port: &PortBinding) {
 
 /// What a server says to a client, while the relay works.
 async fn ask(place: &Place, address: Ipv4Addr, port: &PortBinding) -> Option<String> {
-    let (place, port) = (place.clone(), *port);
-    let asked = tokio::task::spawn_blocking(move || match port.protocol {
-        Protocol::Tcp => place.ask(address, port.host_port),
-        Protocol::Udp => place.ask_udp(address, port.host_port),
+    try_ask(place, address, port, PATIENCE).await
+}
+
+/// Whether none says anything.
+async fn is_closed(place: &Place, address: Ipv4Addr, port: &PortBinding) -> bool {
+    try_ask(place, address, port, BRIEFLY).await.is_none()
+}
+
+async fn try_ask(
+    place: &Place,
+    address: Ipv4Addr,
+    port: &PortBinding,
+    patience: Duration,
+) -> Option<String> {
+    let port = *port;
+    let asked = place.meanwhile(move |place| match port.protocol {
+        Protocol::Tcp => place.try_ask(address.into(), port.host_port, patience),
+        Protocol::Udp => place.ask_udp(address, port.host_port, patience),
     });
-    asked.await.unwrap().ok()
-}
-
-fn address(attachment: &Attachment) -> Ipv4Addr {
-    attachment.endpoints.first().unwrap().address
-}
-
-fn gateway(attachment: &Attachment) -> Ipv4Addr {
-    attachment.endpoints.first().unwrap().gateway
+    asked.await.ok()
 }
 
 #[test]
@@ -89,11 +79,10 @@ fn the_hosts_input_rules_decide_about_a_relayed_port_only() {
                 let said = ask(&outside, HOST, port).await;
                 assert_eq!(said.as_deref(), Some("198.51.100.2 web"), "{publishing:?}");
                 close(port);
-                assert_eq!(
-                    ask(&outside, HOST, port).await.is_some(),
-                    let_in,
-                    "{port:?}"
-                );
+                match let_in {
+                    true => assert_eq!(ask(&outside, HOST, port).await, said, "{port:?}"),
+                    false => assert!(is_closed(&outside, HOST, port).await, "{port:?}"),
+                }
             }
             network.detach("web", &web).await.unwrap();
             network.release_pool().await.unwrap();
@@ -105,10 +94,8 @@ fn the_hosts_input_rules_decide_about_a_relayed_port_only() {
 
 #[test]
 fn k3_k5_a_relayed_port_is_reached_as_a_forwarded_one_is() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network_that(Publishing::Input, async |network| {
         let outside = Place::neighbour(100);
-        let network = instance_that(root.path(), Publishing::Input);
         let ports = vec![port(ANYWHERE, 0, 80), port(LOCALHOST, 0, 80)];
         let web = published(&network, "web", ports).await;
         let other = published(&network, "other", Vec::new()).await;
@@ -124,23 +111,20 @@ fn k3_k5_a_relayed_port_is_reached_as_a_forwarded_one_is() {
         let from_host = Some("198.51.100.1 web".to_owned());
         assert_eq!(ask(&host, HOST, open).await, from_host);
         assert_eq!(ask(&host, LOCALHOST, closed).await, from_bridge);
-        assert_eq!(ask(&outside, HOST, closed).await, None);
+        assert!(is_closed(&outside, HOST, closed).await);
         let inside = PortBinding {
             host_port: 80,
             ..*open
         };
-        assert_eq!(ask(&outside, address(&web), &inside).await, None);
-        network.release_pool().await.unwrap();
+        assert!(is_closed(&outside, address(&web), &inside).await);
     });
 }
 
 #[test]
 fn a_relayed_connection_carries_much_and_ends_where_it_is_closed() {
-    on_a_host(|| async {
+    with_a_network_that(Publishing::Input, async |network| {
         const BYTES: usize = 3 << 20;
-        let root = tempfile::tempdir().unwrap();
         let outside = Place::neighbour(100);
-        let network = instance_that(root.path(), Publishing::Input);
         let web = published(&network, "web", vec![port(ANYWHERE, 0, 80)]).await;
         let at = web.ports[0].host_port;
         let listener = Place::of(&web).run(|| TcpListener::bind("0.0.0.0:80").unwrap());
@@ -161,7 +145,6 @@ fn a_relayed_connection_carries_much_and_ends_where_it_is_closed() {
         });
         assert_eq!(client.await.unwrap(), vec![7; BYTES]);
         server.join().unwrap();
-        network.release_pool().await.unwrap();
     });
 }
 
@@ -178,25 +161,24 @@ fn k4_relays_come_back_with_the_service_and_with_what_others_take() {
         });
         let _server = place.serve(80, "web");
         let at = &web.ports[0];
-        assert_eq!(ask(&outside, HOST, at).await, None, "nobody relays");
+        assert!(is_closed(&outside, HOST, at).await, "nobody relays");
         // What the option says now is for containers that start now.
         let network = instance_that(root.path(), Publishing::Forward);
-        let live = Live {
-            id: "web".to_owned(),
-            attachment: web.clone(),
-            namespace: Some(place.handle()),
-        };
-        network.reconcile(vec![live]).await.unwrap();
+        network
+            .reconcile(vec![live_in(&place, "web", &web)])
+            .await
+            .unwrap();
         let said = Some("198.51.100.2 web".to_owned());
         assert_eq!(ask(&outside, HOST, at).await, said);
-        let table = format!("{}-relay", table_of(root.path()));
+        let table = format!("{}-relay", network.inner.instance.table);
         Batch::new(&table).delete_table().commit().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while ask(&outside, HOST, at).await != said {
+        let deadline = Instant::now() + PATIENCE;
+        while is_closed(&outside, HOST, at).await {
             assert!(Instant::now() < deadline, "the way back is not put back");
         }
+        assert_eq!(ask(&outside, HOST, at).await, said);
         network.detach("web", &web).await.unwrap();
-        assert_eq!(ask(&outside, HOST, at).await, None);
+        assert!(is_closed(&outside, HOST, at).await);
         network.release_pool().await.unwrap();
         drop((place, outside, network));
         wait_for_kernel_state(&before).await;
@@ -205,50 +187,33 @@ fn k4_relays_come_back_with_the_service_and_with_what_others_take() {
 
 #[test]
 fn a_port_goes_the_way_of_the_network_that_it_leads_to() {
-    on_a_host(|| async {
-        let root = tempfile::tempdir().unwrap();
+    with_a_network_that(Publishing::Forward, async |network| {
         let outside = Place::neighbour(100);
-        let network = instance_that(root.path(), Publishing::Forward);
         let behind = wire::CreateNetworkRequest {
-            name: "behind".to_owned(),
             options: [("com.orlop.published".to_owned(), "input".to_owned())].into(),
-            ..Default::default()
+            ..named("behind")
         };
         network.create(behind).await.unwrap();
-        let member = |network: &str| Membership {
-            network: network.to_owned(),
-            ..Membership::default()
-        };
-        let request = NetworkRequest {
-            ports: vec![port(ANYWHERE, 0, 80)],
-            memberships: vec![member("behind")],
-            ..NetworkRequest::default()
-        };
-        let web = network.attach("web", &request).await.unwrap();
+        let web = published_in(&network, "behind", "web", vec![port(ANYWHERE, 0, 80)]).await;
         let _server = Place::of(&web).serve(80, "web");
         let (at, said) = (&web.ports[0], Some("198.51.100.2 web".to_owned()));
         assert_eq!(ask(&outside, HOST, at).await, said);
         close(at);
-        assert_eq!(ask(&outside, HOST, at).await, None);
+        assert!(is_closed(&outside, HOST, at).await);
         network
-            .connect("web", &member("bridge"), &[])
+            .connect("web", &membership("bridge"), &[])
             .await
             .unwrap();
         network.disconnect("web", "behind").await.unwrap();
         assert_eq!(ask(&outside, HOST, at).await, said, "it is forwarded now");
         network
-            .connect("web", &member("behind"), &[])
+            .connect("web", &membership("behind"), &[])
             .await
             .unwrap();
         let back = network.disconnect("web", "bridge").await.unwrap();
-        assert_eq!(ask(&outside, HOST, at).await, None, "it is relayed again");
-        assert!(ask(&Place::here(), HOST, at).await.is_none());
+        assert!(is_closed(&outside, HOST, at).await, "it is relayed again");
+        assert!(is_closed(&Place::here(), HOST, at).await);
         network.detach("web", &back).await.unwrap();
         network.remove("behind").await.unwrap();
-        network.release_pool().await.unwrap();
     });
-}
-
-fn table_of(root: &Path) -> String {
-    Instance::new(root, root.to_owned()).table
 }

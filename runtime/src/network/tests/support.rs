@@ -18,9 +18,17 @@ use crate::network::route::{Routes, Veth};
 use crate::network::subnet::Subnet;
 use crate::network::{Attachment, Network, PortRequest, Protocol, Publishing};
 
-const PATIENCE: Duration = Duration::from_millis(400);
-/// Longer than three name servers that are silent.
-const NAME_PATIENCE: Duration = Duration::from_secs(8);
+/// The host's address on the cable to `Place::neighbour(100)`.
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+/// That neighbour's.
+pub(super) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+pub(super) const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+pub(super) const ANYWHERE: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+
+/// How long an answer is waited for that has to come: a slow machine, or three silent name servers.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// How long one is waited for that must not come.
+pub(super) const BRIEFLY: Duration = Duration::from_millis(400);
 
 /// Runs a test in a host of its own, where `lo` is up.
 pub(super) fn on_a_host<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
@@ -33,6 +41,24 @@ pub(super) fn on_a_host<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send 
     if let Err(panic) = host.join() {
         std::panic::resume_unwind(panic);
     }
+}
+
+/// Runs a test in a host of its own that has an instance.
+pub(super) fn with_a_network(body: impl AsyncFnOnce(Network) + Send + 'static) {
+    with_a_network_that(Publishing::Forward, body);
+}
+
+/// The same where ports are published in some way.
+pub(super) fn with_a_network_that(
+    publishing: Publishing,
+    body: impl AsyncFnOnce(Network) + Send + 'static,
+) {
+    on_a_host(move || async move {
+        let root = tempfile::tempdir().unwrap();
+        let network = instance_that(root.path(), publishing);
+        body(network.clone()).await;
+        network.release_pool().await.unwrap();
+    });
 }
 
 /// A network namespace, from outside of it.
@@ -67,6 +93,16 @@ impl Place {
             });
             inside.join().unwrap()
         })
+    }
+
+    /// Lets a client in it work while the network's own tasks go on.
+    pub(super) async fn meanwhile<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> T {
+        let place = self.clone();
+        let worked = tokio::task::spawn_blocking(move || work(&place));
+        worked.await.unwrap()
     }
 
     /// A neighbour of the calling thread's host, on a cable of their own: `198.51.NET.1` is the host,
@@ -143,11 +179,46 @@ impl Place {
     }
 
     /// What a TCP server says to a client in it.
-    pub(super) fn ask(&self, address: impl Into<IpAddr>, port: u16) -> io::Result<String> {
-        let address = SocketAddr::new(address.into(), port);
+    #[track_caller]
+    pub(super) fn ask(&self, address: impl Into<IpAddr>, port: u16) -> String {
+        self.try_ask(address.into(), port, PATIENCE).unwrap()
+    }
+
+    /// Whether a TCP server answers a client in it.
+    pub(super) fn reaches(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        self.try_ask(address.into(), port, PATIENCE).is_ok()
+    }
+
+    /// Whether none does.
+    pub(super) fn cannot_reach(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        self.try_ask(address.into(), port, BRIEFLY).is_err()
+    }
+
+    /// Waits until one does.
+    pub(super) async fn comes_to_reach(&self, address: impl Into<IpAddr>, port: u16) -> bool {
+        let (address, deadline) = (address.into(), Instant::now() + PATIENCE);
+        while self
+            .meanwhile(move |place| place.cannot_reach(address, port))
+            .await
+        {
+            if Instant::now() > deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    pub(super) fn try_ask(
+        &self,
+        address: IpAddr,
+        port: u16,
+        patience: Duration,
+    ) -> io::Result<String> {
+        let address = SocketAddr::new(address, port);
         self.run(|| {
-            let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
+            let mut stream = TcpStream::connect_timeout(&address, patience)?;
+            stream.set_read_timeout(Some(patience))?;
             let mut text = String::new();
             stream.read_to_string(&mut text)?;
             match text.is_empty() {
@@ -163,11 +234,12 @@ impl Place {
         address: Ipv4Addr,
         port: u16,
         message: &[u8],
+        patience: Duration,
     ) -> io::Result<Vec<u8>> {
         self.run(|| {
             let socket = UdpSocket::bind("0.0.0.0:0")?;
             socket.connect((address, port))?;
-            socket.set_read_timeout(Some(NAME_PATIENCE))?;
+            socket.set_read_timeout(Some(patience))?;
             socket.send(message)?;
             let mut buffer = [0; 4096];
             let length = socket.recv(&mut buffer)?;
@@ -184,7 +256,7 @@ impl Place {
     ) -> io::Result<Vec<u8>> {
         self.run(|| {
             let mut stream = TcpStream::connect((address, port))?;
-            stream.set_read_timeout(Some(NAME_PATIENCE))?;
+            stream.set_read_timeout(Some(PATIENCE))?;
             let length = u16::try_from(message.len()).unwrap();
             stream.write_all(&length.to_be_bytes())?;
             stream.write_all(message)?;
@@ -225,16 +297,36 @@ impl Place {
     }
 
     /// What a UDP server says to a client in it.
-    pub(super) fn ask_udp(&self, address: Ipv4Addr, port: u16) -> io::Result<String> {
+    pub(super) fn ask_udp(
+        &self,
+        address: Ipv4Addr,
+        port: u16,
+        patience: Duration,
+    ) -> io::Result<String> {
+        let said = self.exchange_udp(address, port, b"?", patience)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// Sends what goes to loopback addresses out of it, as an attacker does.
+    pub(super) fn route_loopback_out(&self) {
         self.run(|| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
-            socket.connect((address, port))?;
-            socket.set_read_timeout(Some(PATIENCE))?;
-            socket.send(b"?")?;
-            let mut buffer = [0; 64];
-            let length = socket.recv(&mut buffer)?;
-            Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
-        })
+            let mut routes = Routes::open().unwrap();
+            let loopback = Subnet::new(LOCALHOST, 8).unwrap();
+            routes.delete_address(1, LOCALHOST, loopback).unwrap();
+            std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+        });
+    }
+
+    /// Whether a service on the loopback address of the thread's host hears what a container sends there.
+    pub(super) fn is_heard_by_loopback(&self, own: Ipv4Addr) -> bool {
+        let secret = UdpSocket::bind("127.0.0.1:4242").unwrap();
+        secret.set_read_timeout(Some(BRIEFLY)).unwrap();
+        self.route_loopback_out();
+        self.run(|| {
+            let socket = UdpSocket::bind((own, 0)).unwrap();
+            socket.send_to(b"attack", (LOCALHOST, 4242)).unwrap();
+        });
+        secret.recv_from(&mut [0; 16]).is_ok()
     }
 }
 

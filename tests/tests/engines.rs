@@ -77,6 +77,27 @@ fn is_mounted(below: &Path) -> bool {
     mounts.contains(&*below.to_string_lossy())
 }
 
+/// An engine of our own, by the command line of its client.
+trait Engine {
+    fn command(&self, args: &[&str]) -> Command;
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).stdin(Stdio::null()).output().unwrap()
+    }
+
+    #[track_caller]
+    fn succeeds(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output));
+        text(&output)
+    }
+
+    /// What a command says on a terminal.
+    fn on_terminal(&self, args: &[&str]) -> Output {
+        on_terminal(&self.command(args))
+    }
+}
+
 /// A dockerd of our own, without a network, whose runtime is ours.
 struct Docker {
     directory: tempfile::TempDir,
@@ -112,6 +133,13 @@ impl Docker {
         docker
     }
 
+    /// An image of busybox.
+    fn import(&self) {
+        feed(&mut self.command(&["import", "-", "bb"]), &busybox_rootfs());
+    }
+}
+
+impl Engine for Docker {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("/usr/bin/docker");
         let socket = self.directory.path().join("docker.sock");
@@ -120,27 +148,6 @@ impl Docker {
             .arg(format!("unix://{}", socket.display()))
             .args(args);
         command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn succeeds(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    }
-
-    /// An image of busybox.
-    fn import(&self) {
-        feed(&mut self.command(&["import", "-", "bb"]), &busybox_rootfs());
-    }
-
-    /// What a command says on a terminal.
-    fn on_terminal(&self, args: &[&str]) -> Output {
-        let command = self.command(args);
-        on_terminal(&command)
     }
 }
 
@@ -244,24 +251,6 @@ impl Containerd {
         containerd
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("ctr");
-        let socket = self.directory.path().join("sock");
-        command.arg("--address").arg(socket);
-        command.args(["--namespace", &self.namespace]).args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn succeeds(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    }
-
     /// `ctr run` of a command in the root that all containers share.
     fn container(&self, options: &[&str], id: &str, command: &[&str]) -> Command {
         let mut run = self.command(&["run"]);
@@ -291,6 +280,16 @@ impl Containerd {
         let inside = |group: PathBuf| fs::read_dir(group).unwrap().flatten();
         let mut inside = groups(&self.namespace).into_iter().flat_map(inside);
         assert!(!inside.any(|entry| entry.path().is_dir()));
+    }
+}
+
+impl Engine for Containerd {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("ctr");
+        let socket = self.directory.path().join("sock");
+        command.arg("--address").arg(socket);
+        command.args(["--namespace", &self.namespace]).args(args);
+        command
     }
 }
 
@@ -407,31 +406,6 @@ impl Podman {
         podman
     }
 
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new("podman");
-        for (option, name) in [
-            ("--root", "data"),
-            ("--runroot", "run"),
-            ("--tmpdir", "tmp"),
-        ] {
-            command.arg(option).arg(self.directory.path().join(name));
-        }
-        command.args(["--cgroup-manager=cgroupfs", "--storage-driver=vfs"]);
-        command.arg("--events-backend=file");
-        command.arg("--runtime").arg(binary("orlop-oci")).args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
-    }
-
-    fn succeeds(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output));
-        text(&output)
-    }
-
     /// `podman run` without a network: that takes programs that podman does not always come with.
     fn container(&self, options: &[&str], command: &[&str]) -> Command {
         let group = format!("--cgroup-parent=/{}", parent("podman"));
@@ -445,6 +419,23 @@ impl Podman {
         let format = "{{.State.Status}}";
         let status = self.succeeds(&["inspect", "--format", format, name]);
         status.trim().to_owned()
+    }
+}
+
+impl Engine for Podman {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("podman");
+        for (option, name) in [
+            ("--root", "data"),
+            ("--runroot", "run"),
+            ("--tmpdir", "tmp"),
+        ] {
+            command.arg(option).arg(self.directory.path().join(name));
+        }
+        command.args(["--cgroup-manager=cgroupfs", "--storage-driver=vfs"]);
+        command.arg("--events-backend=file");
+        command.arg("--runtime").arg(binary("orlop-oci")).args(args);
+        command
     }
 }
 
@@ -488,7 +479,7 @@ fn podman_runs_its_containers_with_it() {
         (output.status.code(), text(&output).as_str()),
         (Some(3), "inside\n")
     );
-    let output = on_terminal(&podman.command(&["exec", "-it", "one", "busybox", "tty"]));
+    let output = podman.on_terminal(&["exec", "-it", "one", "busybox", "tty"]);
     assert!(text(&output).contains("/dev/pts/"), "{}", text(&output));
     podman.succeeds(&["pause", "one"]);
     assert_eq!(podman.status("one"), "paused");

@@ -40,7 +40,7 @@ pub use canary::{Canary, SONG};
 pub use instance::{Instance, InstanceBuilder};
 pub use leaks::HostState;
 pub use outcome::Outcome;
-pub use swap::Swap;
+pub use swap::{Swap, for_a_while};
 pub use terminal::Terminal;
 pub use web::PAGE;
 

@@ -5,8 +5,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{RenameFlags, renameat_with};
+
+/// How long a race is tried, and how often at the least.
+const RACE: Duration = Duration::from_secs(4);
+const ROUNDS_MIN: u32 = 20;
+
+/// Does something again and again while names change places.
+pub fn for_a_while(mut work: impl FnMut()) {
+    let began = Instant::now();
+    let mut rounds = 0;
+    while began.elapsed() < RACE || rounds < ROUNDS_MIN {
+        work();
+        rounds += 1;
+    }
+}
 
 /// Exchanges two names until it is dropped. Whoever looks one of them up twice finds two things.
 #[derive(Debug)]

@@ -5,14 +5,10 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use orlop_tests::{Bundle, Canary, SONG, Swap, binary, eventually};
+use orlop_tests::{Bundle, Canary, SONG, Swap, binary, eventually, for_a_while};
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use serde_json::{Value, json};
-
-/// How long a race is tried.
-const RACE: Duration = Duration::from_secs(3);
 
 fn bind(source: &Path, destination: &str) -> Value {
     json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "rw"]})
@@ -26,15 +22,6 @@ fn add_mount(spec: &mut Value, mount: Value) {
 fn drop_mounts(spec: &mut Value, places: &[&str]) {
     let mounts = spec["mounts"].as_array_mut().unwrap();
     mounts.retain(|mount| !places.contains(&mount["destination"].as_str().unwrap()));
-}
-
-fn for_a_while(mut work: impl FnMut()) {
-    let began = Instant::now();
-    let mut rounds = 0;
-    while began.elapsed() < RACE || rounds < 20 {
-        work();
-        rounds += 1;
-    }
 }
 
 /// The streams are the caller's; whatever `/dev` of the image names as such is never looked at.

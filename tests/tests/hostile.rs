@@ -5,12 +5,8 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use orlop_tests::{Canary, Instance, SONG, Swap, Terminal, eventually, fixtures};
-
-/// How long a race is tried.
-const RACE: Duration = Duration::from_secs(4);
+use orlop_tests::{Canary, Instance, SONG, Swap, Terminal, eventually, fixtures, for_a_while};
 
 /// An image with these links in it, some in the place of directories.
 fn image(orlop: &Instance, name: &str, links: &[(&str, &str)]) {
@@ -18,15 +14,6 @@ fn image(orlop: &Instance, name: &str, links: &[(&str, &str)]) {
     orlop
         .run_with_input(&["import", "-", name], &archive)
         .success();
-}
-
-fn for_a_while(mut work: impl FnMut()) {
-    let began = Instant::now();
-    let mut rounds = 0;
-    while began.elapsed() < RACE || rounds < 10 {
-        work();
-        rounds += 1;
-    }
 }
 
 fn text(path: &Path) -> &str {

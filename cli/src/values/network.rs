@@ -5,6 +5,9 @@ use orlop_proto::runtime::NetworkMembership;
 use super::invalid;
 use crate::error::CliError;
 
+const GATEWAY_PRIORITY: &str =
+    "gw-priority is not known: the first network that leads out is the way out, so name it first";
+
 /// A network's name, or `name=NETWORK,ip=ADDRESS,ip6=ADDRESS,mac-address=ADDRESS,alias=NAME`.
 pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
     let mut membership = NetworkMembership::default();
@@ -21,6 +24,7 @@ pub(crate) fn parse(text: &str) -> Result<NetworkMembership, CliError> {
             "ip6" => value.clone_into(&mut membership.ipv6_address),
             "mac-address" => value.clone_into(&mut membership.mac_address),
             "alias" => membership.aliases.push(value.to_owned()),
+            "gw-priority" => return Err(invalid("--network", text, GATEWAY_PRIORITY)),
             _ => return Err(fail()),
         }
     }
@@ -56,5 +60,7 @@ mod tests {
         for unknown in ["name=front,gw-priority=1", "name=front,ip", "driver-opt=x"] {
             assert!(parse(unknown).is_err(), "{unknown}");
         }
+        let error = parse("name=front,gw-priority=1").unwrap_err().to_string();
+        assert!(error.contains("name it first"), "{error}");
     }
 }

@@ -46,7 +46,7 @@ pub struct Config {
     #[arg(long, value_enum, value_name = "WAY", default_value = "forward")]
     pub published_ports: Publishing,
 
-    /// Bytes of a container's log at which it is rotated; two files are kept
+    /// Bytes of a container's log at which it is rotated, unless it says another; two files are kept
     #[arg(long, value_name = "BYTES", default_value_t = 64 * 1024 * 1024)]
     pub log_bytes_max: u64,
 }

@@ -53,6 +53,9 @@ pub enum Error {
         /// What is wrong with it.
         problem: String,
     },
+    /// Nothing of what it wrote is kept. Docker's words.
+    #[error("configured logging driver does not support reading")]
+    NoLog,
     /// Asked for something that is known and not built.
     #[error("{0} is not built in this version of orlop")]
     NotBuilt(&'static str),
@@ -286,6 +289,7 @@ impl Classify for Error {
             | Self::VolumeInUse { .. }
             | Self::NotFrozen(_)
             | Self::NoController(_)
+            | Self::NoLog
             | Self::NoSubordinateIds(_)
             | Self::UserNamespace(_) => Kind::FailedPrecondition,
             Self::Start { failure, .. } | Self::Exec { failure, .. } => failure_kind(*failure),

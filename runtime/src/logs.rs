@@ -1,6 +1,8 @@
-//! What a container wrote, read back from its log: `container.log` and, before it, `container.log.1`.
+//! What a container wrote, read back from its log: `container.log` and, before it, `container.log.1`
+//! and so on.
 
 mod line;
+pub(crate) mod size;
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -11,7 +13,10 @@ use jiff::Timestamp;
 use orlop_shim::config::LOG_FILE;
 
 pub(crate) use line::{Line, Stream};
+pub(crate) use size::LogSize;
 
+/// The most files that a log has.
+pub(crate) const FILES_MAX: u32 = 100;
 /// Read at a time.
 const CHUNK_BYTES: usize = 256 * 1024;
 /// The longest line that is parsed; a longer one is no line of ours.
@@ -41,8 +46,8 @@ pub(crate) struct Reader {
     file: Option<File>,
     /// Bytes of a line whose end was not read yet.
     partial: Vec<u8>,
-    /// The rotated file is being read: the current one follows.
-    rotated: bool,
+    /// Nothing comes into the file that is being read any more: another one follows.
+    complete: bool,
 }
 
 impl Selection {
@@ -65,7 +70,7 @@ impl Reader {
             selection,
             file: None,
             partial: Vec::new(),
-            rotated: false,
+            complete: false,
         };
         match reader.selection.tail {
             Some(lines) => reader.seek_tail(lines)?,
@@ -75,31 +80,25 @@ impl Reader {
     }
 
     fn seek_start(&mut self) -> io::Result<()> {
-        self.file = open(&previous(&self.path))?;
-        self.rotated = self.file.is_some();
-        if !self.rotated {
-            self.file = open(&self.path)?;
-        }
+        let mut files = files(&self.path)?;
+        self.complete = files.len() > 1;
+        self.file = files.pop();
         Ok(())
     }
 
-    /// The last lines that the selection takes, across both files.
+    /// The last lines that the selection takes, across all files.
     fn seek_tail(&mut self, lines: u64) -> io::Result<()> {
-        let Some(mut current) = open(&self.path)? else {
-            return Ok(());
-        };
-        let (at, found) = tail_position(&mut current, lines, &self.selection)?;
-        if found < lines
-            && let Some(mut older) = open(&previous(&self.path))?
-        {
-            let (at, _) = tail_position(&mut older, lines - found, &self.selection)?;
-            older.seek(SeekFrom::Start(at))?;
-            self.file = Some(older);
-            self.rotated = true;
-            return Ok(());
+        let mut wanted = lines;
+        for (number, mut file) in files(&self.path)?.into_iter().enumerate() {
+            let (at, found) = tail_position(&mut file, wanted, &self.selection)?;
+            file.seek(SeekFrom::Start(at))?;
+            self.complete = number > 0;
+            self.file = Some(file);
+            wanted -= found;
+            if wanted == 0 {
+                break;
+            }
         }
-        current.seek(SeekFrom::Start(at))?;
-        self.file = Some(current);
         Ok(())
     }
 
@@ -144,14 +143,28 @@ impl Reader {
         }
         // The file that was read has been rotated away. What came into it since it was read last is
         // still behind its handle.
-        if !self.rotated && self.file.is_some() {
-            self.rotated = true;
+        if !self.complete && self.file.is_some() {
+            self.complete = true;
             return Ok(true);
         }
-        self.file = Some(current);
-        self.rotated = false;
-        self.partial.clear();
+        self.follow()?;
         Ok(true)
+    }
+
+    /// On to the file that was begun after this one; if this one is gone, to the oldest.
+    fn follow(&mut self) -> io::Result<()> {
+        let mut files = files(&self.path)?;
+        let read = self.file.as_ref().map(inode).transpose()?;
+        for (number, file) in files.iter().enumerate() {
+            if number > 0 && Some(inode(file)?) == read {
+                files.truncate(number);
+                break;
+            }
+        }
+        self.complete = files.len() > 1;
+        self.file = files.pop();
+        self.partial.clear();
+        Ok(())
     }
 
     fn take_lines(&mut self) -> Vec<Line> {
@@ -168,8 +181,29 @@ impl Reader {
     }
 }
 
-fn previous(path: &Path) -> PathBuf {
-    path.with_extension("log.1")
+/// The files of a log, the newest first: one that is rotated meanwhile is seen again, not missed.
+fn files(path: &Path) -> io::Result<Vec<File>> {
+    let mut files: Vec<File> = open(path)?.into_iter().collect();
+    let mut missing = 0;
+    for number in 1..FILES_MAX {
+        match open(&older(path, number))? {
+            Some(file) => {
+                let before = files.last().map(inode).transpose()?;
+                if before != Some(inode(&file)?) {
+                    files.push(file);
+                }
+                missing = 0;
+            }
+            // One is, while they get other numbers.
+            None if missing == 0 => missing = 1,
+            None => break,
+        }
+    }
+    Ok(files)
+}
+
+fn older(path: &Path, number: u32) -> PathBuf {
+    path.with_extension(format!("log.{number}"))
 }
 
 /// Not through a symbolic link, and nothing but a regular file.
@@ -289,7 +323,7 @@ mod tests {
         let mut reader = Reader::open(directory.path(), both()).unwrap();
         assert_eq!(drain(&mut reader).len(), 10);
         write(&log, 10, 12);
-        std::fs::rename(&log, previous(&log)).unwrap();
+        std::fs::rename(&log, older(&log, 1)).unwrap();
         write(&log, 12, 15);
         let rest = drain(&mut reader);
         assert_eq!(rest, ["10", "11", "12", "13", "14"]);
@@ -301,7 +335,7 @@ mod tests {
     fn the_tail_counts_the_selected_lines_across_both_files() {
         let directory = tempfile::tempdir().unwrap();
         let log = directory.path().join(LOG_FILE);
-        write(&previous(&log), 0, 6);
+        write(&older(&log, 1), 0, 6);
         write(&log, 6, 8);
         let tail = |lines, stderr| {
             let selection = Selection {
@@ -315,6 +349,36 @@ mod tests {
         assert_eq!(tail(2, false), ["4", "6"]);
         assert_eq!(tail(100, true).len(), 8);
         assert!(tail(0, true).is_empty());
+    }
+
+    #[test]
+    fn a_log_of_many_files_is_read_in_order_while_it_is_rotated() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = directory.path().join(LOG_FILE);
+        let rotate = || {
+            for number in (1..4).rev() {
+                std::fs::rename(older(&log, number), older(&log, number + 1)).ok();
+            }
+            std::fs::rename(&log, older(&log, 1)).unwrap();
+        };
+        let mut follower = Reader::open(directory.path(), both()).unwrap();
+        for n in 0..3 {
+            write(&log, n, n + 1);
+            rotate();
+        }
+        write(&log, 3, 4);
+        assert_eq!(drain(&mut follower), ["0", "1", "2", "3"]);
+        for n in 4..6 {
+            rotate();
+            write(&log, n, n + 1);
+        }
+        assert_eq!(drain(&mut follower), ["4", "5"]);
+        let tail = Selection {
+            tail: Some(4),
+            ..both()
+        };
+        let mut tail = Reader::open(directory.path(), tail).unwrap();
+        assert_eq!(drain(&mut tail), ["2", "3", "4", "5"]);
     }
 
     #[test]

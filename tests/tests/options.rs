@@ -128,3 +128,54 @@ fn labels_come_from_files_too() {
         r#"{"a":"b","bare":"","tier":"web"}"#
     );
 }
+
+#[test]
+fn a_log_is_kept_as_far_as_was_asked_for() {
+    let orlop = orlop();
+    let run = |name: &str, options: &[&str], command: &str| {
+        let args = [
+            &["run", "--name", name],
+            options,
+            &["busybox", "sh", "-c", command],
+        ];
+        orlop.run(&args.concat())
+    };
+    run("none", &["--log-driver", "none"], "echo hello")
+        .success()
+        .stdout_is("hello\n");
+    orlop
+        .run(&["logs", "none"])
+        .exits(1)
+        .stderr_has("configured logging driver does not support reading");
+    assert_eq!(
+        orlop.inspect("none", "{{.HostConfig.LogConfig.Type}}"),
+        "none"
+    );
+    assert_eq!(orlop.inspect("none", "{{.LogPath}}"), "");
+    run("local", &["--log-driver", "local"], "echo hello").success();
+    orlop.run(&["logs", "local"]).success().stdout_is("hello\n");
+    let sized = ["--log-opt", "max-size=2k", "--log-opt", "max-file=4"];
+    run(
+        "sized",
+        &sized,
+        "for i in $(seq 500); do echo $i; sleep 0; done",
+    )
+    .success();
+    let lines = orlop.run(&["logs", "sized"]).success().stdout();
+    let numbers: Vec<u32> = lines.lines().map(|line| line.parse().unwrap()).collect();
+    let first = 501 - u32::try_from(numbers.len()).unwrap();
+    assert!((300..490).contains(&first), "{first}");
+    assert!(numbers.into_iter().eq(first..=500), "{lines}");
+    let last = ["logs", "-n", "40", "sized"];
+    assert_eq!(orlop.run(&last).success().stdout().lines().count(), 40);
+    let log = std::path::PathBuf::from(orlop.inspect("sized", "{{.LogPath}}"));
+    assert!(log.with_extension("log.3").exists());
+    assert!(!log.with_extension("log.4").exists());
+    assert_eq!(
+        orlop.inspect("sized", "{{json .HostConfig.LogConfig}}"),
+        r#"{"Config":{"max-file":"4","max-size":"2048"},"Type":"json-file"}"#
+    );
+    run("other", &["--log-driver", "syslog"], "true")
+        .exits(125)
+        .stderr_has("json-file");
+}

@@ -311,7 +311,7 @@ fn a_log_is_shown_with_what_belongs_to_it() {
     orlop.run(&details).success().stdout_is(shown);
     orlop.run(&["logs", "said"]).success().stdout_is("hello\n");
     orlop
-        .run(&["run", "--rm", "--log-opt", "max-size=1m", "busybox", "true"])
+        .run(&["run", "--rm", "--log-opt", "compress=1", "busybox", "true"])
         .exits(125)
-        .stderr_has("max-size");
+        .stderr_has("compress");
 }

@@ -266,7 +266,11 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "GROUP")]
     group_add: Vec<String>,
 
-    /// What `logs --details` shows: labels=KEY,… or env=NAME,…
+    /// Where its log is kept: json-file or local, which are one, or none: nowhere
+    #[arg(long, value_name = "DRIVER")]
+    log_driver: Option<String>,
+
+    /// Size of its log: max-size=SIZE, max-file=NUMBER; what `logs --details` shows: labels=KEY,…, env=NAME,…
     #[arg(long, value_name = "OPTION")]
     log_opt: Vec<String>,
 

@@ -196,6 +196,7 @@ fn host_config(config: &CreateRequest) -> Value {
     let mut described = json!({
         "Binds": config.mounts.iter().filter_map(bind).collect::<Vec<_>>(),
         "VolumesFrom": config.volumes_from,
+        "LogConfig": log_config(config),
         "NetworkMode": network,
         "PortBindings": bindings(&config.ports),
         "RestartPolicy": { "Name": restart_name, "MaximumRetryCount": restart.maximum_retries },
@@ -233,6 +234,26 @@ fn host_config(config: &CreateRequest) -> Value {
         all.extend(more);
     }
     described
+}
+
+/// Docker's options are all text; what was not said is not there.
+fn log_config(config: &CreateRequest) -> Value {
+    let driver = match config.log_driver.as_str() {
+        "" => "json-file",
+        driver => driver,
+    };
+    let given = |number: i64| (number != 0).then(|| number.to_string());
+    let options = [
+        ("max-size", given(config.log_max_size)),
+        ("max-file", given(config.log_max_file.into())),
+        ("labels", Some(config.log_labels.join(","))),
+        ("env", Some(config.log_env.join(","))),
+    ];
+    let options = options.into_iter().filter_map(|(name, value)| {
+        let value = value.filter(|value| !value.is_empty())?;
+        Some((name.to_owned(), Value::String(value)))
+    });
+    json!({ "Type": driver, "Config": options.collect::<Map<_, _>>() })
 }
 
 fn on_devices(limits: &[DeviceLimit], kind: &str) -> Vec<Value> {

@@ -131,6 +131,16 @@ pub struct CreateRequest {
     /// `80/tcp`, `53/udp`: ports that it exposes besides those of the image.
     #[prost(string, repeated, tag = "123")]
     pub expose: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Where what it writes is kept: `json-file` (also when empty) or `local`, which are one, or `none`:
+    /// nowhere.
+    #[prost(string, tag = "124")]
+    pub log_driver: ::prost::alloc::string::String,
+    /// Bytes of a file of the log at which the next one is begun; 0: as many as the service says; -1: any.
+    #[prost(int64, tag = "125")]
+    pub log_max_size: i64,
+    /// Files of the log, 1 to 100; 0: two.
+    #[prost(uint32, tag = "126")]
+    pub log_max_file: u32,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }
@@ -1956,6 +1966,7 @@ pub mod containers_client {
             self.inner.unary(req, path, codec).await
         }
         /// What the container wrote, from disk, and on with `follow` until it exits. Any number at once.
+        /// FAILED_PRECONDITION where its log is kept nowhere.
         pub async fn logs(
             &mut self,
             request: impl tonic::IntoRequest<super::LogsRequest>,
@@ -2381,6 +2392,7 @@ pub mod containers_server {
             + std::marker::Send
             + 'static;
         /// What the container wrote, from disk, and on with `follow` until it exits. Any number at once.
+        /// FAILED_PRECONDITION where its log is kept nowhere.
         async fn logs(
             &self,
             request: tonic::Request<super::LogsRequest>,

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `config.json` | runtime | OCI runtime-spec document (the process, namespaces, mounts, limits) |
 //! | `shim.json` | runtime | [`ShimConfig`] |
-//! | `container.log` | shim | one JSON line per line of output, Docker's json-file format |
+//! | `container.log`, `container.log.1`, … | shim | one JSON line per line of output, Docker's json-file format; the older, the higher the number |
 //! | `health.json` | shim | [`crate::health::Health`], after each check of it |
 //! | `exit.json` | shim | [`ExitStatus`], on disk before anyone is told |
 
@@ -49,6 +49,9 @@ pub struct ShimConfig {
     /// mounts of the spec; this is the log's cap instead: bytes of `container.log` at which it is
     /// rotated to `container.log.1`.
     pub log_bytes_max: u64,
+    /// How many files of the log are kept; 0: there is no log.
+    #[serde(default = "two")]
+    pub log_files: u32,
     /// Volumes that are to be filled with what the image has at their target, before the start:
     /// (directory of the volume on the host, absolute path in the container).
     pub copy_up: Vec<(PathBuf, PathBuf)>,
@@ -80,6 +83,11 @@ pub struct ShimConfig {
     /// The program of another OCI runtime, which makes the container and its later processes.
     #[serde(default)]
     pub runtime: Option<PathBuf>,
+}
+
+/// As many files of a log as versions without [`ShimConfig::log_files`] kept.
+fn two() -> u32 {
+    2
 }
 
 /// What a shim decides about its container while there is no service to do it.

@@ -37,24 +37,29 @@ pub(crate) struct Log {
     file: Option<File>,
     size: u64,
     size_max: u64,
+    files: u32,
     partial: [Vec<u8>; 2],
     records: Vec<u8>,
     lost: u64,
 }
 
 impl Log {
-    /// Opens `path` to append to it; rotated at `size_max` bytes, never if that is 0.
-    pub(crate) fn open(path: PathBuf, size_max: u64) -> Self {
+    /// Opens `path` to append to it; rotated at `size_max` bytes, never if that is 0. So many `files` of
+    /// it are kept; with none nothing is.
+    pub(crate) fn open(path: PathBuf, size_max: u64, files: u32) -> Self {
         let mut log = Self {
             path,
             file: None,
             size: 0,
             size_max,
+            files,
             partial: Default::default(),
             records: Vec::new(),
             lost: 0,
         };
-        log.reopen();
+        if files > 0 {
+            log.reopen();
+        }
         log
     }
 
@@ -70,6 +75,9 @@ impl Log {
 
     /// Takes output; complete lines are in the file when this returns.
     pub(crate) fn push(&mut self, kind: Kind, bytes: &[u8]) {
+        if self.files == 0 {
+            return;
+        }
         let slot = usize::from(kind == Kind::Stderr);
         let mut partial = std::mem::take(&mut self.partial[slot]);
         let time = rfc3339(SystemTime::now());
@@ -146,13 +154,29 @@ impl Log {
         self.records.clear();
     }
 
+    /// Every file gets the next number; the oldest one goes.
     fn rotate(&mut self) {
-        let mut old = self.path.clone().into_os_string();
-        old.push(".1");
-        if let Err(error) = std::fs::rename(&self.path, &old) {
+        let mut moved = Ok(());
+        for number in (1..self.files).rev() {
+            // Early in its life a log has fewer of them; the one that is written is there.
+            moved = std::fs::rename(self.file_of(number - 1), self.file_of(number));
+        }
+        if self.files == 1 {
+            moved = std::fs::remove_file(&self.path);
+        }
+        if let Err(error) = moved {
             note(&format!("cannot rotate the log: {error}"));
         }
         self.reopen();
+    }
+
+    /// The one that is written is 0; the older, the higher.
+    fn file_of(&self, number: u32) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        if number > 0 {
+            path.push(format!(".{number}"));
+        }
+        path.into()
     }
 }
 
@@ -199,7 +223,7 @@ mod tests {
     fn lines_are_whole_whatever_the_chunks() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("container.log");
-        let mut log = Log::open(path.clone(), 0);
+        let mut log = Log::open(path.clone(), 0, 2);
         log.push(Kind::Stdout, b"a");
         log.push(Kind::Stderr, b"e\n");
         log.push(Kind::Stdout, b"b\nc\xff\nrest");
@@ -219,13 +243,38 @@ mod tests {
     fn a_full_log_is_rotated_between_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("container.log");
-        let mut log = Log::open(path.clone(), 300);
+        let mut log = Log::open(path.clone(), 300, 2);
         for _ in 0..5 {
             log.push(Kind::Stdout, b"0123456789012345678901234567890123456789\n");
         }
         log.finish();
         assert!(lines(&path).len() <= 3);
         assert!(!lines(&dir.path().join("container.log.1")).is_empty());
+    }
+
+    #[test]
+    fn so_many_files_of_a_log_are_kept() {
+        let line = b"0123456789012345678901234567890123456789\n";
+        for files in [0, 1, 4] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut log = Log::open(dir.path().join("container.log"), 1, files);
+            for _ in 0..7 {
+                log.push(Kind::Stdout, line);
+            }
+            log.finish();
+            let mut names: Vec<_> = std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            let all = [
+                "container.log",
+                "container.log.1",
+                "container.log.2",
+                "container.log.3",
+            ];
+            assert_eq!(names, all[..files as usize]);
+        }
     }
 
     #[test]

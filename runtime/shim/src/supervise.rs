@@ -154,7 +154,11 @@ impl<'a> Supervisor<'a> {
             pid: created.child.pid,
         });
         Ok(Self {
-            log: Log::open(given.directory.join(LOG_FILE), given.config.log_bytes_max),
+            log: Log::open(
+                given.directory.join(LOG_FILE),
+                given.config.log_bytes_max,
+                given.config.log_files,
+            ),
             decisions: away::Decisions::new(given.config.away),
             given,
             main: Running::from(created),

@@ -21,6 +21,7 @@ use crate::devices::{Disks, HostDevice};
 use crate::error::{Error, Result, blocking, exit_code};
 use crate::files::{self, Durability};
 use crate::host::Host;
+use crate::logs::LogSize;
 use crate::network::{Attachment, Lookup, NetworkMode, NetworkRequest, PortRequest};
 use crate::shim::{self, Connection, unexpected};
 use crate::spec::namespaces::Joined;
@@ -226,6 +227,7 @@ impl Containers {
         restart_count: u32,
     ) -> Result<()> {
         let record = &*container.record();
+        let log = LogSize::of(&record.config, self.parts().log_bytes_max);
         let shim = ShimConfig {
             version: VERSION,
             id: record.id.clone(),
@@ -233,7 +235,8 @@ impl Containers {
             root,
             open_stdin: record.config.open_stdin,
             cgroups: cgroups.to_vec(),
-            log_bytes_max: self.parts().log_bytes_max,
+            log_bytes_max: log.bytes_max,
+            log_files: log.files,
             copy_up: copy_up(record),
             window: record.process.window,
             user: record.process.user.clone(),

@@ -113,7 +113,10 @@ pub(super) fn from_record(record: &Record, log_path: String) -> wire::Container 
             .map(|a| a.ports.iter().map(Into::into).collect())
             .unwrap_or_default(),
         mounts: record.mounts.iter().map(mount).collect(),
-        log_path,
+        log_path: match record.config.log_driver.as_str() {
+            "none" => String::new(),
+            _ => log_path,
+        },
         snapshot: record.snapshot.clone(),
         exposed: record.exposed.clone(),
         size: None,

@@ -31,6 +31,9 @@ pub(super) async fn stream(
     container: Arc<Container>,
     request: wire::LogsRequest,
 ) -> Result<Answers<wire::LogsResponse>> {
+    if container.record().config.log_driver == "none" {
+        return Err(Error::NoLog);
+    }
     let neither = !request.stdout && !request.stderr;
     let selection = Selection {
         stdout: request.stdout || neither,

@@ -54,6 +54,7 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     count("label", request.labels.len(), LABELS_MAX)?;
     count("label of the log", request.log_labels.len(), LABELS_MAX)?;
     count("variable of the log", request.log_env.len(), LABELS_MAX)?;
+    crate::logs::size::check(request)?;
     count("port", request.ports.len(), PORTS_MAX)?;
     for mount in &request.mounts {
         self::mount(mount)?;

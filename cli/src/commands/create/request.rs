@@ -27,7 +27,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         .clone()
         .filter(|program| !program.is_empty());
     let (network, memberships) = networks(args)?;
-    let (log_labels, log_env) = log::options(&args.log_opt)?;
+    let log = log::options(&args.log_opt)?;
     Ok(CreateRequest {
         name: args.name.clone().unwrap_or_default(),
         root: Some(Root::Image(image.clone())),
@@ -76,8 +76,11 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         groups: args.group_add.clone(),
         runtime: args.runtime.clone().unwrap_or_default(),
         userns: args.userns.clone().unwrap_or_default(),
-        log_labels,
-        log_env,
+        log_driver: args.log_driver.clone().unwrap_or_default(),
+        log_max_size: log.max_size,
+        log_max_file: log.max_file,
+        log_labels: log.labels,
+        log_env: log.variables,
     })
 }
 

@@ -103,6 +103,7 @@ impl Box {
             open_stdin: false,
             cgroups: Vec::new(),
             log_bytes_max: 0,
+            log_files: 2,
             copy_up: Vec::new(),
             window: None,
             user: String::new(),

@@ -20,7 +20,7 @@ install_packages() {
 }
 
 packages=(busybox-static)
-[ "${1:-}" = test ] && packages+=(buildah debootstrap docker.io docker-registry erofs-utils nftables podman runc skopeo strace
+[ "${1:-}" = test ] && packages+=(buildah dbus debootstrap docker.io docker-registry erofs-utils nftables podman runc skopeo strace systemd
   python3 python3-venv umoci xfsprogs)
 
 missing=()

@@ -479,7 +479,7 @@ fn hooks_and_files_of_a_container_with_a_user_namespace_are_its_roots() {
 #[test]
 fn what_is_not_supported_is_refused_by_its_name() {
     let bundle = Bundle::of_an_image();
-    for option in ["--no-pivot", "--systemd-cgroup"] {
+    for option in ["--no-pivot", "--no-new-keyring"] {
         bundle.refuses(&["create", option, &bundle.id], option);
     }
     for (pointer, value) in [

@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use oci_spec::runtime::{LinuxResources, Spec};
 use orlop_shim::cgroups::{self, Layout, live};
 use orlop_shim::config::Cgroup;
+use orlop_shim::oci;
 
 use crate::error::{Error, Result};
 use crate::scope::{self, Held, Scope};
@@ -17,7 +18,7 @@ pub(crate) struct Groups {
     /// The unit that they are, where systemd made them.
     pub(crate) scope: Option<String>,
     /// Until there is a process of the container.
-    _held: Option<Held>,
+    held: Option<Held>,
 }
 
 impl Groups {
@@ -32,13 +33,43 @@ impl Groups {
             Some(scope) => scope.group(),
             None => below_mount(wanted.unwrap_or(Path::new(id)))?,
         };
-        let held = scope.as_ref().map(|scope| scope.begin(&limits));
+        let layout = Layout::discover()?;
+        let held = scope.as_ref().map(|scope| scope.begin(&limits, &layout));
+        let held = held.transpose()?;
+        let mut all = layout.create(&group, &limits)?;
+        if held.is_some() {
+            all.extend(tracked(&layout, &group)?);
+        }
         Ok(Self {
-            _held: held.transpose()?,
-            all: Layout::discover()?.create(&group, &limits)?,
+            all,
             scope: scope.map(|scope| scope.unit),
+            held,
         })
     }
+
+    /// Removes them and what is in them: there will be no container.
+    pub(crate) fn abandon(self) {
+        // A process that nobody has waited for keeps a group from going.
+        drop(self.held);
+        oci::kill_all(&self.all);
+        drop(remove(&self.all, self.scope.as_deref()));
+    }
+}
+
+/// Groups by which systemd knows where processes belong, in hierarchies without limits: beside those of
+/// version 1. A scope that has no process there ends.
+fn tracked(layout: &Layout, group: &Path) -> Result<Vec<Cgroup>> {
+    let paths = layout.others()?.into_iter().map(|mount| mount.join(group));
+    let made = paths.filter(|path| path.is_dir());
+    let tracked = made.map(|path| {
+        let controllers = match path.join("tasks").exists() {
+            true => "name=systemd",
+            false => "",
+        };
+        let controllers = Some(controllers.to_owned());
+        Cgroup { path, controllers }
+    });
+    Ok(tracked.collect())
 }
 
 /// The path relative to each mount.

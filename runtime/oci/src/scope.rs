@@ -13,6 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use oci_spec::runtime::LinuxResources;
+use orlop_shim::cgroups::Layout;
 
 use crate::error::{Error, Result};
 use properties::{Property, property};
@@ -88,7 +89,7 @@ impl Scope {
     }
 
     /// Has systemd make it.
-    pub(crate) fn begin(&self, limits: &LinuxResources) -> Result<Held> {
+    pub(crate) fn begin(&self, limits: &LinuxResources, layout: &Layout) -> Result<Held> {
         let held = Held::process()?;
         let pid = held.process.id();
         let mut all = vec![
@@ -99,7 +100,7 @@ impl Scope {
             property("DelegateControllers", "as", CONTROLLERS).counted(),
             property("PIDs", "au", [pid]).counted(),
         ];
-        all.extend(properties::of(limits));
+        all.extend(properties::of(limits, layout));
         let head = [self.unit.as_str(), "fail"];
         manager(
             "StartTransientUnit",
@@ -131,7 +132,7 @@ impl Scope {
 
 /// Tells systemd other limits of a scope.
 pub(crate) fn change(unit: &str, limits: &LinuxResources) -> Result<()> {
-    let all = properties::of(limits);
+    let all = properties::of(limits, &Layout::discover()?);
     if all.is_empty() {
         return Ok(());
     }

@@ -45,11 +45,16 @@ pub(crate) fn unified(cgroups: &[Cgroup]) -> Result<Option<OwnedFd>> {
 pub(crate) struct Doors<'a>(Vec<(&'a Cgroup, File)>);
 
 impl<'a> Doors<'a> {
-    /// Opens `tasks` of each.
+    /// Opens `tasks` of each; v2 beside them has none.
     pub(crate) fn open(cgroups: &'a [Cgroup]) -> Result<Self> {
         let mut doors = Vec::new();
-        for cgroup in cgroups.iter().filter(|cgroup| cgroup.controllers.is_some()) {
-            let path = cgroup.path.join("tasks");
+        for cgroup in cgroups {
+            let name = match cgroup.controllers.as_deref() {
+                Some("") => "cgroup.procs",
+                Some(_) => "tasks",
+                None => continue,
+            };
+            let path = cgroup.path.join(name);
             let file = OpenOptions::new().write(true).open(path);
             doors.push((cgroup, file.map_err(fail(cgroup))?));
         }

@@ -124,7 +124,8 @@ pub struct RootMount {
 pub struct Cgroup {
     /// Its path on the host.
     pub path: PathBuf,
-    /// The v1 controllers mounted there (`memory`, `cpu,cpuacct`, `name=systemd`); `None` for v2.
+    /// The v1 controllers mounted there (`memory`, `cpu,cpuacct`, `name=systemd`); empty for v2 beside v1,
+    /// where it has none; `None` for v2 alone.
     pub controllers: Option<String>,
 }
 

@@ -9,7 +9,7 @@ use super::write_pid;
 use crate::args::Create;
 use crate::bundle::Bundle;
 use crate::error::{Error, Result};
-use crate::groups::{self, Groups};
+use crate::groups::Groups;
 use crate::inherited::Descriptors;
 use crate::state::{Container, Record, reserve};
 use crate::{console, hooks};
@@ -25,8 +25,7 @@ pub(super) fn create(
     kept.announce(&mut bundle.spec);
     let directory = reserve(root, &args.id)?;
     let groups = Groups::create(&bundle.spec, &args.id, by_systemd);
-    let made =
-        groups.and_then(|groups| in_groups(&directory, &bundle, args, &groups, kept.count()));
+    let made = groups.and_then(|groups| in_groups(&directory, &bundle, args, groups, kept.count()));
     if made.is_err() {
         drop(std::fs::remove_dir_all(&directory));
     }
@@ -37,19 +36,18 @@ fn in_groups(
     directory: &Path,
     bundle: &Bundle,
     args: &Create,
-    groups: &Groups,
+    groups: Groups,
     kept: u32,
 ) -> Result<()> {
     let making = Making {
         directory,
         bundle,
         args,
-        groups,
+        groups: &groups,
     };
     let made = making.start(kept);
     if made.is_err() {
-        oci::kill_all(&groups.all);
-        drop(groups::remove(&groups.all, groups.scope.as_deref()));
+        groups.abandon();
     }
     made
 }

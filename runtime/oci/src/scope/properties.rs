@@ -1,6 +1,7 @@
 //! Limits in systemd's words (systemd.resource-control(5)).
 
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxResources};
+use orlop_shim::cgroups::Layout;
 use orlop_shim::cgroups::v2::{swap_alone, weight};
 
 /// `infinity`.
@@ -41,12 +42,18 @@ impl Property {
     }
 }
 
-/// The limits that systemd would otherwise set to its own defaults. It turns those of version 2 into those
-/// of version 1 where it runs with that.
-pub(super) fn of(limits: &LinuxResources) -> Vec<Property> {
+/// The limits that systemd would otherwise set to its own defaults. Where it runs with version 1, it turns
+/// those of version 2 into those; shares would not be the same again.
+pub(super) fn of(limits: &LinuxResources, layout: &Layout) -> Vec<Property> {
     let mut all = Vec::new();
     all.extend(limits.memory().iter().flat_map(memory));
-    all.extend(limits.cpu().iter().flat_map(cpu));
+    if let Some(cpu) = limits.cpu() {
+        all.extend(cpu.shares().map(|shares| match layout {
+            Layout::V1(_) => property("CPUShares", "t", [shares]),
+            Layout::V2(_) => property("CPUWeight", "t", [weight(shares)]),
+        }));
+        all.extend(time_and_nodes(cpu));
+    }
     if let Some(pids) = limits.pids() {
         all.push(property("TasksMax", "t", [bound(pids.limit(), 1)]));
     }
@@ -75,11 +82,8 @@ fn memory(memory: &LinuxMemory) -> Vec<Property> {
     all
 }
 
-fn cpu(cpu: &LinuxCpu) -> Vec<Property> {
+fn time_and_nodes(cpu: &LinuxCpu) -> Vec<Property> {
     let mut all = Vec::new();
-    if let Some(shares) = cpu.shares() {
-        all.push(property("CPUWeight", "t", [weight(shares)]));
-    }
     if let (Some(quota), Some(period)) = (cpu.quota(), cpu.period()) {
         let quota = per_second(quota, period);
         all.push(property("CPUQuotaPerSecUSec", "t", [quota]));
@@ -125,7 +129,8 @@ mod tests {
     use super::*;
 
     fn words(limits: &str) -> Vec<String> {
-        let all = of(&serde_json::from_str(limits).unwrap());
+        let limits = serde_json::from_str(limits).unwrap();
+        let all = of(&limits, &Layout::V2("/".into()));
         let lines = all.iter().map(|one| one.words().collect::<Vec<_>>());
         lines.map(|words| words.join(" ")).collect()
     }
@@ -148,6 +153,13 @@ mod tests {
                 "TasksMax t 100",
             ]
         );
+    }
+
+    #[test]
+    fn shares_are_shares_with_version_1() {
+        let limits = serde_json::from_str(r#"{"cpu": {"shares": 512}}"#).unwrap();
+        let all = of(&limits, &Layout::V1(Vec::new()));
+        assert_eq!(all, [property("CPUShares", "t", [512])]);
     }
 
     #[test]

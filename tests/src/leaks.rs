@@ -53,7 +53,7 @@ impl HostState {
     #[track_caller]
     pub fn assert_gone(root: &Path, instance: &str) {
         let mut last = Self::of(root, instance);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(15);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while !last.0.is_empty() && std::time::Instant::now() < deadline {
             std::thread::sleep(std::time::Duration::from_millis(20));
             last = Self::of(root, instance);

@@ -65,7 +65,7 @@ impl Terminal {
     /// Waits until the text appears on the screen, and forgets what came before.
     #[track_caller]
     pub fn shows(&mut self, text: &str) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !self.seen.contains(text) {
             let left = deadline.saturating_duration_since(Instant::now());
             let more = self.screen.recv_timeout(left);

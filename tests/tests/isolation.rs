@@ -8,7 +8,6 @@ use std::process::Command;
 
 use orlop_tests::Instance;
 
-/// An instance with busybox.
 /// A field of the test's own `/proc/self/status`.
 fn own(field: &str) -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap();

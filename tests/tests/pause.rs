@@ -31,13 +31,12 @@ fn a_paused_container_stands_still_and_goes_on() {
         .exits(1)
         .stdout_is("one\ntwo\n")
         .stderr_has("nothing");
-    let before = lines(&orlop, "one");
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(
-        lines(&orlop, "one"),
-        before,
-        "a frozen container writes nothing"
-    );
+    let mut before = lines(&orlop, "one");
+    eventually("a frozen container writes nothing", || {
+        std::thread::sleep(Duration::from_millis(300));
+        let last = std::mem::replace(&mut before, lines(&orlop, "one"));
+        before == last
+    });
     assert_eq!(
         orlop.inspect(
             "one",
@@ -102,7 +101,7 @@ fn nobody_enters_a_paused_container() {
 #[test]
 fn a_paused_container_can_be_ended() {
     let orlop = Instance::with_busybox();
-    let trap = "trap 'exit 5' TERM; while true; do sleep 0.05; done";
+    let trap = "trap 'exit 5' TERM; echo ready; while true; do sleep 0.05; done";
     for (end, code) in [
         (&["stop"][..], "5"),
         (&["kill"], "137"),
@@ -110,8 +109,7 @@ fn a_paused_container_can_be_ended() {
         (&["stop", "-t", "0"], ""),
     ] {
         orlop.run_script("ice", trap);
-        // The trap is set once the shell sleeps.
-        std::thread::sleep(Duration::from_millis(200));
+        eventually("the trap is set", || lines(&orlop, "ice") == 1);
         orlop.run(&["pause", "ice"]).success();
         let args: Vec<_> = end.iter().chain(&["ice"]).collect();
         orlop.run(&args).success();
@@ -134,15 +132,15 @@ fn a_signal_waits_for_a_paused_container() {
     let orlop = Instance::with_busybox();
     orlop.run_script(
         "ice",
-        "trap 'echo heard' HUP; while true; do sleep 0.05; done",
+        "trap 'echo heard' HUP; echo ready; while true; do sleep 0.05; done",
     );
-    std::thread::sleep(Duration::from_millis(200));
+    eventually("the trap is set", || lines(&orlop, "ice") == 1);
     orlop.run(&["pause", "ice"]).success();
     orlop.run(&["kill", "-s", "HUP", "ice"]).success();
     assert_eq!(orlop.status("ice"), "paused");
-    assert_eq!(lines(&orlop, "ice"), 0);
+    assert_eq!(lines(&orlop, "ice"), 1);
     orlop.run(&["unpause", "ice"]).success();
-    eventually("it hears the signal", || lines(&orlop, "ice") == 1);
+    eventually("it hears the signal", || lines(&orlop, "ice") == 2);
 }
 
 #[test]

@@ -22,21 +22,17 @@ fn a_container_that_keeps_failing_is_seen_restarting_and_can_be_stopped() {
         );
         shown == "restarting true true"
     });
-    orlop
-        .run(&[
-            "ps",
-            "--filter",
-            "status=restarting",
-            "--format",
-            "{{.Names}} {{.Status}}",
-        ])
-        .success()
-        .stdout_has("box Restarting (1) ")
-        .stdout_has(" ago");
-    orlop
-        .run(&["rm", "box"])
-        .exits(1)
-        .stderr_has("box is restarting");
+    // The pauses end before a slow machine has looked.
+    let format = ["--format", "{{.Names}} {{.Status}}"];
+    let list = [&["ps", "--filter", "status=restarting"], &format[..]].concat();
+    eventually("it is listed so", || {
+        let shown = orlop.run(&list).success().stdout();
+        shown.contains("box Restarting (1) ") && shown.contains(" ago")
+    });
+    eventually("it is not removed", || {
+        let refused = orlop.run(&["rm", "box"]).exits(1);
+        refused.stderr().contains("box is restarting")
+    });
     orlop.run(&["stop", "box"]).success();
     let count = orlop.inspect("box", "{{.RestartCount}}");
     assert_eq!(orlop.status("box"), "exited");

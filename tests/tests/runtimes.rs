@@ -6,7 +6,6 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use orlop_tests::{Instance, Outcome, PAGE, Terminal, binary, eventually, http};
 
@@ -106,7 +105,9 @@ fn a_terminal_comes_from_the_runtime() {
     second.shows("33 111");
     assert_eq!(second.ends(), 4);
     shell.types(b"sleep 1000\n");
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("it sleeps", || {
+        orlop.run(&["top", "sh"]).stdout().contains("sleep 1000")
+    });
     shell.types(b"\x03");
     shell.types(b"exit 5\n");
     assert_eq!(shell.ends(), 5);

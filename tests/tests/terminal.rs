@@ -1,9 +1,7 @@
 //! Containers with a terminal, driven through a real pseudo-terminal.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use std::time::Duration;
-
-use orlop_tests::{Instance, Terminal};
+use orlop_tests::{Instance, Terminal, eventually};
 
 #[test]
 fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
@@ -20,7 +18,9 @@ fn a_shell_has_a_terminal_of_the_right_size_and_its_exit_code_arrives() {
     shell.shows("is-tty");
     // Ctrl-C goes to the command inside, not to us.
     shell.types(b"sleep 1000\n");
-    std::thread::sleep(Duration::from_millis(300));
+    eventually("it sleeps", || {
+        orlop.run(&["top", "sh"]).stdout().contains("sleep 1000")
+    });
     shell.types(b"\x03");
     shell.types(b"echo still'-'here\n");
     shell.shows("still-here");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use orlop_proto::error::reason;
 use orlop_proto::runtime as wire;
 
-use crate::service::{Service, sh};
+use crate::service::{Service, eventually, sh};
 
 fn publish(host_port: u32, script: &str) -> wire::CreateRequest {
     let mut request = sh(script);
@@ -40,20 +40,16 @@ async fn a_published_port_answers_and_survives_a_kill_of_the_service() {
     let inspected = service.inspect(&id).await.unwrap();
     let port = inspected.ports.first().unwrap().host_port;
     assert!(inspected.endpoints.first().unwrap().address.contains('.'));
-    let answers = |port| {
-        (0..20).any(|_| {
-            std::thread::sleep(Duration::from_millis(100));
-            say(port).is_some_and(|text| text == "ahoy\n")
-        })
-    };
-    assert!(answers(port));
+    // Between two clients nobody listens for a moment.
+    let answers = async || say(port).is_some_and(|text| text == "ahoy\n");
+    eventually("the port answers", answers).await;
     let taken = service.create(publish(port, "true")).await.unwrap();
     let error = service.start_container(&taken).await.unwrap_err();
     assert_eq!(error.reason, reason::PORT_IN_USE, "{error}");
     service.kill();
-    assert!(answers(port));
+    eventually("it answers without the service", answers).await;
     service.begin().await;
-    assert!(answers(port));
+    eventually("it answers with the next service", answers).await;
     let found = service.inspect(&id).await.unwrap();
     assert_eq!(found.ports, inspected.ports);
     assert_eq!(found.endpoints, inspected.endpoints);

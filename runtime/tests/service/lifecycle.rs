@@ -3,7 +3,7 @@
 use orlop_proto::error::{Kind, reason};
 use orlop_proto::runtime as wire;
 
-use crate::service::{Service, of_image, sh};
+use crate::service::{Service, eventually, of_image, sh};
 
 fn status(state: &wire::ContainerState) -> wire::ContainerStatus {
     state.status()
@@ -70,13 +70,16 @@ async fn exit_codes_and_signals_are_dockers() {
         Some(4)
     );
     let id = service
-        .launch(sh("trap 'exit 9' TERM; while :; do sleep 0.05; done"))
+        .launch(sh(
+            "trap 'exit 9' TERM; touch /ready; while :; do sleep 0.05; done",
+        ))
         .await;
+    let ready = service.store.upper(&id).join("ready");
+    eventually("the trap is set", async || ready.exists()).await;
     let request = wire::KillRequest {
         id: id.clone(),
         signal: "TERM".to_owned(),
     };
-    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     service.containers().kill(request.clone()).await.unwrap();
     assert_eq!(service.wait(&id).await, 9);
     let late = service.containers().kill(request).await.unwrap_err();
@@ -217,13 +220,10 @@ async fn a_container_that_is_removed_at_its_exit_leaves_nothing() {
     let id = service.create(request).await.unwrap();
     assert_eq!(service.run_attached(&id, b"").await.unwrap().code, Some(5));
     assert_eq!(service.inspect(&id).await.unwrap_err().kind, Kind::NotFound);
-    for _ in 0..200 {
-        if service.store.snapshots().is_empty() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("its snapshot is still there");
+    eventually("its snapshot goes too", async || {
+        service.store.snapshots().is_empty()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -235,17 +235,14 @@ async fn a_failing_container_is_started_again_as_often_as_its_policy_says() {
         maximum_retries: 2,
     });
     let id = service.launch(request).await;
-    for _ in 0..300 {
+    eventually("it was restarted twice", async || {
         let state = service.state(&id).await;
-        if state.restart_count == 2 && status(&state) == wire::ContainerStatus::Exited {
-            tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-            let count = std::fs::read_to_string(service.store.upper(&id).join("count")).unwrap();
-            assert_eq!(count.lines().count(), 3);
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("not restarted twice: {:?}", service.state(&id).await);
+        state.restart_count == 2 && status(&state) == wire::ContainerStatus::Exited
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let count = std::fs::read_to_string(service.store.upper(&id).join("count")).unwrap();
+    assert_eq!(count.lines().count(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,14 +2,15 @@
 
 use orlop_proto::runtime as wire;
 
-use crate::service::{Service, sh};
+use crate::service::{Service, eventually, sh};
+use crate::streams::{exec, process};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_running_container_is_found_again_with_its_pid_and_output() {
     let mut service = Service::start().await;
     let id = service
         .launch(sh(
-            "i=0; while [ $i -lt 12 ]; do echo $i; i=$((i+1)); sleep 0.1; done; exit 8",
+            "seq 6; until [ -e /go ]; do sleep 0.05; done; seq 6; exit 8",
         ))
         .await;
     let before = service.state(&id).await;
@@ -18,6 +19,8 @@ async fn a_running_container_is_found_again_with_its_pid_and_output() {
     let after = service.state(&id).await;
     assert_eq!(after.status(), wire::ContainerStatus::Running);
     assert_eq!((after.pid, after.started), (before.pid, before.started));
+    let go = exec(&service, process(&id, &["touch", "/go"])).await;
+    assert_eq!(go.unwrap().code, Some(0));
     assert_eq!(service.wait(&id).await, 8);
     let request = wire::LogsRequest {
         id: id.clone(),
@@ -43,7 +46,8 @@ async fn an_exit_that_nobody_saw_is_known_afterwards() {
     let mut service = Service::start().await;
     let id = service.launch(sh("sleep 0.3; exit 11")).await;
     service.kill();
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    let directory = service.path().join("runtime/containers").join(&id);
+    eventually("it ends", async || directory.join("exit.json").exists()).await;
     service.begin().await;
     let state = service.state(&id).await;
     assert_eq!(state.status(), wire::ContainerStatus::Exited);
@@ -85,7 +89,11 @@ async fn a_stopped_container_comes_back_with_the_service_only_if_it_is_always_to
     assert!(service.list(false, &[]).await.is_empty());
     service.kill();
     service.begin().await;
-    tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+    eventually("one runs", async || {
+        !service.list(false, &[]).await.is_empty()
+    })
+    .await;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let running = service.list(false, &[]).await;
     let running: Vec<&String> = running.iter().map(|container| &container.id).collect();
     assert_eq!(running, [ids.first().unwrap()]);

@@ -1,7 +1,7 @@
 //! One instance of the service: its own root, sockets and store; nothing is left behind.
 
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orlop_proto::error::Failure;
 use orlop_proto::runtime as wire;
@@ -82,17 +82,12 @@ impl Service {
             .spawn()
             .unwrap();
         self.running = Some(process);
-        for _ in 0..500 {
-            let listed = self
-                .containers()
-                .list(wire::ListContainersRequest::default())
-                .await;
-            if listed.is_ok() {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        panic!("the service does not answer");
+        eventually("the service answers", async || {
+            let mut containers = self.containers();
+            let listed = containers.list(wire::ListContainersRequest::default());
+            listed.await.is_ok()
+        })
+        .await;
     }
 
     /// SIGTERM; returns when the service has ended.
@@ -243,6 +238,15 @@ impl Service {
         let output = self.run_attached(&id, b"").await.unwrap();
         self.remove(&id, true).await.unwrap();
         output
+    }
+}
+
+/// Waits until something is so, also on a slow machine.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -6,7 +6,7 @@ use orlop_proto::runtime::create_request::Root;
 use orlop_proto::runtime::exec_request::Message as ExecIn;
 use orlop_proto::runtime::exec_response::Message as ExecOut;
 
-use crate::service::{Output, Service, collect, sh};
+use crate::service::{Output, Service, collect, eventually, sh};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_attached_start_loses_no_output() {
@@ -54,7 +54,7 @@ async fn a_container_knows_who_and_where_it_is() {
     assert!(output.stdout.contains("10.0.0.5"), "{output:?}");
 }
 
-async fn exec(service: &Service, start: wire::ExecStart) -> Result<Output, Failure> {
+pub(crate) async fn exec(service: &Service, start: wire::ExecStart) -> Result<Output, Failure> {
     let first = wire::ExecRequest {
         message: Some(ExecIn::Start(start)),
     };
@@ -72,7 +72,7 @@ async fn exec(service: &Service, start: wire::ExecStart) -> Result<Output, Failu
     Ok(output)
 }
 
-fn process(id: &str, args: &[&str]) -> wire::ExecStart {
+pub(crate) fn process(id: &str, args: &[&str]) -> wire::ExecStart {
     wire::ExecStart {
         id: id.to_owned(),
         process: Some(wire::Process {
@@ -99,13 +99,7 @@ async fn exec_runs_beside_the_command_with_its_variables() {
     detached.detach = true;
     assert_eq!(exec(&service, detached).await.unwrap().code, None);
     let late = service.store.upper(&id).join("tmp/late");
-    for _ in 0..100 {
-        if late.exists() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-    assert!(late.exists());
+    eventually("it goes on by itself", async || late.exists()).await;
     service.stop(&id, 0).await;
     let stopped = exec(&service, process(&id, &["true"])).await.unwrap_err();
     assert_eq!(stopped.reason, reason::NOT_RUNNING);
@@ -151,13 +145,10 @@ async fn a_one_shot_dies_when_its_caller_goes_away() {
         .await;
     drop(answers.unwrap());
     let containers = service.path().join("runtime/containers");
-    for _ in 0..300 {
-        if std::fs::read_dir(&containers).unwrap().count() == 0 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("the container is still there");
+    eventually("the container goes", async || {
+        std::fs::read_dir(&containers).unwrap().count() == 0
+    })
+    .await;
 }
 
 async fn logs(service: &Service, request: wire::LogsRequest) -> Vec<(wire::StreamKind, String)> {

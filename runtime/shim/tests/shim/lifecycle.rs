@@ -137,7 +137,7 @@ fn a_background_process_does_not_hold_the_end_up() {
     let began = Instant::now();
     let (code, output) = Box::shell("sleep 100 & echo here; exit 0").run();
     assert_eq!((code, output.as_str()), (0, "here\n"));
-    assert!(began.elapsed() < Duration::from_secs(5));
+    assert!(began.elapsed() < Duration::from_secs(60));
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_container_whose_shim_was_killed_ends() {
 pub(crate) fn wait_for(condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
-        assert!(began.elapsed() < Duration::from_secs(10), "waited in vain");
+        assert!(began.elapsed() < Duration::from_secs(30), "waited in vain");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

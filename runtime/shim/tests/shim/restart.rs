@@ -212,11 +212,12 @@ fn unhealthy(on_unhealthy: OnUnhealthy, policy: Policy) -> Box {
     process["args"] = json!(["sh", "-c", "[ `cat /n` = 2 ]"]);
     container.config.health = Some(HealthCheck {
         process: serde_json::from_value(process).unwrap(),
-        interval: Duration::from_millis(50),
+        // Longer than the script takes to begin.
+        interval: Duration::from_secs(1),
         timeout: Duration::from_secs(10),
         retries: 1,
         start_period: Duration::ZERO,
-        start_interval: Duration::from_millis(50),
+        start_interval: Duration::from_secs(1),
     });
     container.config.away = Away {
         on_unhealthy,
@@ -244,7 +245,7 @@ fn an_unhealthy_container_is_ended_or_started_again_as_was_asked_for() {
     let mut container = unhealthy(OnUnhealthy::Restart, Policy::Never);
     container.start();
     wait_for(|| container.output() == "run 1\nrun 2\n");
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(container.output(), "run 1\nrun 2\n", "it is healthy now");
 }
 

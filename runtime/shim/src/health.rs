@@ -17,6 +17,7 @@ pub const NOT_RUN: i32 = -1;
 #[serde(deny_unknown_fields)]
 pub struct HealthCheck {
     /// OCI runtime-spec `process`, as for one more process in the container.
+    #[serde(deserialize_with = "crate::document::process")]
     pub process: Process,
     /// Between the end of a check and the next one.
     pub interval: Duration,

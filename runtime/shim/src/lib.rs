@@ -6,7 +6,7 @@
 //! containers that somebody else stays with.
 //!
 //! In the order of a container's life: `program` protects the shim's own file, `shim` reads the
-//! documents, `container` is what happens in the container before its command (with `rootfs`, `mounts`,
+//! documents (with `document`), `container` is what happens in the container before its command (with `rootfs`, `mounts`,
 //! `shared`, `devices`, `user`, `userns`, `capabilities`, `seccomp` and, last, `process` or `init`),
 //! `supervise` is the loop beside it (with `connection`, `backlog`, `stdio`, `log` and `exit`), and `exec`
 //! adds processes. `foreign` has another OCI runtime do what `container` and `exec` do.
@@ -23,6 +23,7 @@ mod container;
 mod copy_up;
 mod device_program;
 mod devices;
+mod document;
 mod error;
 mod exec;
 mod exit;

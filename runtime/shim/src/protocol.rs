@@ -79,6 +79,7 @@ pub enum Request {
     /// Run one more process. Answer: [`Reply::Started`] or [`Reply::Failed`], then frames.
     Exec {
         /// OCI runtime-spec `process`; its `user` numbers are replaced by `user` below.
+        #[serde(deserialize_with = "crate::document::process")]
         process: Box<oci_spec::runtime::Process>,
         /// `user[:group]`, looked up in the container; empty: root.
         user: String,

@@ -1,7 +1,7 @@
 //! From the start of the shim to the container that waits for its command.
 
 use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, Read as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,6 @@ use crate::config::{SHIM_FILE, SPEC_FILE, ShimConfig};
 use crate::protocol::{Kind, Reply, VERSION, encode, write_frame};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use oci_spec::runtime::Spec;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use crate::container::{Created, Host, Namespaces, Plan, confinement, linux, process};
@@ -19,7 +18,7 @@ use crate::foreign::Foreign;
 use crate::process::Steps;
 use crate::supervise::{Given, Supervisor, listen};
 use crate::userns::UserNamespace;
-use crate::{cgroup, copy_up, rootfs, stdio};
+use crate::{cgroup, copy_up, document, rootfs, stdio};
 
 /// Name of the shim's own log.
 const OWN_LOG: &str = "shim.log";
@@ -63,11 +62,15 @@ fn detach(directory: &Path) -> io::Result<()> {
 }
 
 fn start_container(directory: &Path, start: &UnixStream) -> Result<()> {
-    let config: ShimConfig = read(&directory.join(SHIM_FILE))?;
+    let path = directory.join(SHIM_FILE);
+    let config: ShimConfig = serde_json::from_slice(&read(&path)?).map_err(malformed(&path))?;
     if config.version != VERSION {
         return Err(Error::Version(config.version));
     }
-    let spec: Spec = read(&directory.join(SPEC_FILE))?;
+    let path = directory.join(SPEC_FILE);
+    let json = read(&path)?;
+    let spec = document::spec(&mut serde_json::Deserializer::from_slice(&json))
+        .map_err(malformed(&path))?;
     let (sets, filter) = confinement(&spec)?;
     let setup = |step| move |source: io::Error| Error::Setup { step, source };
     let open = |program| Foreign::open(program, &config.id, directory);
@@ -198,15 +201,22 @@ fn signals() -> io::Result<SignalFd> {
     )?)
 }
 
-fn read<T: for<'a> serde::Deserialize<'a>>(path: &Path) -> Result<T> {
-    use std::io::Read as _;
-    let file = File::open(path).map_err(|source| Error::Read {
+fn read(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path);
+    let read = file.and_then(|file| file.take(DOCUMENT_BYTES_MAX).read_to_end(&mut bytes));
+    match read {
+        Ok(_) => Ok(bytes),
+        Err(source) => Err(Error::Read {
+            path: path.into(),
+            source,
+        }),
+    }
+}
+
+fn malformed(path: &Path) -> impl FnOnce(serde_json::Error) -> Error {
+    |source| Error::Parse {
         path: path.into(),
         source,
-    })?;
-    let reader = BufReader::new(file.take(DOCUMENT_BYTES_MAX));
-    serde_json::from_reader(reader).map_err(|source| Error::Parse {
-        path: path.into(),
-        source,
-    })
+    }
 }

@@ -4,6 +4,7 @@ mod answer;
 mod away;
 mod execs;
 mod health;
+mod rest;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -133,6 +134,7 @@ pub(crate) struct Supervisor<'a> {
     started_at: Option<i64>,
     health: Option<health::Monitor<'a>>,
     decisions: away::Decisions,
+    rest: rest::Rest,
     /// Processes that the kernel had killed for want of memory before this run.
     oom_kills: u64,
     /// Everyone was told of the end.
@@ -168,6 +170,7 @@ impl<'a> Supervisor<'a> {
             start_time,
             started_at: None,
             health: None,
+            rest: rest::Rest::new(),
             oom_kills: 0,
             told: false,
             abandoned: false,
@@ -221,7 +224,9 @@ impl<'a> Supervisor<'a> {
             fds.push(PollFd::from_borrowed_fd(connection.stream.as_fd(), flags));
             tokens.push(Token::Connection(id));
         }
-        if poll(&mut fds, self.patience().as_ref()).is_err() {
+        let patience = self.patience();
+        self.rest.give_back();
+        if poll(&mut fds, patience.as_ref()).is_err() {
             return Vec::new();
         }
         let ready = fds
@@ -240,7 +245,8 @@ impl<'a> Supervisor<'a> {
             return Some(TICK);
         }
         let checked = self.health.as_ref().filter(|_| self.main.end.is_none());
-        let due = [checked.and_then(health::Monitor::due), self.due_alone()];
+        let checked = checked.and_then(health::Monitor::due);
+        let due = [checked, self.due_alone(), self.rest.due()];
         let starts = self.execs.values().filter_map(|exec| exec.start.as_ref());
         let due = due.into_iter().flatten();
         let due = starts.map(execs::Start::due).chain(due).min()?;
@@ -280,6 +286,7 @@ impl<'a> Supervisor<'a> {
             };
             self.connections.insert(self.next, connection);
             self.next += 1;
+            self.rest.after_work();
         }
     }
 
@@ -391,6 +398,7 @@ impl<'a> Supervisor<'a> {
         let Some(exec) = self.execs.remove(&id) else {
             return;
         };
+        self.rest.after_work();
         let oom_killed = self.oom_killed();
         if let (Some(end), Some(peer)) = (exec.end, self.connections.get_mut(&id)) {
             peer.reply(&Reply::Exited {

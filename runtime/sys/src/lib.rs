@@ -9,6 +9,7 @@
 
 pub mod bpf;
 pub mod fs;
+pub mod memory;
 pub mod mount;
 pub mod process;
 pub mod seccomp;

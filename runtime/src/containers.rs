@@ -46,6 +46,7 @@ use crate::events::Events;
 use crate::index::Index;
 use crate::network::Network;
 use crate::runtimes::Runtimes;
+use crate::shim::Program;
 use crate::subids::SubIds;
 use crate::volumes::Volumes;
 use record::Record;
@@ -67,7 +68,7 @@ pub(crate) struct Parts {
     /// Where the shims' sockets are.
     pub(crate) sockets: PathBuf,
     /// The shim's program.
-    pub(crate) shim: PathBuf,
+    pub(crate) shim: Program,
     /// Other OCI runtimes.
     pub(crate) runtimes: Runtimes,
     /// Nobody gains privileges.

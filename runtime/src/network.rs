@@ -58,7 +58,6 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 pub(crate) use self::reconcile::Live;
 pub use error::NetworkError;
@@ -80,7 +79,7 @@ use self::joining::{Joining, WayOut, endpoint, ipv6_port, join_all, lease, reser
 use self::loopback::LoopbackPort;
 use self::namespace::{BridgePort, Namespace, Place};
 use self::numbers::Numbers;
-use self::pool::Pool;
+use self::pool::{Pooled, Pools};
 use self::ports::Reservation;
 use self::relay::{Relay, WayBack};
 use self::segment::{Joined, Segment};
@@ -111,7 +110,7 @@ struct Inner {
     firewall: Firewall,
     /// What the firewall has; held while it changes.
     filter: tokio::sync::Mutex<Filter>,
-    pool: Pool,
+    pools: Pools,
     held: Mutex<HashMap<String, Held>>,
     /// How ports are published in networks that do not say it.
     publishing: Publishing,
@@ -147,7 +146,7 @@ struct Held {
 impl Network {
     /// The networks of the instance with this root, which keeps what it must remember in `state`
     /// (`ROOT/runtime/networks`). Changes nothing in the kernel: the bridge is made for the first
-    /// container. `pool_size` namespaces are kept ready from then on. Ports are published as `publishing`
+    /// container. `pool_size` namespaces of its kind are kept ready from then on. Ports are published as `publishing`
     /// says, unless their network says something else.
     pub fn open(
         root: &Path,
@@ -178,7 +177,7 @@ impl Network {
             instance,
             firewall,
             filter: tokio::sync::Mutex::default(),
-            pool: Pool::new(pool_size),
+            pools: Pools::new(pool_size),
             held: Mutex::default(),
             publishing,
             relays: Mutex::default(),
@@ -197,7 +196,10 @@ impl Network {
         let held = match request.kind {
             NetworkKind::Host => Held::without_ports(NetworkKind::Host, None),
             NetworkKind::None => {
-                let namespace = namespace::build(Vec::new(), request.prepared.clone()).await?;
+                let namespace = match request.prepared.as_deref() {
+                    None => self.take_namespace(Pooled::Nowhere).await?,
+                    prepared => self.build_namespace(&[], prepared).await?,
+                };
                 Held::without_ports(NetworkKind::None, Some(namespace.handle))
             }
             NetworkKind::Container => self.share(&request.neighbour)?,
@@ -249,13 +251,7 @@ impl Network {
     /// Removes what waits for containers, and, if no container is attached, everything that this
     /// instance has in the kernel. For a shutdown in order, after the last attach and detach.
     pub async fn release_pool(&self) -> Result<()> {
-        for namespace in self.inner.pool.close() {
-            self.take_apart(namespace);
-        }
-        // One that is being made would bring the bridge back.
-        while self.inner.pool.is_refilling() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        self.close_pools().await;
         self.inner.teardown.finish().await;
         for segment in self.all_segments() {
             if segment.is_empty() {
@@ -277,7 +273,7 @@ impl Network {
         let loopback = self.answer_on_loopback(container, &reservations)?;
         let prepared = request.prepared.as_deref();
         let namespace = match plain && prepared.is_none() {
-            true => self.take_namespace().await?,
+            true => self.take_namespace(Pooled::WithEveryone).await?,
             false => self.build_namespace(&joining, prepared).await?,
         };
         let endpoints: Vec<_> = std::iter::zip(&joining, &namespace.ports)
@@ -341,30 +337,6 @@ impl Network {
         self.inner.teardown.places(ports, Some(handle));
     }
 
-    /// One from the pool, which is filled again, or a new one.
-    async fn take_namespace(&self) -> Result<Namespace> {
-        let ready = self.inner.pool.take();
-        let namespace = match ready {
-            Some(namespace) => namespace,
-            None => self.build_namespace(&[self.pooled()], None).await?,
-        };
-        self.refill();
-        Ok(namespace)
-    }
-
-    /// What the namespaces in the pool are made for.
-    fn pooled(&self) -> Joining {
-        Joining {
-            relayed: self.relays_ports_of(&self.inner.everyone),
-            segment: Arc::clone(&self.inner.everyone),
-            address: None,
-            ipv6_address: None,
-            mac: None,
-            names: Vec::new(),
-            aliases: Vec::new(),
-        }
-    }
-
     /// A bridge that somebody deleted is made anew, once.
     async fn build_namespace(
         &self,
@@ -390,7 +362,7 @@ impl Network {
             before = before.or(first);
             places.push(self.place(joining, format!("eth{number}"), first).await?);
         }
-        let _turn = self.inner.pool.turn().await;
+        let _turn = self.inner.pools.turn().await;
         namespace::build(places, prepared.map(Path::to_owned)).await
     }
 
@@ -414,29 +386,6 @@ impl Network {
         };
         let mac = joining.mac(port.lease.address());
         Ok(Place { bridge, port, mac })
-    }
-
-    /// Fills the pool in the background.
-    fn refill(&self) {
-        if !self.inner.pool.begin_refill() {
-            return;
-        }
-        let network = self.clone();
-        tokio::spawn(async move {
-            while network.inner.pool.wants() {
-                match network.build_namespace(&[network.pooled()], None).await {
-                    Ok(namespace) => {
-                        if let Some(surplus) = network.inner.pool.put(namespace) {
-                            network.take_apart(surplus);
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "cannot prepare a network namespace");
-                        return network.inner.pool.end_refill();
-                    }
-                }
-            }
-        });
     }
 
     /// A network's bridge with its firewall, made if it is not there.

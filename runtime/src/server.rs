@@ -14,6 +14,7 @@ use crate::grpc;
 use crate::index::Index;
 use crate::network::{Network, instance};
 use crate::runtimes::Runtimes;
+use crate::shim::Program;
 use crate::subids::SubIds;
 use crate::volumes::Volumes;
 
@@ -70,7 +71,7 @@ async fn open(config: &Config) -> Result<Containers> {
             )?),
             directory,
             sockets,
-            shim,
+            shim: Program::open(shim),
             runtimes,
             no_new_privileges,
             userns,

@@ -1,7 +1,7 @@
 //! The service's side of the protocol with a shim (`orlop_shim::protocol`).
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -54,15 +54,47 @@ pub(crate) enum Frame {
     Stderr(Bytes),
 }
 
+/// The shim's program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    path: PathBuf,
+    /// The file as it was when this service started, on a mount of its own: the shim would make that
+    /// anew for each container, and execute itself once more. Absent where the kernel refuses.
+    clone: Option<OwnedFd>,
+}
+
+impl Program {
+    /// That of this path.
+    pub(crate) fn open(path: PathBuf) -> Self {
+        let clone = orlop_shim::read_only_clone(&path);
+        if let Err(error) = &clone {
+            tracing::debug!(%error, path = %path.display(), "the shim is executed by its path");
+        }
+        let clone = clone.ok();
+        Self { path, clone }
+    }
+
+    fn command(&self) -> tokio::process::Command {
+        let Some(clone) = &self.clone else {
+            return tokio::process::Command::new(&self.path);
+        };
+        let file = format!("/proc/self/fd/{}", clone.as_raw_fd());
+        let mut command = tokio::process::Command::new(file);
+        command.arg0(&self.path);
+        command
+    }
+}
+
 /// Spawns a shim for a container's directory; the connection is its start socket. The process is reaped
 /// by tokio when it ends, and lives on when this service does not.
-pub(crate) fn spawn(program: &Path, directory: &Path) -> io::Result<Connection> {
+pub(crate) fn spawn(program: &Program, directory: &Path) -> io::Result<Connection> {
     let (ours, theirs) = StdUnixStream::pair()?;
     let log = std::fs::File::options()
         .append(true)
         .create(true)
         .open(directory.join("shim.log"))?;
-    let child = tokio::process::Command::new(program)
+    let child = program
+        .command()
         .arg(directory)
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -70,7 +102,9 @@ pub(crate) fn spawn(program: &Path, directory: &Path) -> io::Result<Connection> 
         .stderr(log)
         .process_group(0)
         .spawn()
-        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", program.display())))?;
+        .map_err(|error| {
+            io::Error::new(error.kind(), format!("{}: {error}", program.path.display()))
+        })?;
     drop(child);
     ours.set_nonblocking(true)?;
     Ok(Connection::from(UnixStream::from_std(ours)?))
@@ -87,8 +121,9 @@ pub(crate) struct Namespaces {
 
 /// Makes namespaces of users and of the network, with these ids of the host. A process of the shim's
 /// program makes them, and ends before this answers.
-pub(crate) async fn namespaces(program: &Path, ids: IdRange) -> io::Result<Namespaces> {
-    let mut holder = tokio::process::Command::new(program)
+pub(crate) async fn namespaces(program: &Program, ids: IdRange) -> io::Result<Namespaces> {
+    let mut holder = program
+        .command()
         .arg(orlop_shim::HOLD)
         .env_clear()
         .stdin(Stdio::piped())
@@ -137,10 +172,7 @@ pub(crate) fn connect(socket: &Path) -> io::Result<Connection> {
         let parent = socket.parent().unwrap_or(Path::new("/"));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(parent, flags, Mode::empty())?;
-        let short = PathBuf::from(format!(
-            "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&directory)
-        ));
+        let short = PathBuf::from(format!("/proc/self/fd/{}", directory.as_raw_fd()));
         let short = short.join(socket.file_name().unwrap_or_default());
         rustix::net::connect(&own, &SocketAddrUnix::new(&short)?)?;
     }
@@ -199,13 +231,11 @@ impl From<UnixStream> for Connection {
 }
 
 impl Connection {
-    /// Takes what follows the end of the container from the shim, and waits until it let go: its path is
-    /// the next one's then.
-    pub(crate) async fn take(mut self) -> io::Result<()> {
-        self.writer.request(&Request::Take).await?;
+    /// Waits, after `Take`, until the shim let go: its path and the container's mounts are the next one's
+    /// then.
+    pub(crate) async fn has_let_go(mut self) {
         let let_go = async { while self.reader.reply().await.is_ok() {} };
         drop(tokio::time::timeout(PATIENCE, let_go).await);
-        Ok(())
     }
 }
 

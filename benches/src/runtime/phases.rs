@@ -19,7 +19,7 @@ const PHASES: [(&str, &str); 12] = [
     ("save", "    record, meanwhile"),
     ("join", "  streams joined"),
     ("exec", "  command let go"),
-    ("end", "end: record, network, cgroup, rm"),
+    ("end", "end: network, record"),
 ];
 
 /// Runs containers on an instance that logs its phases, and prints the median of each.

@@ -94,6 +94,11 @@ impl Child {
         })
     }
 
+    /// Its mount namespace, which lives as long as this handle.
+    pub(crate) fn mounts(&self) -> io::Result<fs::File> {
+        fs::File::open(format!("/proc/{}/ns/mnt", self.pid))
+    }
+
     fn channel(&self) -> Result<&Channel> {
         self.channel.as_ref().ok_or(Error::Missing("a channel"))
     }

@@ -53,6 +53,7 @@ mod userns;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+pub use program::read_only_clone;
 /// The option that asks for namespaces in place of a container.
 pub use userns::HOLD;
 

@@ -9,8 +9,9 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::AtFlags;
 use orlop_sys::mount::{self, attributes};
@@ -28,6 +29,7 @@ pub(crate) fn protect(keep: &[&str]) -> Result<()> {
     let undumpable = DumpableBehavior::NotDumpable;
     let set = |behavior| rustix::process::set_dumpable_behavior(behavior);
     set(undumpable).map_err(|errno| Error::Program(errno.into()))?;
+    take_name();
     let mounted = rustix::fs::statvfs(SELF).map_err(|errno| Error::Program(errno.into()))?;
     if mounted.f_flag.contains(StatVfsMountFlags::RDONLY) {
         return Ok(());
@@ -35,10 +37,27 @@ pub(crate) fn protect(keep: &[&str]) -> Result<()> {
     run_from_clone(keep).map_err(Error::Program)
 }
 
-fn run_from_clone(keep: &[&str]) -> io::Result<()> {
+/// A read-only clone of the mount that the file at `path` is on. Who executes the file through it saves
+/// the shim an `exec` of its own.
+pub fn read_only_clone(path: &Path) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let clone = open_tree(CWD, SELF, flags)?;
+    let clone = open_tree(CWD, path, flags)?;
     mount::set(clone.as_fd(), attributes::READ_ONLY, 0, None, false)?;
+    Ok(clone)
+}
+
+/// The name that lists of processes show: that of a program which is executed through a descriptor is the
+/// descriptor's number.
+fn take_name() {
+    let program = std::env::args_os().next().map(PathBuf::from);
+    let name = program.as_deref().and_then(Path::file_name);
+    if let Some(name) = name.and_then(|name| CString::new(name.as_bytes()).ok()) {
+        rustix::thread::set_name(&name).ok();
+    }
+}
+
+fn run_from_clone(keep: &[&str]) -> io::Result<()> {
+    let clone = read_only_clone(Path::new(SELF))?;
     let args: Vec<CString> = std::env::args_os()
         .map(|arg| CString::new(arg.into_vec()))
         .collect::<std::result::Result<_, _>>()?;

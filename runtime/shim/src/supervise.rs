@@ -130,6 +130,9 @@ pub(crate) struct Supervisor<'a> {
     connections: BTreeMap<u64, Connection<'a>>,
     next: u64,
     log: Log,
+    /// The container's mounts, until everyone was told of the end: without this its first process would
+    /// unmount them, and write back what the host has not written yet, before it is seen to be dead.
+    mounts: Option<fs::File>,
     start_time: u64,
     started_at: Option<i64>,
     health: Option<health::Monitor<'a>>,
@@ -161,6 +164,7 @@ impl<'a> Supervisor<'a> {
                 given.config.log_bytes_max,
                 given.config.log_files,
             ),
+            mounts: created.child.mounts().ok(),
             decisions: away::Decisions::new(given.config.away),
             given,
             main: Running::from(created),
@@ -442,6 +446,8 @@ impl<'a> Supervisor<'a> {
         }
         self.record(&status);
         self.tell_end(&status);
+        // Before the service, which waits for the end of its connection, may start the container again.
+        self.mounts = None;
     }
 
     fn record(&self, status: &ExitStatus) {

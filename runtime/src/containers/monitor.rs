@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use orlop_shim::config::{EXIT_FILE, ExitStatus};
-use orlop_shim::protocol::Reply;
+use orlop_shim::protocol::{Reply, Request};
 
 use super::policy::{self, wants_restart};
 use super::record::Record;
@@ -27,21 +27,29 @@ impl Containers {
     pub(super) fn monitor(&self, container: &Arc<Container>, connection: Connection) {
         let (this, container) = (self.clone(), Arc::clone(container));
         tokio::spawn(async move {
-            if let Err(error) = this.listen(&container, connection).await {
+            let shim = this.listen(&container, connection).await;
+            if let Err(error) = &shim {
                 tracing::debug!(id = container.id, %error, "the shim went away");
             }
             let exit = read_exit(&container, GRACE).await;
-            this.ended(&container, exit).await;
+            this.ended(&container, exit, shim.ok()).await;
         });
     }
 
     /// Hears what a shim has to say; resolves when it says that its container ended. The shim, which
-    /// would start it again itself if this service were gone, is told not to.
-    async fn listen(&self, container: &Arc<Container>, mut shim: Connection) -> io::Result<()> {
+    /// would start it again itself if this service were gone, is told not to, and lets go by and by.
+    async fn listen(
+        &self,
+        container: &Arc<Container>,
+        mut shim: Connection,
+    ) -> io::Result<Connection> {
         let mut first = true;
         loop {
             match shim.reader.reply().await {
-                Ok(Reply::Exited { .. }) => return shim.take().await,
+                Ok(Reply::Exited { .. }) => {
+                    shim.writer.request(&Request::Take).await?;
+                    return Ok(shim);
+                }
                 Ok(Reply::Health(health)) => self.heard(container, health, first).await,
                 // A shim of a later version has more to say.
                 Ok(reply) => tracing::debug!(id = container.id, ?reply, "not for this service"),
@@ -54,33 +62,66 @@ impl Containers {
         }
     }
 
-    /// Keeps how a container ended and takes down what it had. `None`: nobody knows.
-    #[tracing::instrument(name = "end", skip_all)]
-    pub(super) async fn ended(&self, container: &Arc<Container>, exit: Option<ExitStatus>) {
+    /// Keeps how a container ended and takes down what it had. `None`: nobody knows. Its shim, if that is
+    /// still there, unmounts the container meanwhile.
+    pub(super) async fn ended(
+        &self,
+        container: &Arc<Container>,
+        exit: Option<ExitStatus>,
+        shim: Option<Connection>,
+    ) {
         let teardown = Arc::clone(&container.teardown).lock_owned().await;
         let before = container.record();
+        self.settle_end(container, &before, exit.as_ref()).await;
+        let record = container.record();
+        if let Some(shim) = shim {
+            shim.has_let_go().await;
+        }
+        let lost = exit.is_none() && !record.config.runtime.is_empty();
+        self.remove_groups(&before, lost).await;
+        drop(teardown);
+        if record.config.auto_remove && !record.hidden {
+            let _gate = container.gate.lock().await;
+            self.remove_held(container, true).await;
+        } else {
+            self.consider_restart(container, &record);
+        }
+    }
+
+    /// What those wait for who wait for the end: free ports, the record, and that the container is in no
+    /// list if it is to be removed.
+    #[tracing::instrument(name = "end", skip_all)]
+    async fn settle_end(
+        &self,
+        container: &Arc<Container>,
+        before: &Arc<Record>,
+        exit: Option<&ExitStatus>,
+    ) {
         if let Some(attachment) = &before.attachment {
             self.detach(&container.id, attachment).await;
         }
         self.parts().subids.release(&container.id);
-        let kept = container.update(|record| apply_exit(record, exit.as_ref()));
+        let kept = container.update(|record| apply_exit(record, exit));
         if let Err(error) = kept.await {
             // In memory at least: nobody may wait for ever on a container that ended.
             tracing::error!(%error, id = container.id, "cannot keep a container's exit");
-            let mut record = Record::clone(&before);
-            apply_exit(&mut record, exit.as_ref());
+            let mut record = Record::clone(before);
+            apply_exit(&mut record, exit);
             container.publish(&Arc::new(record));
         }
         let record = container.record();
         self.unmount_volumes(&record).await;
         self.tell_end(&record, before.attachment.as_ref());
-        let (cgroups, groups) = (self.parts().cgroups.clone(), before.cgroups.clone());
         self.parts().index.put(&record);
         if record.config.auto_remove && !record.hidden {
             self.forget(container);
         }
-        let lost = exit.is_none() && !record.config.runtime.is_empty();
-        let id = container.id.clone();
+    }
+
+    /// Removes the control groups of a container; `lost`: with whatever is still in them.
+    async fn remove_groups(&self, record: &Record, lost: bool) {
+        let (cgroups, groups) = (self.parts().cgroups.clone(), record.cgroups.clone());
+        let id = record.id.clone();
         let removed = blocking(move || {
             match lost {
                 true => cgroups.clear(&id, &groups),
@@ -89,14 +130,7 @@ impl Containers {
             Ok(())
         });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, id = container.id, "cannot remove the cgroups of a container");
-        }
-        drop(teardown);
-        if record.config.auto_remove && !record.hidden {
-            let _gate = container.gate.lock().await;
-            self.remove_held(container, true).await;
-        } else {
-            self.consider_restart(container, &record);
+            tracing::warn!(%error, id = record.id, "cannot remove the cgroups of a container");
         }
     }
 

@@ -47,7 +47,7 @@ impl Containers {
         }
         for container in ended {
             let exit = read_exit(&container, Duration::ZERO).await;
-            self.ended(&container, exit).await;
+            self.ended(&container, exit, None).await;
         }
         self.settle().await;
         self.remove_orphan_groups().await

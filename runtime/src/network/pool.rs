@@ -1,21 +1,41 @@
 //! Namespaces that wait for a container.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::Network;
+use super::error::Result;
+use super::joining::Joining;
 use super::namespace::Namespace;
 
 /// How many namespaces are made at once: the kernel serialises most of the work, so more only wait.
 const BUILDERS: usize = 4;
+
+/// What a namespace is prepared for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pooled {
+    /// The network of everyone.
+    WithEveryone,
+    /// No network.
+    Nowhere,
+}
+
+/// What waits, by what it is for.
+#[derive(Debug)]
+pub(crate) struct Pools {
+    with_everyone: Pool,
+    nowhere: Pool,
+    builders: Semaphore,
+}
 
 /// Namespaces that are ready, up to a number.
 #[derive(Debug)]
 pub(crate) struct Pool {
     size: usize,
     state: Mutex<State>,
-    builders: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -25,13 +45,35 @@ struct State {
     closed: bool,
 }
 
-impl Pool {
-    /// An empty pool that wants `size` namespaces.
+impl Pools {
+    /// Empty pools that want `size` namespaces each, from when the first is taken.
     pub(crate) fn new(size: usize) -> Self {
+        Self {
+            with_everyone: Pool::new(size),
+            nowhere: Pool::new(size),
+            builders: Semaphore::new(BUILDERS),
+        }
+    }
+
+    /// The one for this.
+    pub(crate) fn of(&self, kind: Pooled) -> &Pool {
+        match kind {
+            Pooled::WithEveryone => &self.with_everyone,
+            Pooled::Nowhere => &self.nowhere,
+        }
+    }
+
+    /// Waits for a turn to make a namespace. The semaphore is never closed, so there always is one.
+    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        self.builders.acquire().await.ok()
+    }
+}
+
+impl Pool {
+    fn new(size: usize) -> Self {
         Self {
             size,
             state: Mutex::default(),
-            builders: Semaphore::new(BUILDERS),
         }
     }
 
@@ -93,12 +135,75 @@ impl Pool {
         ports.map(|port| port.veth.clone()).collect()
     }
 
-    /// Waits for a turn to make a namespace. The semaphore is never closed, so there always is one.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.builders.acquire().await.ok()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Network {
+    /// One that waits, of which another takes the place, or a new one.
+    pub(super) async fn take_namespace(&self, kind: Pooled) -> Result<Namespace> {
+        let ready = self.inner.pools.of(kind).take();
+        let namespace = match ready {
+            Some(namespace) => namespace,
+            None => self.build_namespace(&self.places_in(kind), None).await?,
+        };
+        self.refill(kind);
+        Ok(namespace)
+    }
+
+    fn places_in(&self, kind: Pooled) -> Vec<Joining> {
+        let everyone = || Joining {
+            relayed: self.relays_ports_of(&self.inner.everyone),
+            segment: Arc::clone(&self.inner.everyone),
+            address: None,
+            ipv6_address: None,
+            mac: None,
+            names: Vec::new(),
+            aliases: Vec::new(),
+        };
+        match kind {
+            Pooled::WithEveryone => vec![everyone()],
+            Pooled::Nowhere => Vec::new(),
+        }
+    }
+
+    /// Fills a pool in the background.
+    fn refill(&self, kind: Pooled) {
+        if !self.inner.pools.of(kind).begin_refill() {
+            return;
+        }
+        let network = self.clone();
+        tokio::spawn(async move {
+            let pool = network.inner.pools.of(kind);
+            while pool.wants() {
+                let places = network.places_in(kind);
+                match network.build_namespace(&places, None).await {
+                    Ok(namespace) => {
+                        if let Some(surplus) = pool.put(namespace) {
+                            network.take_apart(surplus);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot prepare a network namespace");
+                        return pool.end_refill();
+                    }
+                }
+            }
+        });
+    }
+
+    /// Takes apart all that waits, for good.
+    pub(super) async fn close_pools(&self) {
+        for kind in [Pooled::WithEveryone, Pooled::Nowhere] {
+            let pool = self.inner.pools.of(kind);
+            for namespace in pool.close() {
+                self.take_apart(namespace);
+            }
+            // One that is being made would bring the bridge back.
+            while pool.is_refilling() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use super::definition::DEFAULT;
 use super::error::{NetworkError, Result};
 use super::instance::Instance;
 use super::namespace::{BridgePort, Ipv6Port};
+use super::pool::Pooled;
 use super::ports::{self, Reservation};
 use super::request::{Attachment, EndpointInfo, Ipv6Info};
 use super::route::Routes;
@@ -70,7 +71,8 @@ impl Network {
         let lived_in = endpoints
             .find(|endpoint| endpoint.network == segment.definition.name)
             .and_then(|endpoint| Subnet::new(endpoint.address, endpoint.prefix));
-        let waiting = !self.inner.pool.is_empty() && Arc::ptr_eq(segment, &self.inner.everyone);
+        let pool = self.inner.pools.of(Pooled::WithEveryone);
+        let waiting = !pool.is_empty() && Arc::ptr_eq(segment, &self.inner.everyone);
         let fixed = lived_in.or_else(|| inhabited(segment));
         if fixed.is_none() && !waiting {
             return self.forget_bridge(segment).await;
@@ -104,7 +106,7 @@ impl Network {
         let ports = held.values().flat_map(|held| &held.ports);
         veths.extend(ports.filter(|p| p.network == *name).map(|p| p.veth.clone()));
         if *name == DEFAULT {
-            veths.extend(self.inner.pool.veths());
+            veths.extend(self.inner.pools.of(Pooled::WithEveryone).veths());
         }
         veths
     }

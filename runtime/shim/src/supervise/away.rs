@@ -180,6 +180,7 @@ impl Supervisor<'_> {
             remove(&self.given.directory.join(file)).map_err(setup("forget the last run"))?;
         }
         self.oom_kills = counters::oom_kills(&self.given.config.cgroups);
+        self.mounts = created.child.mounts().ok();
         let ended = std::mem::replace(&mut self.main, Running::from(created));
         if let Err(error) = self.begin() {
             self.main = ended;

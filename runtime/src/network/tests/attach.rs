@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV6};
+use std::path::PathBuf;
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sendto, socket_with};
@@ -11,6 +12,7 @@ use super::members::{address, gateway};
 use super::support::{
     OUTSIDE, Place, instance, kernel_state, on_a_host, port, wait_for_kernel_state, with_a_network,
 };
+use crate::network::pool::Pooled;
 use crate::network::{Network, NetworkError, NetworkKind, NetworkRequest};
 
 fn bridge() -> NetworkRequest {
@@ -24,6 +26,14 @@ fn interfaces_with_ipv6() -> Vec<String> {
         .lines()
         .filter_map(|line| line.split_whitespace().last());
     names.map(str::to_owned).collect()
+}
+
+/// The network namespaces that this process has open.
+fn open_namespaces() -> Vec<PathBuf> {
+    let open = fs::read_dir("/proc/self/fd").unwrap();
+    let links = open.filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+    let is_network = |link: &PathBuf| link.to_string_lossy().starts_with("net:");
+    links.filter(is_network).collect()
 }
 
 #[test]
@@ -204,6 +214,34 @@ fn none_has_a_loopback_interface_only_and_host_has_no_namespace() {
             (&None, 0, 0)
         );
         assert_eq!(kernel_state(), before);
+    });
+}
+
+#[test]
+fn a_container_without_a_network_gets_a_namespace_that_waited_for_it() {
+    on_a_host(|| async {
+        let root = tempfile::tempdir().unwrap();
+        let before = kernel_state();
+        let network = instance(root.path());
+        let none = NetworkRequest {
+            kind: NetworkKind::None,
+            ..NetworkRequest::default()
+        };
+        let first = network.attach("a", &none).await.unwrap();
+        let waiting = network.inner.pools.of(Pooled::Nowhere);
+        while waiting.is_refilling() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        let ready = open_namespaces();
+        let second = network.attach("b", &none).await.unwrap();
+        let own = fs::read_link(second.netns.as_ref().unwrap()).unwrap();
+        assert!(ready.contains(&own), "{own:?} of {ready:?}");
+        assert_ne!(own, fs::read_link(first.netns.unwrap()).unwrap());
+        let links = Place::of(&second).run(|| fs::read_to_string("/proc/thread-self/net/dev"));
+        assert_eq!(links.unwrap().matches(": ").count(), 1, "only lo");
+        network.release_pool().await.unwrap();
+        assert!(waiting.is_empty());
+        assert_eq!(kernel_state(), before, "no bridge for those that need none");
     });
 }
 

@@ -62,6 +62,8 @@ impl Snapshots {
         let published = self
             .root_like_parent(&record, &draft)
             .and_then(|()| synced())
+            // The sync before has committed the journal for this one as well.
+            .and_then(|()| inner.leases.settle(&wanted.lease))
             .and_then(|()| inner.records.publish(&draft, record.clone()));
         if let Err(error) = published {
             inner.trash.throw(&draft)?;
@@ -69,7 +71,6 @@ impl Snapshots {
         }
         crate::failpoint::reach("snapshot.prepare.published");
         files::sync_directory(inner.records.directory())?;
-        inner.leases.settle(&wanted.lease)?;
         crate::failpoint::reach("snapshot.prepare.durable");
         Ok(record)
     }

@@ -9,6 +9,7 @@ pub(crate) mod diff;
 mod events;
 pub(crate) mod filter;
 mod health;
+mod links;
 pub(crate) mod monitor;
 pub(crate) mod names;
 pub(crate) mod networks;

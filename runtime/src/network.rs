@@ -13,7 +13,7 @@
 //! - [`request`]: what is asked and answered. [`error`]: what goes wrong.
 //! - [`definition`]: networks as users said them. [`segment`]: one network and who is in it.
 //!   [`founding`]: making and removing one. [`connect`]: a container that runs joins or leaves one.
-//!   [`joining`]: the place that it gets there.
+//!   [`joining`]: the place that it gets there. [`link`]: what it alone calls others there.
 //! - [`instance`]: names in the kernel. [`bridge`], [`subnet`], [`address`]: who has which address.
 //!   [`family`]: what IPv4 and IPv6 have in common. [`ipv6`]: what only IPv6 has.
 //! - [`relay`]: published ports behind the host's own input rules.
@@ -34,6 +34,7 @@ mod founding;
 pub(crate) mod instance;
 mod ipv6;
 mod joining;
+mod link;
 mod loopback;
 mod namespace;
 mod netlink;
@@ -62,6 +63,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 pub(crate) use self::reconcile::Live;
 pub use error::NetworkError;
 pub use founding::NetworkInfo;
+pub use link::Link;
 pub use request::{
     Attachment, EndpointInfo, Ipv6Info, Membership, NetworkKind, NetworkMode, NetworkRequest,
     PortBinding, PortRequest, Protocol, Publishing,
@@ -70,7 +72,8 @@ pub(crate) use resolver::Lookup;
 
 use self::address::Addresses;
 use self::bridge::Bridge;
-use self::definition::{DEFAULT, Definition};
+pub(crate) use self::definition::DEFAULT;
+use self::definition::Definition;
 use self::dns::NameServer;
 use self::error::Result;
 use self::firewall::{Behind, Firewall, Published};
@@ -323,6 +326,7 @@ impl Network {
             mac: membership.mac,
             names,
             aliases: membership.aliases.clone(),
+            links: membership.links.clone(),
         })
     }
 

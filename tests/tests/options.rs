@@ -1,7 +1,7 @@
 //! Options of a container that are Docker's, and what they do inside.
 #![allow(clippy::unwrap_used, reason = "test code")]
 
-use orlop_tests::Instance;
+use orlop_tests::{Instance, eventually};
 
 fn orlop() -> Instance {
     let orlop = Instance::start();
@@ -178,4 +178,56 @@ fn a_log_is_kept_as_far_as_was_asked_for() {
     run("other", &["--log-driver", "syslog"], "true")
         .exits(125)
         .stderr_has("json-file");
+}
+
+#[test]
+fn a_link_is_a_name_that_one_container_alone_knows() {
+    let orlop = orlop();
+    let run = |name: &str, options: &[&str]| {
+        let args = [
+            &["run", "-d", "--name", name],
+            options,
+            &["busybox", "sleep", "60"],
+        ];
+        orlop.run(&args.concat())
+    };
+    let knows = |container: &str, name: &str| {
+        // Nobody serves: what is told is whether the name has an address.
+        let url = format!("http://{name}/");
+        let wget = ["exec", container, "timeout", "5", "wget", "-qO-", &url];
+        !orlop.run(&wget).stderr().contains("bad address")
+    };
+    orlop.run(&["network", "create", "front"]).success();
+    run("db", &["--network", "front"]).success();
+    run("web", &["--network", "front", "--link", "db:store"]).success();
+    run("other", &[]).success();
+    assert!(knows("web", "store") && knows("web", "db"));
+    let connect = ["network", "connect", "--link", "db:depot", "front", "other"];
+    orlop.run(&connect).success();
+    assert!(knows("other", "depot") && !knows("other", "store"));
+    let links = "{{json .NetworkSettings.Networks.front.Links}}";
+    assert_eq!(orlop.inspect("web", links), r#"["db:store"]"#);
+
+    run("old", &[]).success();
+    run("linked", &["--link", "old:legacy"]).success();
+    assert!(knows("linked", "legacy") && knows("linked", "old"));
+    assert!(!knows("other", "legacy"));
+    // It comes back with another address.
+    orlop.run(&["stop", "-t", "0", "old"]).success();
+    run("taker", &[]).success();
+    orlop.run(&["start", "old"]).success();
+    let address = orlop.inspect("old", "{{.NetworkSettings.IPAddress}}");
+    eventually("the line has its address", || {
+        let show = ["exec", "linked", "grep", "legacy", "/etc/hosts"];
+        orlop
+            .run(&show)
+            .stdout()
+            .starts_with(&format!("{address}\t"))
+    });
+    run("lost", &["--link", "nobody"])
+        .exits(125)
+        .stderr_has("nobody");
+    run("hosted", &["--network", "host", "--link", "old"])
+        .exits(125)
+        .stderr_has("host");
 }

@@ -139,6 +139,10 @@ pub(crate) struct ContainerOptions {
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<String>,
 
+    /// Know another container of the network by a name: CONTAINER[:ALIAS]
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    link: Vec<String>,
+
     /// Hardware address in the network
     #[arg(long, value_name = "ADDRESS")]
     mac_address: Option<String>,

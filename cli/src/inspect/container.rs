@@ -373,6 +373,7 @@ fn networks(container: &Container) -> Value {
                 "MacAddress": endpoint.mac,
                 "NetworkID": endpoint.network_id,
                 "Aliases": endpoint.aliases,
+                "Links": endpoint.links,
             });
             (endpoint.network.clone(), facts)
         })

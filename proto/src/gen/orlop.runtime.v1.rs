@@ -200,6 +200,10 @@ pub struct NetworkMembership {
     /// Hardware address of its interface there, `02:42:ac:12:00:02`; empty: one that follows from `address`.
     #[prost(string, tag = "120")]
     pub mac_address: ::prost::alloc::string::String,
+    /// Names that it alone knows other containers of the network by, `CONTAINER\[:ALIAS\]`: in a network of a
+    /// user's through its name server; in that of everyone as lines of /etc/hosts for those that run.
+    #[prost(string, repeated, tag = "121")]
+    pub links: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {
@@ -666,6 +670,9 @@ pub struct Endpoint {
     pub ipv6_prefix_length: u32,
     #[prost(string, tag = "10")]
     pub ipv6_gateway: ::prost::alloc::string::String,
+    /// `CONTAINER:ALIAS`.
+    #[prost(string, repeated, tag = "120")]
+    pub links: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ListContainersRequest {

@@ -66,6 +66,12 @@ impl Containers {
         };
         let network = self.parts().network.find(name)?;
         check(&membership, &network)?;
+        if network.created.is_none() {
+            // There its name is looked up whenever a line is written.
+            for link in &mut membership.links {
+                link.container = self.find(&link.container)?.id.clone();
+            }
+        }
         membership.network = network.name;
         Ok(membership)
     }

@@ -307,12 +307,10 @@ impl Containers {
     ) -> Result<[String; 3]> {
         let network = &self.parts().network;
         let name = record.hostname();
+        let extra = &record.config.extra_hosts;
+        let hosts = network.hosts(&record.full_name(), &attachment.endpoints, extra)?;
         Ok([
-            network.hosts(
-                &record.full_name(),
-                &attachment.endpoints,
-                &record.config.extra_hosts,
-            )?,
+            hosts + &self.link_lines(record),
             format!("{name}\n"),
             network.resolv_conf(attachment, &Lookup::try_from(&record.config)?)?,
         ])
@@ -391,6 +389,7 @@ impl Containers {
         self.tell(&record, "start", &[]);
         container.publish(&Arc::new(record));
         self.monitor(container, connection);
+        self.renew_links_to(container);
         Ok(attached)
     }
 

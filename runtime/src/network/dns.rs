@@ -65,6 +65,7 @@ struct Desk {
 
 /// A container that asks.
 struct Asker {
+    container: String,
     segments: Vec<Arc<Segment>>,
     member: Member,
 }
@@ -228,7 +229,11 @@ impl Desk {
         let (container, member) = self.segment.upgrade()?.member_at(from)?;
         let mut segments = network.all_segments();
         segments.retain(|segment| segment.definition.number != 0 && segment.has(&container));
-        Some(Asker { segments, member })
+        Some(Asker {
+            container,
+            segments,
+            member,
+        })
     }
 }
 
@@ -253,7 +258,7 @@ impl Names for Asker {
     fn addresses(&self, name: &str) -> Vec<IpAddr> {
         let segments = self.segments.iter();
         segments
-            .flat_map(|segment| segment.addresses(name))
+            .flat_map(|segment| segment.addresses_for(&self.container, name))
             .collect()
     }
 

@@ -8,6 +8,7 @@ use super::address::{Addresses, Lease, mac_of};
 use super::bridge::Bridge;
 use super::error::{NetworkError, Result};
 use super::family::Address;
+use super::link::Link;
 use super::namespace::{BridgePort, Ipv6Port};
 use super::ports::{self, Reservation};
 use super::request::{EndpointInfo, Ipv6Info, NetworkRequest};
@@ -24,6 +25,7 @@ pub(super) struct Joining {
     pub(super) mac: Option<Mac>,
     pub(super) names: Vec<String>,
     pub(super) aliases: Vec<String>,
+    pub(super) links: Vec<Link>,
     /// Ports that are published in it are relayed.
     pub(super) relayed: bool,
 }
@@ -173,6 +175,7 @@ pub(super) fn endpoint(joining: &Joining, port: &BridgePort) -> EndpointInfo {
         relayed: joining.relayed,
         names: joining.names.clone(),
         aliases: joining.aliases.clone(),
+        links: joining.links.clone(),
     }
 }
 

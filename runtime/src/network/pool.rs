@@ -161,6 +161,7 @@ impl Network {
             mac: None,
             names: Vec::new(),
             aliases: Vec::new(),
+            links: Vec::new(),
         };
         match kind {
             Pooled::WithEveryone => vec![everyone()],

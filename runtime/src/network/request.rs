@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::definition::DEFAULT;
 use super::error::NetworkError;
+use super::link::Link;
 use super::resolver::check_name;
 
-/// Of one container in one network.
+/// Of one container in one network; of links as many.
 const ALIASES_MAX: usize = 64;
 
 /// How a container is connected.
@@ -58,6 +59,9 @@ pub struct Membership {
     pub mac: Option<[u8; 6]>,
     /// Further names of the container in this network.
     pub aliases: Vec<String>,
+    /// What it alone calls others in this network.
+    #[serde(default)]
+    pub links: Vec<Link>,
 }
 
 /// A transport protocol whose ports can be published.
@@ -175,6 +179,9 @@ pub struct EndpointInfo {
     pub names: Vec<String>,
     /// Those of the names that were asked for in this network.
     pub aliases: Vec<String>,
+    /// What it alone calls others in this network.
+    #[serde(default)]
+    pub links: Vec<Link>,
 }
 
 /// A container's IPv6 address in a network.
@@ -269,12 +276,16 @@ impl TryFrom<&wire::NetworkMembership> for Membership {
     type Error = NetworkError;
 
     fn try_from(membership: &wire::NetworkMembership) -> Result<Self, NetworkError> {
-        if membership.aliases.len() > ALIASES_MAX {
-            return Err(NetworkError::TooMany {
-                what: "aliases",
-                most: ALIASES_MAX,
-            });
+        for (what, names) in [
+            ("aliases", &membership.aliases),
+            ("links", &membership.links),
+        ] {
+            if names.len() > ALIASES_MAX {
+                let most = ALIASES_MAX;
+                return Err(NetworkError::TooMany { what, most });
+            }
         }
+        let links = membership.links.iter().map(|link| link.parse());
         membership
             .aliases
             .iter()
@@ -285,6 +296,7 @@ impl TryFrom<&wire::NetworkMembership> for Membership {
             ipv6_address: static_address(&membership.ipv6_address)?,
             mac: hardware_address(&membership.mac_address)?,
             aliases: membership.aliases.clone(),
+            links: links.collect::<Result<_, _>>()?,
         })
     }
 }
@@ -453,6 +465,7 @@ impl From<&EndpointInfo> for wire::Endpoint {
             mac: endpoint.mac.clone(),
             network_id: endpoint.network_id.clone(),
             aliases: endpoint.aliases.clone(),
+            links: endpoint.links.iter().map(Link::to_string).collect(),
             ipv6_address: ipv6.map(|i| i.address.to_string()).unwrap_or_default(),
             ipv6_prefix_length: ipv6.map(|i| i.prefix.into()).unwrap_or_default(),
             ipv6_gateway: ipv6.map(|i| i.gateway.to_string()).unwrap_or_default(),

@@ -270,6 +270,7 @@ mod tests {
             routed: true,
             names: Vec::new(),
             aliases: Vec::new(),
+            links: Vec::new(),
             address: Ipv4Addr::new(172, 18, 0, 5),
             prefix: 16,
             gateway: Ipv4Addr::new(172, 18, 0, 1),

@@ -130,6 +130,20 @@ impl Segment {
         Some((id.clone(), member.clone()))
     }
 
+    /// What a container of the network means by a name in lower case: its links come first.
+    pub(crate) fn addresses_for(&self, container: &str, name: &str) -> Vec<IpAddr> {
+        let members = self.lock();
+        let own = members.by_container.get(container);
+        let mut links = own
+            .and_then(|own| own.endpoint.as_ref())
+            .into_iter()
+            .flat_map(|endpoint| &endpoint.links);
+        let link = links.find(|link| link.alias.eq_ignore_ascii_case(name));
+        let target = link.map(|link| link.container.to_ascii_lowercase());
+        drop(members);
+        self.addresses(target.as_deref().unwrap_or(name))
+    }
+
     /// The addresses of a name in lower case, alone or with the network's after a dot. Who has a name
     /// together with others is found as often as they are.
     pub(crate) fn addresses(&self, name: &str) -> Vec<IpAddr> {

@@ -140,6 +140,7 @@ fn networks(args: &ContainerOptions) -> Result<(String, Vec<NetworkMembership>),
     if let Some(address) = &args.mac_address {
         memberships[0].mac_address.clone_from(address);
     }
+    memberships[0].links.extend(args.link.iter().cloned());
     memberships[0]
         .aliases
         .extend(args.network_alias.iter().cloned());

@@ -26,6 +26,10 @@ pub(crate) struct ConnectArgs {
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
 
+    /// Know another container of the network by a name: CONTAINER[:ALIAS]
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    link: Vec<String>,
+
     /// The network
     network: String,
 
@@ -60,6 +64,7 @@ pub(in crate::commands) async fn connect(
             address: args.ip.unwrap_or_default(),
             aliases: args.alias,
             ipv6_address: args.ip6.unwrap_or_default(),
+            links: args.link,
             ..NetworkMembership::default()
         }),
     };

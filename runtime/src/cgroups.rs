@@ -33,6 +33,11 @@ impl Cgroups {
         })
     }
 
+    /// Whether all controllers are in one hierarchy.
+    pub(crate) fn is_unified(&self) -> bool {
+        matches!(self.layout, Layout::V2(_))
+    }
+
     /// A container's path below each mount.
     pub fn path_of(&self, id: &str) -> String {
         format!("/{}/{id}", self.parent)

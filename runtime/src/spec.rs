@@ -15,7 +15,6 @@ pub mod ulimits;
 pub mod userns;
 pub mod validate;
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 
 use oci_spec::runtime::{
@@ -75,7 +74,8 @@ pub fn build(record: &Record, around: &Surroundings) -> Result<Spec> {
         true => SECCOMP_UNCONFINED,
         false => SECCOMP_DEFAULT,
     };
-    let annotations = HashMap::from([(SECCOMP_ANNOTATION.to_owned(), seccomp.to_owned())]);
+    let mut annotations = record.config.annotations.clone();
+    annotations.insert(SECCOMP_ANNOTATION.to_owned(), seccomp.to_owned());
     let mut spec = SpecBuilder::default()
         .version("1.2.0")
         .process(process)

@@ -231,3 +231,58 @@ fn a_link_is_a_name_that_one_container_alone_knows() {
         .exits(125)
         .stderr_has("host");
 }
+
+#[test]
+fn memory_is_swapped_and_waited_for_as_asked_where_cgroups_can() {
+    let orlop = orlop();
+    let asked = [
+        "--memory-swappiness",
+        "7",
+        "--oom-kill-disable",
+        "-m",
+        "64m",
+    ];
+    let run = [
+        &["run", "-d", "--name", "box"],
+        &asked[..],
+        &["busybox", "sleep", "60"],
+    ];
+    let run = orlop.run(&run.concat()).success();
+    let id = orlop.inspect("box", "{{.Id}}");
+    let limits = "{{.HostConfig.MemorySwappiness}} {{.HostConfig.OomKillDisable}}";
+    assert_eq!(orlop.inspect("box", limits), "7 true");
+    let pid = orlop.inspect("box", "{{.State.Pid}}");
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let memory = groups.lines().find(|line| line.contains(":memory:"));
+    let Some((_, path)) = memory.and_then(|line| line.split_once(":memory:")) else {
+        return drop(run.stderr_has("--oom-kill-disable is discarded"));
+    };
+    assert!(path.ends_with(&id), "{path}");
+    let group = std::path::Path::new("/sys/fs/cgroup/memory").join(&path[1..]);
+    let read = |file: &str| std::fs::read_to_string(group.join(file)).unwrap();
+    assert_eq!(read("memory.swappiness"), "7\n");
+    assert!(read("memory.oom_control").starts_with("oom_kill_disable 1\n"));
+    let loose = ["run", "--rm", "--oom-kill-disable", "busybox", "true"];
+    orlop
+        .run(&loose)
+        .success()
+        .stderr_has("no memory limit is set");
+    let bad = ["run", "--memory-swappiness", "101", "busybox", "true"];
+    orlop.run(&bad).exits(125).stderr_has("0 to 100");
+}
+
+#[test]
+fn annotations_reach_the_document_of_the_runtime() {
+    let orlop = orlop();
+    let run = ["run", "-d", "--name", "box", "--annotation", "a.b=c d"];
+    let run = [&run[..], &["busybox", "sleep", "60"]].concat();
+    orlop.run(&run).success();
+    let shown = orlop.inspect("box", "{{json .HostConfig.Annotations}}");
+    assert_eq!(shown, r#"{"a.b":"c d"}"#);
+    let log = std::path::PathBuf::from(orlop.inspect("box", "{{.LogPath}}"));
+    let document = std::fs::read_to_string(log.with_file_name("config.json")).unwrap();
+    assert!(document.contains(r#""a.b":"c d""#), "{document}");
+    let ours = ["run", "--annotation", "org.orlop.seccomp=unconfined"];
+    let ours = [&ours[..], &["busybox", "true"]].concat();
+    orlop.run(&ours).exits(125).stderr_has("reserved");
+}

@@ -116,6 +116,14 @@ pub(crate) struct ContainerOptions {
     #[command(flatten)]
     limits: LimitOptions,
 
+    /// How readily its memory is written to swap: 0 to 100; -1 as the host (cgroup v1)
+    #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
+    memory_swappiness: Option<i64>,
+
+    /// Wait for memory rather than be killed for want of it (cgroup v1)
+    #[arg(long)]
+    oom_kill_disable: bool,
+
     #[command(flatten)]
     disks: DiskOptions,
 
@@ -162,6 +170,10 @@ pub(crate) struct ContainerOptions {
     /// Domain of the container's name
     #[arg(long, value_name = "NAME")]
     domainname: Option<String>,
+
+    /// Add an annotation for the OCI runtime
+    #[arg(long, value_name = "KEY=VALUE")]
+    annotation: Vec<String>,
 
     /// Set a label
     #[arg(short, long, value_name = "KEY[=VALUE]")]

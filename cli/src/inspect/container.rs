@@ -263,6 +263,7 @@ fn on_devices(limits: &[DeviceLimit], kind: &str) -> Vec<Value> {
 
 /// Namespaces, devices and limits of processes, with Docker's defaults where nothing was asked.
 fn isolation(config: &CreateRequest) -> Value {
+    let resources = config.resources.clone().unwrap_or_default();
     let or_private = |mode: &str| {
         if mode.is_empty() {
             "private".to_owned()
@@ -300,6 +301,9 @@ fn isolation(config: &CreateRequest) -> Value {
         "Sysctls": config.sysctls,
         "Init": config.init,
         "Runtime": if config.runtime.is_empty() { "orlop" } else { &config.runtime },
+        "Annotations": config.annotations,
+        "MemorySwappiness": resources.memory_swappiness,
+        "OomKillDisable": resources.oom_kill_disable,
         "OomScoreAdj": config.oom_score_adj.unwrap_or_default(),
         "GroupAdd": config.groups,
     })

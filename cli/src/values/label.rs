@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::{env, pair};
+use super::{env, invalid, pair};
 use crate::error::CliError;
 
 /// The labels that files and options give; later ones win.
@@ -20,9 +20,24 @@ pub(crate) fn collect(
     Ok(labels)
 }
 
+/// What one `--annotation` says: `KEY=VALUE`.
+pub(crate) fn annotation(text: &str) -> Result<(String, String), CliError> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
+        _ => Err(invalid("--annotation", text, "expected KEY=VALUE")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_annotation_has_a_value() {
+        let made = annotation("a=b=c").unwrap();
+        assert_eq!((&*made.0, &*made.1), ("a", "b=c"));
+        assert!(annotation("a").is_err() && annotation("=b").is_err());
+    }
 
     #[test]
     fn an_option_wins_over_a_file() {

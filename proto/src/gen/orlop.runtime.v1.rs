@@ -141,6 +141,12 @@ pub struct CreateRequest {
     /// Files of the log, 1 to 100; 0: two.
     #[prost(uint32, tag = "126")]
     pub log_max_file: u32,
+    /// Annotations of the runtime-spec document, for a runtime that knows them; none begins with `org.orlop.`.
+    #[prost(map = "string, string", tag = "127")]
+    pub annotations: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }
@@ -279,6 +285,12 @@ pub struct Resources {
     pub device_read_iops: ::prost::alloc::vec::Vec<DeviceLimit>,
     #[prost(message, repeated, tag = "17")]
     pub device_write_iops: ::prost::alloc::vec::Vec<DeviceLimit>,
+    /// How readily memory is written to swap, 0 to 100; cgroup v1 only, elsewhere discarded with a warning.
+    #[prost(uint32, optional, tag = "120")]
+    pub memory_swappiness: ::core::option::Option<u32>,
+    /// Processes wait for memory rather than be killed for want of it; cgroup v1 only, as before.
+    #[prost(bool, tag = "121")]
+    pub oom_kill_disable: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceLimit {

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::network::{Membership, Publishing};
 use crate::retry;
 use crate::spec::health::{self, ImageHealth};
-use crate::spec::{from_image, ulimits, validate};
+use crate::spec::{from_image, resources, ulimits, validate};
 use crate::volumes::Volumes;
 use crate::volumes::driver::Options;
 
@@ -112,6 +112,9 @@ impl Containers {
             ));
         }
         warnings.extend(unmet(&plan.request, Host::this()));
+        let limits = plan.request.resources.clone().unwrap_or_default();
+        let unified = self.parts().cgroups.is_unified();
+        warnings.extend(resources::warnings(&limits, unified).map(str::to_owned));
         warnings
     }
 

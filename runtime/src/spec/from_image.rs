@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 /// Docker's, where the image has none.
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Labels with this prefix are ours to give.
-const RESERVED_LABELS: &str = "org.orlop.";
+/// Labels and annotations with this prefix are ours to give.
+pub(super) const RESERVED_LABELS: &str = "org.orlop.";
 const SIGTERM: i32 = 15;
 
 /// An image's configuration and a request, made one.

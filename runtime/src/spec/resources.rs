@@ -21,6 +21,8 @@ const CPU_QUOTA_MIN: i64 = 1000;
 const CPU_PERIODS: std::ops::RangeInclusive<u64> = 1000..=1_000_000;
 /// Docker's least memory.
 const MEMORY_MIN: i64 = 6 * 1024 * 1024;
+/// Docker's most.
+const SWAPPINESS_MAX: u32 = 100;
 /// The kernel's bounds of a disk's weight (BFQ).
 const BLKIO_WEIGHTS: std::ops::RangeInclusive<u32> = 10..=1000;
 /// Limits of disks in one list.
@@ -76,6 +78,12 @@ pub(super) fn check(asked: &Resources) -> Result<()> {
     if asked.memory_reservation < 0 || (*memory > 0 && asked.memory_reservation > *memory) {
         return bad("the memory reservation is larger than the memory".to_owned());
     }
+    if asked
+        .memory_swappiness
+        .is_some_and(|often| often > SWAPPINESS_MAX)
+    {
+        return bad(format!("memory swappiness: expected 0 to {SWAPPINESS_MAX}"));
+    }
     if *nano_cpus < 0 || asked.shm_size < 0 {
         return bad("a negative number of CPUs or bytes".to_owned());
     }
@@ -89,6 +97,28 @@ pub(super) fn check(asked: &Resources) -> Result<()> {
     check_quota(asked)?;
     check_set("--cpuset-cpus", &asked.cpuset_cpus)?;
     check_set("--cpuset-mems", &asked.cpuset_mems)
+}
+
+/// What a person should know of these limits, where all controllers are in one hierarchy (cgroup v2), which
+/// has no such files, or not.
+pub(crate) fn warnings(asked: &Resources, unified: bool) -> impl Iterator<Item = &'static str> {
+    let all = [
+        (
+            unified && asked.memory_swappiness.is_some(),
+            "cgroup v2 has no memory swappiness: --memory-swappiness is discarded",
+        ),
+        (
+            unified && asked.oom_kill_disable,
+            "cgroup v2 cannot disable the OOM killer: --oom-kill-disable is discarded",
+        ),
+        (
+            !unified && asked.oom_kill_disable && asked.memory == 0,
+            "the OOM killer is disabled for the container, but no memory limit is set: \
+             the host may run out of memory",
+        ),
+    ];
+    all.into_iter()
+        .filter_map(|(applies, warning)| applies.then_some(warning))
 }
 
 fn check_devices(asked: &Resources) -> Result<()> {
@@ -165,6 +195,8 @@ pub(crate) fn merge(now: &Resources, asked: &Resources) -> Result<Resources> {
         cpuset_mems: text(&asked.cpuset_mems, &now.cpuset_mems),
         memory_reservation: number(asked.memory_reservation, now.memory_reservation),
         shm_size: now.shm_size,
+        memory_swappiness: now.memory_swappiness,
+        oom_kill_disable: now.oom_kill_disable,
         cpu_quota: number(asked.cpu_quota, now.cpu_quota),
         cpu_period: count(asked.cpu_period, now.cpu_period),
         blkio_weight: match asked.blkio_weight {
@@ -207,6 +239,9 @@ fn memory(asked: &Resources) -> LinuxMemory {
     if asked.memory_reservation > 0 {
         memory.set_reservation(Some(asked.memory_reservation));
     }
+    memory
+        .set_swappiness(asked.memory_swappiness.map(u64::from))
+        .set_disable_oom_killer(asked.oom_kill_disable.then_some(true));
     memory
 }
 
@@ -316,6 +351,21 @@ mod tests {
             assert!(rule.allow() && rule.major().is_some());
             assert_ne!(rule.typ(), Some(LinuxDeviceType::B));
         }
+    }
+
+    #[test]
+    fn what_cgroup_v2_has_not_is_discarded_with_a_warning() {
+        let mut asked = Resources {
+            memory_swappiness: Some(0),
+            oom_kill_disable: true,
+            ..Resources::default()
+        };
+        let warned = |asked: &Resources, unified| warnings(asked, unified).count();
+        assert_eq!((warned(&asked, true), warned(&asked, false)), (2, 1));
+        asked.memory = MEMORY_MIN;
+        assert_eq!((warned(&asked, true), warned(&asked, false)), (2, 0));
+        asked.memory_swappiness = Some(101);
+        assert!(check(&asked).is_err());
     }
 
     #[test]

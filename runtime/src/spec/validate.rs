@@ -67,6 +67,10 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     for (key, value) in &request.labels {
         label(key, value)?;
     }
+    count("annotation", request.annotations.len(), LABELS_MAX)?;
+    for (key, value) in &request.annotations {
+        annotation(key, value)?;
+    }
     for port in &request.ports {
         PortRequest::try_from(port)?;
     }
@@ -192,6 +196,18 @@ fn label(key: &str, value: &str) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Ours say how the shim confines a container: a request has other fields for that.
+fn annotation(key: &str, value: &str) -> Result<()> {
+    label(key, value)?;
+    match key.starts_with(from_image::RESERVED_LABELS) {
+        true => Err(Error::invalid(
+            "annotation",
+            format!("{key}: it is reserved"),
+        )),
+        false => Ok(()),
+    }
 }
 
 fn mount(mount: &Mount) -> Result<()> {
@@ -494,6 +510,8 @@ mod tests {
         ] {
             assert!(extra_host(bad).is_err(), "{bad:?}");
         }
+        assert!(annotation("org.orlop.seccomp", "unconfined").is_err());
+        annotation("run.oci.handler", "wasm").unwrap();
         for bad in ["0", "65536", "80/sctp", "80-90", ""] {
             assert!(expose(&[bad.to_owned()]).is_err(), "{bad:?}");
         }

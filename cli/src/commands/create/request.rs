@@ -8,7 +8,9 @@ use orlop_proto::runtime::{
 use super::ContainerOptions;
 use crate::error::CliError;
 use crate::ui::terminal;
-use crate::values::{device, env, health, label, log, mount, network, port, quantity, security};
+use crate::values::{
+    device, env, health, invalid, label, log, mount, network, port, quantity, security,
+};
 
 /// The request that the options describe.
 pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
@@ -38,7 +40,6 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         open_stdin: args.interactive,
         auto_remove: args.rm,
         read_only: args.read_only,
-        hostname: args.hostname.clone().unwrap_or_default(),
         resources: Some(resources(args)?),
         mounts: mounts(args)?,
         volumes_from: args.volumes_from.clone(),
@@ -46,15 +47,13 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         memberships,
         ports: ports(args)?,
         labels: label::collect(&args.label_file, &args.label)?,
+        annotations: each(&args.annotation, label::annotation)?
+            .into_iter()
+            .collect(),
         stop_signal: args.stop_signal.clone().unwrap_or_default(),
         stop_timeout: args.stop_timeout,
         security: Some(confinement(args)?),
-        dns: args.dns.clone(),
-        dns_search: args.dns_search.clone(),
-        dns_options: args.dns_option.clone(),
-        domainname: args.domainname.clone().unwrap_or_default(),
         expose: each(&args.expose, port::expose)?.concat(),
-        extra_hosts: args.add_host.clone(),
         restart,
         health: health::parse(&args.health)?,
         publish_all: args.publish_all,
@@ -81,7 +80,21 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         log_max_file: log.max_file,
         log_labels: log.labels,
         log_env: log.variables,
+        ..names(args)
     })
+}
+
+/// Its own names, and how it finds those of others.
+fn names(args: &ContainerOptions) -> CreateRequest {
+    CreateRequest {
+        hostname: args.hostname.clone().unwrap_or_default(),
+        domainname: args.domainname.clone().unwrap_or_default(),
+        dns: args.dns.clone(),
+        dns_search: args.dns_search.clone(),
+        dns_options: args.dns_option.clone(),
+        extra_hosts: args.add_host.clone(),
+        ..CreateRequest::default()
+    }
 }
 
 fn each<T>(
@@ -107,9 +120,23 @@ fn resources(args: &ContainerOptions) -> Result<Resources, CliError> {
     let mut resources = args.limits.resources()?;
     args.disks.apply(&mut resources)?;
     Ok(Resources {
+        memory_swappiness: args.memory_swappiness.map_or(Ok(None), swappiness)?,
+        oom_kill_disable: args.oom_kill_disable,
         shm_size: shm_size.map_or(Ok(0), |text| quantity::bytes("--shm-size", text))?,
         ..resources
     })
+}
+
+/// -1 is Docker's word for none.
+fn swappiness(number: i64) -> Result<Option<u32>, CliError> {
+    let fail = |_| {
+        let problem = "expected 0 to 100, or -1";
+        invalid("--memory-swappiness", &number.to_string(), problem)
+    };
+    match number {
+        -1 => Ok(None),
+        number => u32::try_from(number).map(Some).map_err(fail),
+    }
 }
 
 fn mounts(args: &ContainerOptions) -> Result<Vec<Mount>, CliError> {

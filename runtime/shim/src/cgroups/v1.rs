@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxMemory, LinuxResources};
 
 use super::{Error, Result, Write, disk_weights, huge_pages};
 
@@ -61,7 +61,7 @@ fn hierarchy(line: &str) -> Option<Hierarchy> {
 
 /// What is written, in order.
 pub fn plan(limits: &LinuxResources) -> Vec<Write> {
-    let mut plan = Vec::new();
+    let mut plan = limits.memory().as_ref().map_or_else(Vec::new, memory);
     let mut write = |controller, file: &'static str, value: String, optional| {
         plan.push(Write {
             controller,
@@ -70,28 +70,6 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
             optional,
         });
     };
-    if let Some(memory) = limits.memory() {
-        if let Some(limit) = memory.limit() {
-            write("memory", "memory.limit_in_bytes", limit.to_string(), false);
-        }
-        // Missing where the kernel does not account for swap.
-        if let Some(swap) = memory.swap() {
-            write(
-                "memory",
-                "memory.memsw.limit_in_bytes",
-                swap.to_string(),
-                true,
-            );
-        }
-        if let Some(soft) = memory.reservation() {
-            write(
-                "memory",
-                "memory.soft_limit_in_bytes",
-                soft.to_string(),
-                false,
-            );
-        }
-    }
     if let Some(cpu) = limits.cpu() {
         if let Some(shares) = cpu.shares() {
             write("cpu", "cpu.shares", shares.to_string(), false);
@@ -124,6 +102,40 @@ pub fn plan(limits: &LinuxResources) -> Vec<Write> {
     }
     plan.extend(huge_pages(limits, "limit_in_bytes"));
     plan
+}
+
+fn memory(memory: &LinuxMemory) -> Vec<Write> {
+    let number = |number: i64| number.to_string();
+    let waits = memory.disable_oom_killer().filter(|waits| *waits);
+    let all = [
+        ("memory.limit_in_bytes", memory.limit().map(number), false),
+        // Missing where the kernel does not account for swap.
+        (
+            "memory.memsw.limit_in_bytes",
+            memory.swap().map(number),
+            true,
+        ),
+        (
+            "memory.soft_limit_in_bytes",
+            memory.reservation().map(number),
+            false,
+        ),
+        (
+            "memory.swappiness",
+            memory.swappiness().map(|n| n.to_string()),
+            false,
+        ),
+        ("memory.oom_control", waits.map(|_| number(1)), false),
+    ];
+    let asked = all.into_iter().filter_map(|(file, value, optional)| {
+        Some(Write {
+            controller: "memory",
+            file: file.into(),
+            value: value?,
+            optional,
+        })
+    });
+    asked.collect()
 }
 
 /// What is written for single disks: one line for each.
@@ -201,7 +213,8 @@ mod tests {
 
     #[test]
     fn memory_is_limited_before_memory_with_swap() {
-        let asked = r#"{"memory": {"limit": 67108864, "swap": 134217728}, "pids": {"limit": -1},
+        let asked = r#"{"memory": {"limit": 67108864, "swap": 134217728, "swappiness": 0,
+                                    "disableOOMKiller": true}, "pids": {"limit": -1},
                         "cpu": {"quota": 150000, "period": 100000},
                         "blockIO": {"throttleReadBpsDevice": [{"major": 8, "minor": 0, "rate": 9}],
                                     "weightDevice": [{"major": 8, "minor": 1, "weight": 10}]},
@@ -213,6 +226,8 @@ mod tests {
             [
                 ("memory.limit_in_bytes", "67108864"),
                 ("memory.memsw.limit_in_bytes", "134217728"),
+                ("memory.swappiness", "0"),
+                ("memory.oom_control", "1"),
                 ("cpu.cfs_period_us", "100000"),
                 ("cpu.cfs_quota_us", "150000"),
                 ("blkio.bfq.weight_device", "8:1 10"),

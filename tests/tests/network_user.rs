@@ -323,3 +323,40 @@ fn a_container_that_is_renamed_is_called_by_its_new_name_only_and_stays_so() {
     assert!(orlop.reaches("other", "site"));
     assert!(orlop.cannot_reach("other", "web"));
 }
+
+#[test]
+fn an_address_that_is_kept_is_no_containers() {
+    let orlop = orlop();
+    let create = |options: &[&str]| {
+        let args = [&["network", "create"], options, &["kept"]];
+        orlop.run(&args.concat())
+    };
+    let subnet = ["--subnet", "10.215.0.0/24"];
+    create(&[&subnet[..], &["--aux-address", "router=10.216.0.2"]].concat())
+        .exits(1)
+        .stderr_has("10.216.0.2");
+    create(&[&subnet[..], &["--scope", "swarm"]].concat())
+        .exits(125)
+        .stderr_has("swarm");
+    create(&[&subnet[..], &["--ipam-driver", "other"]].concat())
+        .exits(125)
+        .stderr_has("other");
+    let keep = ["--aux-address", "router=10.215.0.2", "--attachable"];
+    create(&[&subnet[..], &keep[..]].concat()).success();
+    orlop
+        .run(&["network", "inspect", "kept"])
+        .success()
+        .stdout_has("\"router\": \"10.215.0.2\"")
+        .stdout_has("\"Attachable\": true");
+    let check = || {
+        serve(&orlop, "web", &["--network", "kept"]);
+        assert_eq!(address(&orlop, "web", "kept"), "10.215.0.3");
+        orlop.run(&["rm", "-f", "web"]).success();
+        let ip = ["run", "--rm", "--network", "kept", "--ip", "10.215.0.2"];
+        let ip = [&ip[..], &["busybox", "true"]].concat();
+        orlop.run(&ip).exits(125).stderr_has("10.215.0.2");
+    };
+    check();
+    orlop.kill_service("runtime");
+    check();
+}

@@ -86,6 +86,22 @@ pub(crate) struct CreateArgs {
     #[arg(long, value_name = "SUBNET")]
     ip_range: Vec<String>,
 
+    /// Keep an address from containers: NAME=ADDRESS
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    aux_address: Vec<String>,
+
+    /// Say that any container can join, which is so anyhow
+    #[arg(long)]
+    attachable: bool,
+
+    /// How far it reaches: local
+    #[arg(long, default_value = "local", value_name = "SCOPE")]
+    scope: String,
+
+    /// Who gives out its addresses: default
+    #[arg(long, default_value = "default", value_name = "DRIVER")]
+    ipam_driver: String,
+
     /// Let nothing out of it
     #[arg(long)]
     internal: bool,
@@ -126,6 +142,8 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
     let (subnet, ipv6_subnet) = families("--subnet", args.subnet)?;
     let (gateway, ipv6_gateway) = families("--gateway", args.gateway)?;
     let (ip_range, ipv6_range) = families("--ip-range", args.ip_range)?;
+    only("--scope", &args.scope, "local")?;
+    only("--ipam-driver", &args.ipam_driver, "default")?;
     let request = CreateNetworkRequest {
         name: args.name,
         driver: args.driver,
@@ -136,6 +154,8 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
         ipv6_subnet,
         ipv6_gateway,
         ipv6_range,
+        aux_addresses: args.aux_address.iter().map(|text| pair(text)).collect(),
+        attachable: args.attachable,
         options: args.opt.iter().map(|option| pair(option)).collect(),
         internal: args.internal,
         labels: args.label.iter().map(|label| pair(label)).collect(),
@@ -148,6 +168,14 @@ pub(super) async fn create(args: CreateArgs, context: &Context) -> Result<ExitCo
         .into_inner();
     ui::line(network.id)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// An option of Docker's of whose values we have one.
+fn only(option: &'static str, given: &str, known: &str) -> Result<(), CliError> {
+    match given == known {
+        true => Ok(()),
+        false => Err(invalid(option, given, format!("there is only {known}"))),
+    }
 }
 
 /// What is given for IPv4, and what for IPv6: once each at most.
@@ -307,7 +335,7 @@ fn facts(network: &Network) -> Value {
         "EnableIPv6": !network.ipv6_subnet.is_empty(),
         "IPAM": { "Driver": "default", "Config": addresses(network) },
         "Internal": network.internal,
-        "Attachable": false,
+        "Attachable": network.attachable,
         "Ingress": false,
         "Containers": members,
         "Options": network.options,
@@ -330,6 +358,12 @@ fn addresses(network: &Network) -> Value {
             let mut addresses = json!({ "Subnet": subnet, "Gateway": gateway });
             if !range.is_empty() {
                 addresses["IPRange"] = range.as_str().into();
+            }
+            let kept = network.aux_addresses.iter();
+            let kept = kept.filter(|(_, address)| address.contains(':') == subnet.contains(':'));
+            let kept: Map<_, _> = kept.map(|(n, a)| (n.clone(), json!(a))).collect();
+            if !kept.is_empty() {
+                addresses["AuxiliaryAddresses"] = Value::Object(kept);
             }
             addresses
         })

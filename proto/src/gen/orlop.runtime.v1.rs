@@ -1153,6 +1153,15 @@ pub struct CreateNetworkRequest {
     /// Where containers' addresses are taken from; empty: all of the subnet.
     #[prost(string, tag = "12")]
     pub ipv6_range: ::prost::alloc::string::String,
+    /// Addresses of its subnets, of either family, that no container gets, by names for people.
+    #[prost(map = "string, string", tag = "120")]
+    pub aux_addresses: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Docker's, for a cluster: every network here is; Inspect tells what was said.
+    #[prost(bool, tag = "121")]
+    pub attachable: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListNetworksRequest {}
@@ -1248,6 +1257,14 @@ pub struct Network {
     pub ipv6_gateway: ::prost::alloc::string::String,
     #[prost(string, tag = "15")]
     pub ipv6_range: ::prost::alloc::string::String,
+    /// Addresses that no container gets.
+    #[prost(map = "string, string", tag = "120")]
+    pub aux_addresses: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    #[prost(bool, tag = "121")]
+    pub attachable: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct NetworkMember {

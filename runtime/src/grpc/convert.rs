@@ -75,6 +75,12 @@ pub(super) fn network(info: NetworkInfo) -> wire::Network {
         ipv6_subnet: info.ipv6_subnet,
         ipv6_gateway: info.ipv6_gateway,
         ipv6_range: info.ipv6_range,
+        aux_addresses: info
+            .aux_addresses
+            .into_iter()
+            .map(|(name, address)| (name, address.to_string()))
+            .collect(),
+        attachable: info.attachable,
     }
 }
 

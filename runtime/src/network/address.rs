@@ -14,8 +14,8 @@ pub(crate) struct Addresses<A = Ipv4Addr> {
     subnet: Subnet<A>,
     gateway: A,
     numbers: Numbers,
-    /// The gateway's.
-    _taken: Arc<Option<Number>>,
+    /// The gateway's, and those that are kept free.
+    _taken: Arc<Vec<Number>>,
 }
 
 /// An address that is taken until this is dropped.
@@ -26,15 +26,17 @@ pub(crate) struct Lease<A = Ipv4Addr> {
 }
 
 impl<A: Address> Addresses<A> {
-    /// All free but the gateway's. Containers that ask for no address get one of the range.
-    pub(crate) fn new(subnet: Subnet<A>, gateway: A, range: Subnet<A>) -> Self {
+    /// All free but the gateway's and those that are `kept`. Containers that ask for no address get one of
+    /// the range.
+    pub(crate) fn new(subnet: Subnet<A>, gateway: A, range: Subnet<A>, kept: &[A]) -> Self {
         let in_range = |address| subnet.number(address).unwrap_or(0);
         let last = in_range(subnet.last()).saturating_sub(1);
         let first = in_range(range.network()).max(1);
         let numbers = Numbers::new(first..=in_range(range.last()).min(last));
-        let taken = subnet
-            .number(gateway)
-            .and_then(|number| numbers.claim(number));
+        let taken = std::iter::once(&gateway)
+            .chain(kept)
+            .filter_map(|address| numbers.claim(subnet.number(*address)?))
+            .collect();
         Self {
             subnet,
             gateway,
@@ -106,7 +108,7 @@ mod tests {
 
     fn addresses(range: &str) -> Addresses {
         let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
-        Addresses::new(subnet, subnet.host(1), range.parse().unwrap())
+        Addresses::new(subnet, subnet.host(1), range.parse().unwrap(), &[])
     }
 
     fn all(addresses: &Addresses) -> Vec<u8> {
@@ -128,6 +130,15 @@ mod tests {
     }
 
     #[test]
+    fn addresses_that_are_kept_are_nobodys() {
+        let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
+        let kept = [subnet.host(2), subnet.host(4)];
+        let addresses = Addresses::new(subnet, subnet.host(1), subnet, &kept);
+        assert!(addresses.claim(subnet.host(4)).is_none());
+        assert_eq!(all(&addresses), [3, 5, 6]);
+    }
+
+    #[test]
     fn what_no_container_can_have_is_not_claimed() {
         let addresses = addresses("10.1.2.0/29");
         for text in ["10.1.2.0", "10.1.2.1", "10.1.2.7", "10.9.9.9"] {
@@ -138,7 +149,7 @@ mod tests {
     #[test]
     fn addresses_of_ipv6_begin_after_the_gateway_and_any_can_be_asked_for() {
         let subnet: Subnet<Ipv6Addr> = "fd00:5::/64".parse().unwrap();
-        let addresses = Addresses::new(subnet, subnet.host(1), subnet);
+        let addresses = Addresses::new(subnet, subnet.host(1), subnet, &[]);
         assert_eq!(addresses.take().unwrap().address(), subnet.host(2));
         let far = subnet.host(u128::from(u64::MAX) - 1);
         assert_eq!(addresses.claim(far).unwrap().address(), far);

@@ -106,13 +106,19 @@ pub(crate) fn ensure(
     let ipv6 = definition.ipv6.map(|ipv6| {
         assign_ipv6(&mut routes, index, &ipv6, inhabited.is_some())?;
         let range = ipv6.ip_range.unwrap_or(ipv6.subnet);
-        Ok(Addresses::new(ipv6.subnet, ipv6.gateway, range))
+        let kept = definition.kept();
+        Ok(Addresses::new(ipv6.subnet, ipv6.gateway, range, &kept.1))
     });
     Ok(Bridge {
         name,
         index,
         ipv6: ipv6.transpose()?,
-        addresses: Addresses::new(subnet, gateway, definition.ip_range.unwrap_or(subnet)),
+        addresses: Addresses::new(
+            subnet,
+            gateway,
+            definition.ip_range.unwrap_or(subnet),
+            &definition.kept().0,
+        ),
         between: options.between,
         mtu: options.mtu,
     })

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,6 +25,9 @@ pub(crate) const DEFAULT: &str = "bridge";
 /// Names that cannot be given to a network.
 const RESERVED: [&str; 4] = [DEFAULT, "default", "host", "none"];
 const LABELS_MAX: usize = 1024;
+const AUX_ADDRESSES_MAX: usize = 1024;
+/// What stands for an address before a person.
+const AUX_NAME_BYTES_MAX: usize = 256;
 /// Bits of a user's subnet: Linux takes none with fewer, and two containers need room.
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=30;
 /// IPv4 needs 68; the rest is what a jumbo frame has.
@@ -55,6 +58,12 @@ pub(crate) struct Definition {
     pub(crate) ip_range: Option<Subnet>,
     /// Absent: the network has no IPv6.
     pub(crate) ipv6: Option<Ipv6>,
+    /// Addresses that no container gets.
+    #[serde(default)]
+    pub(crate) aux_addresses: BTreeMap<String, IpAddr>,
+    /// Only told.
+    #[serde(default)]
+    pub(crate) attachable: bool,
     /// No way out.
     pub(crate) internal: bool,
     pub(crate) labels: BTreeMap<String, String>,
@@ -86,6 +95,8 @@ impl Definition {
             gateway: None,
             ip_range: None,
             ipv6: None,
+            aux_addresses: BTreeMap::new(),
+            attachable: false,
             internal: false,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
@@ -113,6 +124,7 @@ impl Definition {
         let id = names::new_id().map_err(|error| NetworkError::Invalid(error.to_string()))?;
         let definition = Self {
             ipv6: Ipv6::parse(&request, &id)?,
+            aux_addresses: aux_addresses(&request)?,
             id,
             name: request.name,
             number: 0,
@@ -120,6 +132,7 @@ impl Definition {
             subnet: optional("subnet", &request.subnet)?,
             gateway: optional("gateway", &request.gateway)?,
             ip_range: optional("ip-range", &request.ip_range)?,
+            attachable: request.attachable,
             internal: request.internal,
             labels: request.labels.into_iter().collect(),
             options: request.options.into_iter().collect(),
@@ -131,6 +144,7 @@ impl Definition {
             )));
         }
         definition.check_addresses()?;
+        definition.check_kept()?;
         Ok(definition)
     }
 
@@ -149,6 +163,36 @@ impl Definition {
             )));
         }
         check_inside(subnet, self.gateway_in(subnet), self.ip_range)
+    }
+
+    fn check_kept(&self) -> Result<()> {
+        for address in self.aux_addresses.values() {
+            let free = match *address {
+                IpAddr::V4(own) => self.subnet.is_some_and(|subnet| {
+                    subnet.number(own).is_some() && own != self.gateway_in(subnet)
+                }),
+                IpAddr::V6(own) => self
+                    .ipv6
+                    .is_some_and(|ipv6| ipv6.subnet.number(own).is_some() && own != ipv6.gateway),
+            };
+            if !free {
+                let problem = "is in no subnet that was given, or its gateway";
+                return Err(invalid(format!("aux-address {address} {problem}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The addresses that no container gets, of each family.
+    pub(crate) fn kept(&self) -> (Vec<Ipv4Addr>, Vec<Ipv6Addr>) {
+        let mut kept = (Vec::new(), Vec::new());
+        for address in self.aux_addresses.values() {
+            match *address {
+                IpAddr::V4(address) => kept.0.push(address),
+                IpAddr::V6(address) => kept.1.push(address),
+            }
+        }
+        kept
     }
 
     /// The bridge's address in its subnet.
@@ -250,6 +294,24 @@ pub(super) fn check_inside<A: Address>(
     }
 }
 
+fn aux_addresses(request: &wire::CreateNetworkRequest) -> Result<BTreeMap<String, IpAddr>> {
+    if request.aux_addresses.len() > AUX_ADDRESSES_MAX {
+        return Err(NetworkError::TooMany {
+            what: "aux-addresses",
+            most: AUX_ADDRESSES_MAX,
+        });
+    }
+    let parse = |(name, text): (&String, &String)| {
+        let address = optional("aux-address", text)?;
+        let named = !name.is_empty() && name.len() <= AUX_NAME_BYTES_MAX;
+        match address.filter(|_| named) {
+            Some(address) => Ok((name.clone(), address)),
+            None => Err(invalid("an aux-address needs a name and an address")),
+        }
+    };
+    request.aux_addresses.iter().map(parse).collect()
+}
+
 /// An empty text is none.
 pub(super) fn optional<T: FromStr>(what: &str, text: &str) -> Result<Option<T>> {
     if text.is_empty() {
@@ -298,6 +360,20 @@ mod tests {
         ] {
             assert!(refused(request(subnet, "", "")).contains(subnet));
         }
+    }
+
+    #[test]
+    fn addresses_that_are_kept_are_of_the_subnet() {
+        let keeping = |name: &str, address: &str| wire::CreateNetworkRequest {
+            aux_addresses: [(name.to_owned(), address.to_owned())].into(),
+            ..request("10.5.0.0/24", "", "")
+        };
+        let kept = Definition::parse(keeping("router", "10.5.0.7")).unwrap();
+        assert_eq!(kept.kept().0, [Ipv4Addr::new(10, 5, 0, 7)]);
+        for address in ["10.5.0.1", "10.6.0.7", "fd00::7", "x"] {
+            assert!(refused(keeping("router", address)).contains(address));
+        }
+        assert!(refused(keeping("", "10.5.0.7")).contains("name"));
     }
 
     #[test]

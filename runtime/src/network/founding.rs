@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -43,6 +44,10 @@ pub struct NetworkInfo {
     pub ipv6_range: String,
     /// The bridge's interface on the host.
     pub interface: String,
+    /// Addresses that no container gets.
+    pub aux_addresses: BTreeMap<String, IpAddr>,
+    /// As given.
+    pub attachable: bool,
     /// No way out.
     pub internal: bool,
     /// As given.
@@ -177,6 +182,8 @@ impl Network {
             gateway: text(subnet.map(|subnet| definition.gateway_in(subnet))),
             ip_range: text(definition.ip_range),
             interface: self.inner.instance.bridge_of(definition.number),
+            aux_addresses: definition.aux_addresses.clone(),
+            attachable: definition.attachable,
             internal: definition.internal,
             labels: definition.labels.clone(),
             options: definition.options.clone(),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 /// Events that are remembered; Docker keeps 256.
@@ -17,7 +18,7 @@ const HISTORY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const LAG_MAX: usize = 1024;
 
 /// What an event is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// A container.
     Container,
@@ -28,7 +29,7 @@ pub(crate) enum Kind {
 }
 
 /// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Event {
     /// When; no event is older than the one before it.
     pub(crate) time: Timestamp,
@@ -48,15 +49,20 @@ pub(crate) struct Events(Arc<Mutex<Inner>>);
 
 #[derive(Debug)]
 struct Inner {
+    /// When the last event was.
+    last: Timestamp,
     history: History,
     /// `None` once the service ends.
     live: Option<broadcast::Sender<Arc<Event>>>,
 }
 
+/// Events as JSON, in one piece: thousands of small ones, which outlive what was allocated beside them,
+/// would each keep a page of memory from being given back.
 #[derive(Debug, Default)]
 struct History {
-    events: VecDeque<Arc<Event>>,
-    bytes: usize,
+    bytes: VecDeque<u8>,
+    /// The bytes of each event, oldest first.
+    lengths: VecDeque<usize>,
 }
 
 /// What a watcher gets: what is remembered, then what happens.
@@ -83,6 +89,7 @@ impl Events {
     /// Nothing has happened yet.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Inner {
+            last: Timestamp::MIN,
             history: History::default(),
             live: Some(broadcast::Sender::new(LAG_MAX)),
         })))
@@ -101,16 +108,16 @@ impl Events {
         attributes: BTreeMap<String, String>,
     ) {
         let mut inner = self.inner();
-        let last = inner.history.events.back().map(|event| event.time);
+        // The host's clock may be set back.
+        inner.last = inner.last.max(Timestamp::now());
         let event = Arc::new(Event {
-            // The host's clock may be set back.
-            time: Timestamp::now().max(last.unwrap_or(Timestamp::MIN)),
+            time: inner.last,
             kind,
             action: action.to_owned(),
             id: id.to_owned(),
             attributes,
         });
-        inner.history.push(Arc::clone(&event));
+        inner.history.push(&event);
         if let Some(live) = &inner.live {
             // Nobody watches: then nobody is told.
             live.send(event).ok();
@@ -122,7 +129,7 @@ impl Events {
         let inner = self.inner();
         let ended = || broadcast::channel(1).1;
         Watch {
-            past: inner.history.events.iter().cloned().collect(),
+            past: inner.history.events(),
             live: inner
                 .live
                 .as_ref()
@@ -137,23 +144,27 @@ impl Events {
 }
 
 impl History {
-    fn push(&mut self, event: Arc<Event>) {
-        self.bytes += event.bytes();
-        self.events.push_back(event);
-        while self.events.len() > HISTORY_MAX || self.bytes > HISTORY_BYTES_MAX {
-            let Some(oldest) = self.events.pop_front() else {
+    fn push(&mut self, event: &Event) {
+        // A map of texts is always JSON.
+        let json = serde_json::to_vec(event).unwrap_or_default();
+        self.lengths.push_back(json.len());
+        self.bytes.extend(json);
+        while self.lengths.len() > HISTORY_MAX || self.bytes.len() > HISTORY_BYTES_MAX {
+            let Some(oldest) = self.lengths.pop_front() else {
                 return;
             };
-            self.bytes -= oldest.bytes();
+            self.bytes.drain(..oldest);
         }
     }
-}
 
-impl Event {
-    fn bytes(&self) -> usize {
-        let attributes = self.attributes.iter();
-        let attributes: usize = attributes.map(|(key, value)| key.len() + value.len()).sum();
-        self.action.len() + self.id.len() + attributes
+    fn events(&self) -> Vec<Arc<Event>> {
+        let mut bytes = self.bytes.iter().copied();
+        let texts = self.lengths.iter().map(|&length| {
+            let text: Vec<u8> = bytes.by_ref().take(length).collect();
+            text
+        });
+        let events = texts.filter_map(|text| serde_json::from_slice(&text).ok());
+        events.map(Arc::new).collect()
     }
 }
 

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// What sled says when it fails.
 pub(crate) type IndexError = sled::Error;
 
-/// Little is kept here; sled's default is 1 GiB.
-const CACHE_BYTES: u64 = 8 * 1024 * 1024;
+/// Entries are written often and read once, at the start; sled's default is 1 GiB.
+const CACHE_BYTES: u64 = 1024 * 1024;
 
 /// The index; cheap to clone.
 #[derive(Clone, Debug)]

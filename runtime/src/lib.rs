@@ -13,7 +13,7 @@
 //! - [`events`]: what happened, for those who watch.
 //! - [`runtimes`]: other OCI runtimes that may make a container.
 //! - [`host`], [`devices`]: what this process may do, and which devices there are.
-//! - [`retry`]: undoing what cannot be undone at once.
+//! - [`retry`]: undoing what cannot be undone at once. [`memory`]: giving back what a burst of work needed.
 //! - [`index`]: the one file that knows sled; everything in it can be rebuilt from files.
 //! - [`grpc`], [`clients`]: the wire, in and out.
 
@@ -29,6 +29,7 @@ mod grpc;
 pub mod host;
 mod index;
 mod logs;
+mod memory;
 pub mod network;
 mod retry;
 mod runtimes;

@@ -12,6 +12,7 @@ use crate::error::{Result, blocking};
 use crate::events::Events;
 use crate::grpc;
 use crate::index::Index;
+use crate::memory;
 use crate::network::{Network, instance};
 use crate::runtimes::Runtimes;
 use crate::shim::Program;
@@ -34,6 +35,7 @@ pub async fn serve_until(
     let containers = open(&config).await?;
     let (routes, names) = grpc::routes(&containers);
     let events = containers.events().clone();
+    tokio::spawn(memory::give_back_after_work(events.clone()));
     let shutdown = async move {
         shutdown.await;
         events.close();

@@ -31,8 +31,12 @@ impl Containers {
             if let Err(error) = &shim {
                 tracing::debug!(id = container.id, %error, "the shim went away");
             }
-            let exit = read_exit(&container, GRACE).await;
-            this.ended(&container, exit, shim.ok()).await;
+            // Apart, so that what waits meanwhile, one for each container, is small.
+            let end = async {
+                let exit = read_exit(&container, GRACE).await;
+                this.ended(&container, exit, shim.ok()).await;
+            };
+            Box::pin(end).await;
         });
     }
 
@@ -50,7 +54,7 @@ impl Containers {
                     shim.writer.request(&Request::Take).await?;
                     return Ok(shim);
                 }
-                Ok(Reply::Health(health)) => self.heard(container, health, first).await,
+                Ok(Reply::Health(health)) => Box::pin(self.heard(container, health, first)).await,
                 // A shim of a later version has more to say.
                 Ok(reply) => tracing::debug!(id = container.id, ?reply, "not for this service"),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {

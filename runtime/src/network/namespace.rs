@@ -163,7 +163,9 @@ fn build_here(places: Vec<Place>, prepared: Option<PathBuf>) -> Result<Namespace
     for place in &places {
         plug(&mut host, &mut inside, place, &handle)?;
     }
-    let ports = places.into_iter().map(|place| place.port).collect();
+    let mut ports: Vec<_> = places.into_iter().map(|place| place.port).collect();
+    // They are where the places were, which are larger, and stay as long as the container.
+    ports.shrink_to_fit();
     Ok(Namespace { handle, ports })
 }
 

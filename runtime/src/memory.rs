@@ -1,0 +1,28 @@
+//! Giving memory back after work: an allocator keeps what a burst of requests needed, in an arena for each
+//! of many threads.
+
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::error::blocking;
+use crate::events::Events;
+
+/// What happens within so much time is one burst.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Runs as long as there are events, which tell of everything that needs much.
+pub(crate) async fn give_back_after_work(events: Events) {
+    let mut live = events.watch().live;
+    while !matches!(live.recv().await, Err(RecvError::Closed)) {
+        // A watch that nobody reads would keep events.
+        drop(live);
+        tokio::time::sleep(PAUSE).await;
+        live = events.watch().live;
+        let released = blocking(|| {
+            orlop_sys::memory::release_heap();
+            Ok(())
+        });
+        released.await.ok();
+    }
+}

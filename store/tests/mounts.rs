@@ -151,7 +151,7 @@ async fn a_removed_layer_leaves_no_mount_and_no_file() {
     let state = client.service.state();
     assert_eq!(client.service.left("layers"), [""; 0]);
     // The trash unmounts it, off everyone's way.
-    for _ in 0..500 {
+    for _ in 0..3000 {
         if mounts_below(&state).is_empty() && client.service.left("trash").is_empty() {
             return;
         }
@@ -176,7 +176,7 @@ impl Process {
     async fn mount(root: &Path) -> SnapshotMount {
         let endpoint = Endpoint::Unix(root.join("run/store.sock"));
         let request = GetMountRequest { key: "k".into() };
-        for _ in 0..500 {
+        for _ in 0..1500 {
             let mut client = SnapshotsClient::new(connect(&endpoint));
             match client.get_mount(request.clone()).await {
                 Ok(mount) => return mount.into_inner(),

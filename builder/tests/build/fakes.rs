@@ -84,7 +84,7 @@ impl Store {
     }
 
     pub(crate) async fn eventually_no_active_snapshot(&self) {
-        for _ in 0..400 {
+        for _ in 0..6000 {
             if self
                 .0
                 .snapshots

@@ -46,7 +46,7 @@ impl Memory {
 
     /// Waits until a lease holds the blob.
     pub async fn eventually_leased(&self, digest: &str) {
-        for _ in 0..500 {
+        for _ in 0..3000 {
             if self
                 .state()
                 .leases

@@ -85,9 +85,14 @@ impl Subject {
         let channel = match way {
             Way::Socket => {
                 let path = directory.path().join("run/s.sock");
-                served(&Endpoint::Unix(path), routes).await
+                let endpoint = Endpoint::Unix(path);
+                let listener = Listener::bind(&endpoint, true).await.unwrap();
+                served(&endpoint, listener, routes)
             }
-            Way::Tcp => served(&Endpoint::Tcp(free_port()), routes).await,
+            Way::Tcp => {
+                let (endpoint, listener) = at_a_free_port().await;
+                served(&endpoint, listener, routes)
+            }
             Way::InProcess | Way::Full | Way::Memory => in_process(routes),
         };
         let home = Home {
@@ -131,8 +136,7 @@ fn in_process(routes: Routes) -> Channel {
     BoxCloneSyncService::new(service)
 }
 
-async fn served(endpoint: &Endpoint, routes: Routes) -> Channel {
-    let listener = Listener::bind(endpoint, true).await.unwrap();
+fn served(endpoint: &Endpoint, listener: Listener, routes: Routes) -> Channel {
     tokio::spawn(async move {
         let forever = std::future::pending();
         serve(listener, routes, &[], forever).await.unwrap();
@@ -140,9 +144,17 @@ async fn served(endpoint: &Endpoint, routes: Routes) -> Channel {
     BoxCloneSyncService::new(connect(endpoint).map_err(std::io::Error::other))
 }
 
-fn free_port() -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap()
+/// Tries again when somebody else has taken a port between its choice and its use.
+async fn at_a_free_port() -> (Endpoint, Listener) {
+    for _ in 0..100 {
+        let chosen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = Endpoint::Tcp(chosen.local_addr().unwrap());
+        drop(chosen);
+        if let Ok(listener) = Listener::bind(&endpoint, true).await {
+            return (endpoint, listener);
+        }
+    }
+    panic!("no port stays free");
 }
 
 /// Runs a case.

@@ -144,29 +144,37 @@ fn restarts_while_the_service_is_down_count() {
     assert_eq!(web.lines(), 3, "nor does the service start it again");
 }
 
-#[test]
-fn in_a_pause_of_the_shim_the_next_service_takes_over_and_a_person_wins() {
-    for end in [&["stop", "web"][..], &["rm", "-f", "web"]] {
-        let web = Web::start(&["--restart", "always"]);
-        web.serves(1);
-        web.orlop.kill_service("runtime");
-        for run in 1..=6 {
-            web.end(run);
-        }
-        eventually("a pause of three seconds", || web.lines() == 6);
-        let exit = web.log.with_file_name("exit.json");
-        eventually("it has ended", || exit.exists());
-        let orlop = &web.orlop;
-        assert_eq!(
-            orlop.inspect("web", "{{.State.Status}} {{.RestartCount}}"),
-            "restarting 5"
-        );
-        orlop.run(end).success();
-        assert_eq!(orlop.shims(), [0; 0]);
-        std::thread::sleep(Duration::from_secs(4));
-        orlop.run(&["ps", "-q"]).success().stdout_is("");
-        assert_eq!(orlop.shims(), [0; 0]);
+/// In a pause of the shim the next service takes over, and what a person says then holds.
+fn a_person_wins_in_a_pause(end: &[&str]) {
+    let web = Web::start(&["--restart", "always"]);
+    let orlop = &web.orlop;
+    web.serves(1);
+    orlop.kill_service("runtime");
+    for run in 1..=7 {
+        web.end(run);
     }
+    eventually("a pause of six seconds", || web.lines() == 7);
+    let exit = web.log.with_file_name("exit.json");
+    eventually("it has ended", || exit.exists());
+    assert_eq!(
+        orlop.inspect("web", "{{.State.Status}} {{.RestartCount}}"),
+        "restarting 6"
+    );
+    orlop.run(end).success();
+    assert_eq!(orlop.shims(), [0; 0]);
+    std::thread::sleep(Duration::from_secs(7));
+    orlop.run(&["ps", "-q"]).success().stdout_is("");
+    assert_eq!(orlop.shims(), [0; 0]);
+}
+
+#[test]
+fn who_stops_a_container_in_a_pause_of_the_shim_wins() {
+    a_person_wins_in_a_pause(&["stop", "web"]);
+}
+
+#[test]
+fn who_removes_a_container_in_a_pause_of_the_shim_wins() {
+    a_person_wins_in_a_pause(&["rm", "-f", "web"]);
 }
 
 #[test]

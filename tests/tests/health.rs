@@ -12,7 +12,7 @@ const QUICK: [&str; 2] = ["--health-interval=200ms", "--health-retries=2"];
 /// Runs a container that sleeps, named `box`, with this check and these options.
 fn run(orlop: &Instance, check: &str, options: &[&str]) {
     let options = [&["--health-cmd", check], &QUICK[..], options].concat();
-    let script = "trap 'exit 9' TERM; while :; do sleep 0.1; done";
+    let script = "trap 'exit 9' TERM; touch /ready; while :; do sleep 0.1; done";
     orlop.run_script_with("box", &options, script);
 }
 
@@ -239,7 +239,7 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
     let orlop = Instance::with_busybox();
     for (action, code) in [("kill", "137"), ("stop", "9")] {
         let option = format!("--health-on-failure={action}");
-        run(&orlop, "exit 1", &[&option]);
+        run(&orlop, "! test -e /ready", &[&option]);
         orlop
             .run(&["wait", "box"])
             .success()

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use orlop_tests::Instance;
+use orlop_tests::{Instance, eventually};
 
 /// A field of the test's own `/proc/self/status`.
 fn own(field: &str) -> String {
@@ -332,11 +332,17 @@ fn an_init_reaps_orphans_passes_signals_on_and_ends_as_its_command() {
     orlop.shell(&["--init"], "exit 7").exits(7);
     orlop.shell(&["--init"], "kill -9 $$").exits(137);
     for (name, options, dead) in [("plain", &[][..], 1), ("reaped", &["--init"], 0)] {
-        orlop.run_script_with(name, options, "(sleep 0.2 &); exec sleep 1000");
-        let list = ["exec", name, "sh", "-c", "sleep 1; ps -o stat,comm"];
-        let seen = orlop.run(&list).success().stdout();
-        let zombies = |seen: &str| seen.lines().filter(|line| line.starts_with('Z')).count();
-        assert_eq!(zombies(&seen), dead, "{name}: {seen}");
+        orlop.run_script_with(name, options, "(sleep 1.5 &); : > /begun; exec sleep 1000");
+        eventually("it has an orphan", || {
+            orlop.run(&["exec", name, "test", "-e", "/begun"]).code() == 0
+        });
+        eventually("the orphan has ended", || {
+            let list = ["exec", name, "ps", "-o", "stat,args"];
+            let seen = orlop.run(&list).success().stdout();
+            let zombies = seen.lines().filter(|line| line.starts_with('Z')).count();
+            let runs = seen.lines().any(|line| line.ends_with(" sleep 1.5"));
+            !runs && zombies == dead
+        });
     }
     orlop.run_script_with(
         "box",
@@ -454,10 +460,10 @@ fn what_runs_in_the_hosts_process_namespace_ends_with_its_container() {
             .unwrap();
         found.stdout.iter().filter(|byte| **byte == b'\n').count()
     };
-    orlop_tests::eventually("both run", || count() == 2);
+    eventually("both run", || count() == 2);
     orlop.run(&["exec", "box", "true"]).success();
     orlop.run(&["rm", "-f", "box"]).success();
-    orlop_tests::eventually("both are gone", || count() == 0);
+    eventually("both are gone", || count() == 0);
 }
 
 #[test]

@@ -152,6 +152,9 @@ fn stats_go_on() {
 fn what_runs_is_measured_by_the_next_service_too() {
     let orlop = Instance::with_busybox();
     orlop.run_script("web", "sleep 1000; true");
+    eventually("it sleeps", || {
+        orlop.run(&["top", "web"]).stdout().lines().count() == 3
+    });
     orlop.kill_service("runtime");
     orlop
         .run(&["stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}}"])

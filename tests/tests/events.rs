@@ -83,9 +83,7 @@ fn what_a_person_does_is_told() {
 #[test]
 fn the_end_of_a_process_that_nobody_waits_for_is_told() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     let long = "echo lost; sleep 0.5; exit 6";
     orlop
         .run(&["exec", "-d", "box", "sh", "-c", long])
@@ -172,9 +170,7 @@ fn builds_are_told_to_nobody() {
 #[test]
 fn what_changes_a_container_without_ending_it_is_told() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     for command in [
         &["pause", "box"][..],
         &["unpause", "box"],

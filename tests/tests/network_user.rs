@@ -137,19 +137,7 @@ fn a_running_container_is_connected_and_disconnected_and_a_stopped_one_for_its_n
     orlop.run(&["network", "connect", "back", "web"]).success();
     orlop.run(&["start", "web"]).success();
     eventually("it has joined at its start", || orlop.reaches("web", &db));
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "hosted",
-            "--network",
-            "host",
-            "busybox",
-            "sleep",
-            "60",
-        ])
-        .success();
+    orlop.run_sleeper("hosted", &["--network", "host"]);
     orlop
         .run(&["network", "connect", "back", "hosted"])
         .exits(1)

@@ -279,20 +279,14 @@ fn unknown_and_ambiguous_names_are_said() {
         .run(&["run", "--rm", "UPPER"])
         .exits(125)
         .stderr_has("lowercase");
-    orlop
-        .run(&["run", "-d", "--name", "on", "busybox", "sleep", "60"])
-        .success();
+    orlop.run_sleeper("on", &[]);
     orlop.run(&["rm", "on"]).exits(1).stderr_has("running");
 }
 
 #[test]
 fn exec_runs_beside_and_gives_its_exit_code() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&[
-            "run", "-d", "--name", "box", "-e", "A=1", "busybox", "sleep", "60",
-        ])
-        .success();
+    orlop.run_sleeper("box", &["-e", "A=1"]);
     orlop
         .run(&["exec", "-e", "B=2", "box", "sh", "-c", "echo $A $B; exit 4"])
         .exits(4)
@@ -444,11 +438,7 @@ fn signals_reach_the_container() {
 #[test]
 fn lists_and_formats() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&[
-            "run", "-d", "--name", "up", "--label", "a=b", "busybox", "sleep", "60",
-        ])
-        .success();
+    orlop.run_sleeper("up", &["--label", "a=b"]);
     orlop
         .run(&["run", "--name", "gone", "busybox", "true"])
         .success();

@@ -197,9 +197,7 @@ fn j1_sockets_are_for_root_and_the_group_only() {
 #[test]
 fn j2_no_socket_of_ours_is_abstract() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     let sockets = fs::read_to_string("/proc/net/unix").unwrap();
     let ours = |line: &&str| {
         line.split_whitespace()
@@ -305,9 +303,7 @@ fn c11_the_environment_of_the_services_stays_there() {
     orlop.import_busybox("busybox");
     let out = inside(&orlop, "env");
     assert!(!out.contains("CANARY") && !out.contains("ORLOP"), "{out}");
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "60"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     let environment = orlop.run(&["exec", "box", "env"]).success().stdout();
     assert!(!environment.contains("CANARY"), "{environment}");
     eventually("it runs", || {

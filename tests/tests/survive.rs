@@ -79,9 +79,7 @@ fn an_exit_while_the_runtime_is_down_is_not_lost() {
 #[test]
 fn down_stops_the_services_and_no_container() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&["run", "-d", "--name", "box", "busybox", "sleep", "600"])
-        .success();
+    orlop.run_sleeper("box", &[]);
     let pid = orlop.inspect("box", "{{.State.Pid}}");
     orlop.run(&["down"]).success();
     assert!(std::path::Path::new(&format!("/proc/{pid}")).exists());

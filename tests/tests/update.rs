@@ -85,11 +85,7 @@ fn limit(orlop: &Instance, name: &str, v1: &str, v2: &str) -> String {
 #[test]
 fn limits_change_while_it_runs_and_stay_for_the_next_start() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&[
-            "run", "-d", "--name", "web", "-m", "64m", "busybox", "sleep", "100",
-        ])
-        .success();
+    orlop.run_sleeper("web", &["-m", "64m"]);
     orlop
         .run(&[
             "update",
@@ -194,11 +190,7 @@ fn one_bad_limit_changes_nothing() {
     }
     let memory = limit(&orlop, "web", "memory/memory.limit_in_bytes", "memory.max");
     assert_ne!(memory, (256 << 20).to_string(), "it was taken back");
-    orlop
-        .run(&[
-            "run", "-d", "--rm", "--name", "once", "busybox", "sleep", "100",
-        ])
-        .success();
+    orlop.run_sleeper("once", &["--rm"]);
     orlop
         .run(&["update", "--restart", "always", "once"])
         .exits(1)
@@ -239,21 +231,7 @@ fn changes_at_the_same_time_leave_one_of_them() {
 #[test]
 fn quota_and_period_of_cpus_can_be_given_and_lifted() {
     let orlop = Instance::with_busybox();
-    orlop
-        .run(&[
-            "run",
-            "-d",
-            "--name",
-            "web",
-            "--cpu-period",
-            "50000",
-            "--cpu-quota",
-            "25000",
-            "busybox",
-            "sleep",
-            "100",
-        ])
-        .success();
+    orlop.run_sleeper("web", &["--cpu-period", "50000", "--cpu-quota", "25000"]);
     let quota = || limit(&orlop, "web", "cpu/cpu.cfs_quota_us", "cpu.max");
     assert!(quota().starts_with("25000"), "{}", quota());
     orlop

@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn who_waits_shares_a_round_that_began_after_it_asked() {
-        let (rounds, runs) = (Rounds::new(), AtomicU64::new(0));
+        let (rounds, runs, asked) = (Rounds::new(), AtomicU64::new(0), AtomicU64::new(0));
         let collect = || Ok(blobs(runs.fetch_add(1, Ordering::SeqCst) + 1));
         let (go, wait) = mpsc::channel::<()>();
         thread::scope(|scope| {
@@ -136,9 +136,14 @@ mod tests {
             while !rounds.lock().runs {
                 thread::yield_now();
             }
-            let askers: Vec<_> = (0..ASKERS)
-                .map(|_| scope.spawn(|| rounds.share(collect).unwrap()))
-                .collect();
+            let asking = || {
+                asked.fetch_add(1, Ordering::SeqCst);
+                rounds.share(collect).unwrap()
+            };
+            let askers: Vec<_> = (0..ASKERS).map(|_| scope.spawn(asking)).collect();
+            while asked.load(Ordering::SeqCst) < ASKERS {
+                thread::yield_now();
+            }
             thread::sleep(Duration::from_millis(100));
             go.send(()).unwrap();
             assert_eq!(first.join().unwrap(), blobs(1));

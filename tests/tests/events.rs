@@ -83,12 +83,15 @@ fn what_a_person_does_is_told() {
 #[test]
 fn the_end_of_a_process_that_nobody_waits_for_is_told() {
     let orlop = Instance::with_busybox();
-    orlop.run_sleeper("box", &[]);
-    let long = "echo lost; sleep 0.5; exit 6";
+    let shared = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/shared", shared.path().display());
+    orlop.run_sleeper("box", &["-v", &mount]);
+    let long = "echo lost; until [ -e /shared/go ]; do sleep 0.05; done; exit 6";
     orlop
         .run(&["exec", "-d", "box", "sh", "-c", long])
         .success();
     assert!(past(&orlop, &["event=exec_die"]).is_empty());
+    std::fs::write(shared.path().join("go"), "").unwrap();
     eventually("it ended", || past(&orlop, &["event=exec_die"]).len() == 1);
     orlop
         .run(&["events", "--since=1h", "--until=0s", "-f", "event=exec_die"])

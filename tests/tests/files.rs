@@ -37,7 +37,7 @@ fn diff_tells_what_was_added_changed_and_deleted_and_nothing_of_ours() {
         .run(&["container", "diff", "idle"])
         .success()
         .stdout_is("");
-    orlop.run_script("live", "touch /up; sleep 60");
+    orlop.run_script("live", "touch /up; sleep 1000");
     orlop_tests::eventually("a running container's change is told", || {
         orlop.run(&["diff", "live"]).success().stdout() == "A /up\n"
     });

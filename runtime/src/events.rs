@@ -127,19 +127,28 @@ impl Events {
     /// What is remembered and what comes; an event is in one of them, and in one only.
     pub(crate) fn watch(&self) -> Watch {
         let inner = self.inner();
-        let ended = || broadcast::channel(1).1;
         Watch {
             past: inner.history.events(),
-            live: inner
-                .live
-                .as_ref()
-                .map_or_else(ended, broadcast::Sender::subscribe),
+            live: inner.subscribe(),
         }
+    }
+
+    /// What comes.
+    pub(crate) fn live(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.inner().subscribe()
     }
 
     /// Ends all watches, so that they do not hold up the end of the service.
     pub(crate) fn close(&self) {
         self.inner().live = None;
+    }
+}
+
+impl Inner {
+    fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        let ended = || broadcast::channel(1).1;
+        let live = self.live.as_ref();
+        live.map_or_else(ended, broadcast::Sender::subscribe)
     }
 }
 

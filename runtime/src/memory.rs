@@ -13,12 +13,12 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs as long as there are events, which tell of everything that needs much.
 pub(crate) async fn give_back_after_work(events: Events) {
-    let mut live = events.watch().live;
+    let mut live = events.live();
     while !matches!(live.recv().await, Err(RecvError::Closed)) {
         // A watch that nobody reads would keep events.
         drop(live);
         tokio::time::sleep(PAUSE).await;
-        live = events.watch().live;
+        live = events.live();
         let released = blocking(|| {
             orlop_sys::memory::release_heap();
             Ok(())

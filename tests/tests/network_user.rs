@@ -314,7 +314,7 @@ fn a_container_that_is_renamed_is_called_by_its_new_name_only_and_stays_so() {
 
 #[test]
 fn an_address_that_is_kept_is_no_containers() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let create = |options: &[&str]| {
         let args = [&["network", "create"], options, &["kept"]];
         orlop.run(&args.concat())
@@ -337,7 +337,7 @@ fn an_address_that_is_kept_is_no_containers() {
         .stdout_has("\"router\": \"10.215.0.2\"")
         .stdout_has("\"Attachable\": true");
     let check = || {
-        serve(&orlop, "web", &["--network", "kept"]);
+        orlop.serve("web", &["--network", "kept"]);
         assert_eq!(address(&orlop, "web", "kept"), "10.215.0.3");
         orlop.run(&["rm", "-f", "web"]).success();
         let ip = ["run", "--rm", "--network", "kept", "--ip", "10.215.0.2"];

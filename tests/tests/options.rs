@@ -3,12 +3,6 @@
 
 use orlop_tests::{Instance, eventually};
 
-fn orlop() -> Instance {
-    let orlop = Instance::start();
-    orlop.import_busybox("busybox");
-    orlop
-}
-
 /// What a command says in a container with these options.
 fn says(orlop: &Instance, options: &[&str], command: &str) -> String {
     let args = [&["run", "--rm"], options, &["busybox", "sh", "-c", command]];
@@ -17,7 +11,7 @@ fn says(orlop: &Instance, options: &[&str], command: &str) -> String {
 
 #[test]
 fn names_are_looked_up_as_asked_on_every_network() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
     let show = "grep -E 'search|domain|options' /etc/resolv.conf";
     for network in ["bridge", "none", "host", "front"] {
@@ -39,7 +33,7 @@ fn names_are_looked_up_as_asked_on_every_network() {
 
 #[test]
 fn a_domain_is_the_kernels_and_part_of_the_containers_own_name() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let named = ["-h", "web", "--domainname", "example.test"];
     let show = "cat /proc/sys/kernel/domainname /etc/hostname; hostname -f; tail -n 1 /etc/hosts";
     for userns in ["host", "private"] {
@@ -65,7 +59,7 @@ fn a_domain_is_the_kernels_and_part_of_the_containers_own_name() {
 
 #[test]
 fn exposed_ports_are_shown_and_published_with_all_others() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let expose = ["--expose", "80", "--expose", "5000-5001/udp", "-P"];
     let run = [
         &["run", "-d", "--name", "box"],
@@ -90,7 +84,7 @@ fn exposed_ports_are_shown_and_published_with_all_others() {
 
 #[test]
 fn an_interface_has_the_hardware_address_that_was_asked_for() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     orlop.run(&["network", "create", "front"]).success();
     let mac = "92:d0:c6:0a:29:33";
     let show = "cat /sys/class/net/eth0/address";
@@ -116,7 +110,7 @@ fn an_interface_has_the_hardware_address_that_was_asked_for() {
 
 #[test]
 fn labels_come_from_files_too() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let file = orlop.root().join("labels");
     std::fs::write(&file, "# none\ntier=web\nbare\n").unwrap();
     let file = file.to_str().unwrap();
@@ -131,7 +125,7 @@ fn labels_come_from_files_too() {
 
 #[test]
 fn a_log_is_kept_as_far_as_was_asked_for() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let run = |name: &str, options: &[&str], command: &str| {
         let args = [
             &["run", "--name", name],
@@ -182,7 +176,7 @@ fn a_log_is_kept_as_far_as_was_asked_for() {
 
 #[test]
 fn a_link_is_a_name_that_one_container_alone_knows() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let run = |name: &str, options: &[&str]| {
         let args = [
             &["run", "-d", "--name", name],
@@ -234,7 +228,7 @@ fn a_link_is_a_name_that_one_container_alone_knows() {
 
 #[test]
 fn memory_is_swapped_and_waited_for_as_asked_where_cgroups_can() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let asked = [
         "--memory-swappiness",
         "7",
@@ -273,7 +267,7 @@ fn memory_is_swapped_and_waited_for_as_asked_where_cgroups_can() {
 
 #[test]
 fn annotations_reach_the_document_of_the_runtime() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let run = ["run", "-d", "--name", "box", "--annotation", "a.b=c d"];
     let run = [&run[..], &["busybox", "sleep", "60"]].concat();
     orlop.run(&run).success();

@@ -48,10 +48,9 @@ struct Host {
 impl Host {
     fn new() -> Self {
         let host = Self {
-            orlop: Instance::start(),
+            orlop: Instance::with_busybox(),
             bundle: Bundle::of_an_image(),
         };
-        host.orlop.import_busybox("busybox");
         let own = format!("OWN={}", host.bundle.id);
         let mut args = vec!["run", "-d", "--name", "host", "--privileged"];
         args.extend([

@@ -38,14 +38,21 @@ impl Cgroups {
         matches!(self.layout, Layout::V2(_))
     }
 
-    /// A container's path below each mount.
-    pub fn path_of(&self, id: &str) -> String {
-        format!("/{}/{id}", self.parent)
+    /// A container's path below each mount; it may have asked for another parent than ours.
+    pub fn path_of(&self, id: &str, parent: &str) -> String {
+        format!("/{}/{id}", self.parent(parent))
+    }
+
+    fn parent<'a>(&'a self, asked: &'a str) -> &'a str {
+        match asked.trim_matches('/') {
+            "" => &self.parent,
+            parent => parent,
+        }
     }
 
     /// Makes a container's groups and sets their limits. On error nothing is left.
-    pub fn create(&self, id: &str, limits: &LinuxResources) -> Result<Vec<Cgroup>> {
-        let group = Path::new(&self.parent).join(id);
+    pub fn create(&self, id: &str, parent: &str, limits: &LinuxResources) -> Result<Vec<Cgroup>> {
+        let group = Path::new(self.parent(parent)).join(id);
         Ok(self.layout.create(&group, limits)?)
     }
 
@@ -61,18 +68,16 @@ impl Cgroups {
 
     /// Takes down what is left of a container without a shim: a runtime that is not ours does not end
     /// its processes with their shim, and has groups of its own.
-    pub fn clear(&self, id: &str, groups: &[Cgroup]) {
+    pub fn clear(&self, id: &str, parent: &str, groups: &[Cgroup]) {
         orlop_shim::oci::kill_all(groups);
         self.remove(groups);
-        let others = self
-            .others
-            .iter()
-            .map(|mount| mount.join(&self.parent).join(id));
-        let others = others.map(|path| Cgroup {
-            path,
-            controllers: None,
-        });
-        self.remove(&others.collect::<Vec<_>>());
+        self.remove(&below(&self.others, &self.path_of(id, parent)));
+    }
+
+    /// Every group that a container with a parent of its own may have.
+    pub(crate) fn all_of(&self, id: &str, parent: &str) -> Vec<Cgroup> {
+        let mounts: Vec<_> = self.mounts().map(Path::to_owned).collect();
+        below(&mounts, &self.path_of(id, parent))
     }
 
     fn mounts(&self) -> impl Iterator<Item = &Path> {
@@ -112,6 +117,16 @@ impl Cgroups {
     }
 }
 
+/// The groups of one path below these mounts.
+fn below(mounts: &[PathBuf], path: &str) -> Vec<Cgroup> {
+    let relative = path.trim_start_matches('/');
+    let group = |mount: &PathBuf| Cgroup {
+        path: mount.join(relative),
+        controllers: None,
+    };
+    mounts.iter().map(group).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,7 +141,7 @@ mod tests {
             ..Resources::default()
         };
         let made = cgroups
-            .create("c1", &limits(&asked, &Default::default()).unwrap())
+            .create("c1", "", &limits(&asked, &Default::default()).unwrap())
             .unwrap();
         let group = made
             .iter()

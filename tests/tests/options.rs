@@ -280,3 +280,31 @@ fn annotations_reach_the_document_of_the_runtime() {
     let ours = [&ours[..], &["busybox", "true"]].concat();
     orlop.run(&ours).exits(125).stderr_has("reserved");
 }
+
+#[test]
+fn a_container_is_in_the_control_group_that_was_asked_for() {
+    let orlop = orlop();
+    let parent = format!("orlop-parent-{}", std::process::id());
+    let path = format!("/{parent}/team");
+    let run = ["run", "-d", "--name", "box", "--cgroup-parent", &path];
+    let run = [&run[..], &["busybox", "sleep", "60"]].concat();
+    let id = orlop.run(&run).success().line();
+    assert_eq!(orlop.inspect("box", "{{.HostConfig.CgroupParent}}"), path);
+    let pid = orlop.inspect("box", "{{.State.Pid}}");
+    let groups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let own = format!("{path}/{id}");
+    assert!(groups.lines().any(|line| line.ends_with(&own)), "{groups}");
+    orlop.run(&["exec", "box", "true"]).success();
+    orlop.run(&["cp", "box:/etc/passwd", "-"]).success();
+    orlop.run(&["rm", "-f", "box"]).success();
+    let mounts = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten();
+    let mounts = mounts.map(|entry| entry.path());
+    for mount in mounts.chain(["/sys/fs/cgroup".into()]) {
+        let group = mount.join(&parent).join("team");
+        assert!(!group.join(&id).exists(), "{}", group.display());
+        std::fs::remove_dir(&group).ok();
+        std::fs::remove_dir(mount.join(&parent)).ok();
+    }
+    let ours = ["run", "--cgroup-parent", "/orlop/x", "busybox", "true"];
+    orlop.run(&ours).exits(125).stderr_has("/orlop/x");
+}

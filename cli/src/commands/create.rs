@@ -116,6 +116,10 @@ pub(crate) struct ContainerOptions {
     #[command(flatten)]
     limits: LimitOptions,
 
+    /// Control group to be in, for example /teams/a; made if it is not there
+    #[arg(long, value_name = "PATH")]
+    cgroup_parent: Option<String>,
+
     /// How readily its memory is written to swap: 0 to 100; -1 as the host (cgroup v1)
     #[arg(long, value_name = "NUMBER", allow_hyphen_values = true)]
     memory_swappiness: Option<i64>,

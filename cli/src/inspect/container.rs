@@ -301,6 +301,7 @@ fn isolation(config: &CreateRequest) -> Value {
         "Sysctls": config.sysctls,
         "Init": config.init,
         "Runtime": if config.runtime.is_empty() { "orlop" } else { &config.runtime },
+        "CgroupParent": config.cgroup_parent,
         "Annotations": config.annotations,
         "MemorySwappiness": resources.memory_swappiness,
         "OomKillDisable": resources.oom_kill_disable,

@@ -147,6 +147,10 @@ pub struct CreateRequest {
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
+    /// The control group that its own is made in, below each mount; empty: one of the service's. It is made if
+    /// it is not there, and stays.
+    #[prost(string, tag = "128")]
+    pub cgroup_parent: ::prost::alloc::string::String,
     #[prost(oneof = "create_request::Root", tags = "2, 3")]
     pub root: ::core::option::Option<create_request::Root>,
 }

@@ -82,7 +82,8 @@ impl Containers {
         let mut record = container.record().as_ref().clone();
         if record.state.pid > 0 {
             drop(gate);
-            let group = self.parts().cgroups.path_of(&record.id);
+            let parent = &record.config.cgroup_parent;
+            let group = self.parts().cgroups.path_of(&record.id, parent);
             let work = move || {
                 let tree = Tree::of_running(&record, &group)?;
                 let acting = record.ids.map(ActingRoot::begin).transpose();

@@ -125,10 +125,10 @@ impl Containers {
     /// Removes the control groups of a container; `lost`: with whatever is still in them.
     async fn remove_groups(&self, record: &Record, lost: bool) {
         let (cgroups, groups) = (self.parts().cgroups.clone(), record.cgroups.clone());
-        let id = record.id.clone();
+        let (id, parent) = (record.id.clone(), record.config.cgroup_parent.clone());
         let removed = blocking(move || {
             match lost {
-                true => cgroups.clear(&id, &groups),
+                true => cgroups.clear(&id, &parent, &groups),
                 false => cgroups.remove(&groups),
             }
             Ok(())

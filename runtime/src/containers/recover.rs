@@ -195,6 +195,12 @@ impl Containers {
                 map.by_id.get(id).is_some_and(|c| c.record().is_running())
             };
             cgroups.remove(&cgroups.orphans(running));
+            for record in this.all().iter().map(|container| container.record()) {
+                let parent = &record.config.cgroup_parent;
+                if !parent.is_empty() && !record.is_running() {
+                    cgroups.remove(&cgroups.all_of(&record.id, parent));
+                }
+            }
             Ok(())
         })
         .await

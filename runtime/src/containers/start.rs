@@ -178,10 +178,11 @@ impl Containers {
                 .linux()
                 .as_ref()
                 .and_then(|linux| linux.resources().clone());
-            let cgroups = this
-                .parts()
-                .cgroups
-                .create(&record.id, &limits.unwrap_or_default())?;
+            let cgroups = this.parts().cgroups.create(
+                &record.id,
+                &record.config.cgroup_parent,
+                &limits.unwrap_or_default(),
+            )?;
             let written = this.write_spec(&container, &spec, root, &cgroups, shm, restart_count);
             if written.is_err() {
                 this.parts().cgroups.remove(&cgroups);
@@ -207,7 +208,10 @@ impl Containers {
                     None => record.hostname(),
                 },
                 files: etc,
-                cgroup: self.parts().cgroups.path_of(&record.id),
+                cgroup: self
+                    .parts()
+                    .cgroups
+                    .path_of(&record.id, &record.config.cgroup_parent),
                 no_new_privileges: self.parts().no_new_privileges,
                 joined,
                 devices: devices(&record.config)?,

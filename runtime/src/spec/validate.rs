@@ -84,6 +84,7 @@ pub fn request(request: &CreateRequest) -> Result<()> {
     sysctls::check(request)?;
     ulimits::check(&request.ulimits)?;
     devices::check(request)?;
+    cgroup_parent(&request.cgroup_parent)?;
     count("group", request.groups.len(), GROUPS_MAX)?;
     oom_score(request.oom_score_adj)?;
     restart(
@@ -357,6 +358,23 @@ fn apparmor(profile: &str, host: &Host) -> Result<()> {
     Err(Error::invalid("security option", problem))
 }
 
+/// Below each mount; those of the service's own groups are its alone.
+fn cgroup_parent(parent: &str) -> Result<()> {
+    if parent.is_empty() {
+        return Ok(());
+    }
+    let path = format!("/{}", parent.trim_start_matches('/'));
+    absolute("cgroup parent", &path)?;
+    let normal = normalize(&path);
+    let own = normal == "/orlop" || normal.starts_with("/orlop/");
+    if own || normal == "/" || path.chars().any(char::is_control) {
+        let shown: String = parent.chars().take(128).collect();
+        let problem = format!("{shown:?}: expected a path such as /teams/a, not below /orlop");
+        return Err(Error::invalid("cgroup parent", problem));
+    }
+    Ok(())
+}
+
 fn oom_score(score: Option<i32>) -> Result<()> {
     match score {
         Some(score) if !(-1000..=1000).contains(&score) => {
@@ -509,6 +527,20 @@ mod tests {
             "db:x",
         ] {
             assert!(extra_host(bad).is_err(), "{bad:?}");
+        }
+        for bad in [
+            "/",
+            "/orlop",
+            "orlop/x",
+            "//orlop/./x",
+            "../a",
+            "a/../b",
+            "a\nb",
+        ] {
+            assert!(cgroup_parent(bad).is_err(), "{bad:?}");
+        }
+        for good in ["", "a", "/a/b", "orlop-team/x"] {
+            cgroup_parent(good).unwrap();
         }
         assert!(annotation("org.orlop.seccomp", "unconfined").is_err());
         annotation("run.oci.handler", "wasm").unwrap();

@@ -66,6 +66,7 @@ pub(super) fn of(args: &ContainerOptions) -> Result<CreateRequest, CliError> {
         ipc_mode: args.ipc.clone().unwrap_or_default(),
         uts_mode: args.uts.clone().unwrap_or_default(),
         cgroupns_mode: args.cgroupns.clone().unwrap_or_default(),
+        cgroup_parent: args.cgroup_parent.clone().unwrap_or_default(),
         devices: each(&args.device, device::device)?,
         device_cgroup_rules: args.device_cgroup_rule.clone(),
         ulimits: each(&args.ulimit, device::ulimit)?,

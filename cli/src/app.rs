@@ -56,14 +56,23 @@ pub fn main() -> ExitCode {
 
 /// The whole tree of commands.
 pub(crate) fn command() -> clap::Command {
+    let mut command = outline();
+    command.build();
+    command
+}
+
+/// The tree without what is below its commands, until one is parsed.
+fn outline() -> clap::Command {
     // Flattened arguments bring descriptions of their own, so ours is set last.
     App::command()
         .about("Build, store, run and ship containers")
         .version(env!("CARGO_PKG_VERSION"))
 }
 
+/// Help and errors look at all commands, what is right at one only.
 fn parse() -> Result<App, clap::Error> {
-    let mut matches = command().try_get_matches()?;
+    let matches = outline().try_get_matches();
+    let mut matches = matches.or_else(|_| command().try_get_matches())?;
     App::from_arg_matches_mut(&mut matches)
 }
 
@@ -151,6 +160,16 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_typed_is_declared() {
+        let options =
+            |root: &clap::Command| root.find_subcommand("run").unwrap().get_opts().count();
+        let mut root = outline();
+        assert_eq!(options(&root), 0);
+        root.try_get_matches_from_mut(["orlop", "ps"]).unwrap();
+        assert!(options(&root) < options(&command()));
+    }
+
+    #[test]
     fn every_option_has_help() {
         walk(&command(), "orlop", &mut |path, command| {
             for option in command.get_opts() {
@@ -171,10 +190,10 @@ mod tests {
             unreachable!("parsed as run");
         };
         assert_eq!(
-            args.create.image_and_command,
+            args.0.create.image_and_command,
             ["busybox", "-d", "--rm", "x"]
         );
-        assert!(!args.detach);
+        assert!(!args.0.detach);
     }
 
     #[test]

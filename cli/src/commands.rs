@@ -58,6 +58,7 @@ use clap::Subcommand;
 
 use crate::app::Context;
 use crate::error::CliError;
+use crate::lazy::Lazy;
 
 /// Declares an enum of commands and how each is run.
 macro_rules! commands {
@@ -66,13 +67,13 @@ macro_rules! commands {
         $(#[$meta])*
         #[allow(clippy::large_enum_variant, reason = "there is one of it")]
         pub(crate) enum $name {
-            $($(#[$variant_meta])* $variant($args),)*
+            $($(#[$variant_meta])* $variant(Lazy<$args>),)*
         }
 
         impl $name {
             async fn run(self, context: &Context) -> Result<ExitCode, CliError> {
                 match self {
-                    $(Self::$variant(args) => Box::pin($run(args, context)).await,)*
+                    $(Self::$variant(args) => Box::pin($run(args.0, context)).await,)*
                 }
             }
         }

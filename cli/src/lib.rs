@@ -13,6 +13,7 @@ mod docker_config;
 mod error;
 mod format;
 mod inspect;
+mod lazy;
 mod partial;
 mod services;
 mod stream;

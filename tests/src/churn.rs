@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::Instance;
-use report::{Report, resident};
+use report::{Report, resident, share};
 use trace::Trace;
 
 /// What a churn is to be.
@@ -27,6 +27,8 @@ pub struct Plan {
 
 /// How long removals that go on after their answer may take.
 const SETTLING: Duration = Duration::from_secs(60);
+/// After so long services and shims have given back what a burst needed.
+const REST: Duration = Duration::from_secs(4);
 /// Containers that one `rm` is given.
 const REMOVED_AT_ONCE: usize = 50;
 
@@ -86,15 +88,19 @@ fn crowd(orlop: &Instance, plan: Plan, report: &mut Report) {
     assert_eq!(ids.lines().count() as u64, count, "all of them run");
     let last = format!("crowd{}", count - 1);
     report.time("exec", 1, || orlop.run(&["exec", &last, "true"]).success());
+    thread::sleep(REST);
     report.memory("service, with the crowd", &[resident(service)]);
-    let shims: Vec<_> = orlop.shims().into_iter().map(resident).collect();
-    report.memory("shim", &shims);
+    let shims = orlop.shims();
+    let each = |memory: fn(i32) -> u64| -> Vec<_> { shims.iter().copied().map(memory).collect() };
+    report.memory("shim", &each(resident));
+    report.memory("shim, its share", &each(share));
     let ids: Vec<_> = ids.lines().collect();
     report.time("remove", count, || {
         for some in ids.chunks(REMOVED_AT_ONCE) {
             orlop.run(&[&["rm", "-f"], some].concat()).success();
         }
     });
+    thread::sleep(REST);
     report.memory("service, after the crowd", &[resident(service)]);
 }
 

@@ -12,5 +12,7 @@ fn nothing_stays_of_containers_that_came_and_went() {
     println!("{report}");
     assert!(report.remains().is_empty(), "{report}");
     assert_eq!(report.count("cycle"), 24, "{report}");
-    assert!(report.shim_kib().is_some_and(|kib| kib > 0), "{report}");
+    // Beside a container that does nothing.
+    let shim = report.shim_kib().unwrap();
+    assert!((1..1024).contains(&shim), "{report}");
 }

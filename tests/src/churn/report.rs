@@ -81,8 +81,17 @@ impl fmt::Display for Report {
 
 /// What a process has resident, in KiB.
 pub(super) fn resident(pid: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    kib(pid, "Rss:")
+}
+
+/// The same, with pages that several processes have divided among them.
+pub(super) fn share(pid: i32) -> u64 {
+    kib(pid, "Pss:")
+}
+
+fn kib(pid: i32, field: &str) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = rollup.lines().find_map(|line| line.strip_prefix(field));
     let number = line.and_then(|line| line.split_whitespace().next());
     number.map_or(0, |number| number.parse().unwrap())
 }

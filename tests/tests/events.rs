@@ -152,7 +152,7 @@ fn the_end_of_the_service_is_the_end_of_a_watch() {
     assert!(lines.next().unwrap().unwrap().contains("volume create"));
     orlop.run(&["down"]).success();
     assert!(watcher.wait().unwrap().success());
-    orlop.run(&["up"]).success();
+    orlop.up();
 }
 
 #[test]

@@ -70,17 +70,9 @@ fn work(orlop: &Instance, name: &str, stop: &AtomicBool, acknowledged: &AtomicU6
         good
     };
     while !stop.load(Ordering::Relaxed) {
-        if done(&[
-            "run",
-            "-d",
-            "--name",
-            name,
-            "-p",
-            "127.0.0.1:0:80",
-            "busybox",
-            "sleep",
-            "1000",
-        ]) {
+        let port = ["-p", "127.0.0.1:0:80"];
+        let run = [&["run", "-d", "--name", name], &port[..]].concat();
+        if done(&[&run[..], &["busybox", "sleep", "1000"]].concat()) {
             eventually("what was run is known", || {
                 orlop.run(&["inspect", name]).code() == 0
             });
@@ -96,6 +88,21 @@ fn work(orlop: &Instance, name: &str, stop: &AtomicBool, acknowledged: &AtomicU6
     }
 }
 
+/// Does harm while others work with containers; how many of their commands were acknowledged.
+fn while_others_work(orlop: &Instance, harm: impl FnOnce()) -> u64 {
+    let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for name in ["one", "two", "three"] {
+            let (stop, acknowledged) = (&stop, &acknowledged);
+            scope.spawn(move || work(orlop, name, stop, acknowledged));
+        }
+        // Even if this panics: nobody would wait for the end of those who work on.
+        let _stop = AtTheEnd(&stop);
+        harm();
+    });
+    acknowledged.into_inner()
+}
+
 #[test]
 fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left() {
     let _alone = alone();
@@ -105,26 +112,16 @@ fn rows_3_and_5_the_service_is_killed_at_any_moment_and_nothing_is_lost_or_left(
     let counter = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done";
     orlop.run_script("steady", counter);
     let pid = orlop.inspect("steady", "{{.State.Pid}}");
-    let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for name in ["one", "two", "three"] {
-            let (orlop, stop, acknowledged) = (&orlop, &stop, &acknowledged);
-            scope.spawn(move || work(orlop, name, stop, acknowledged));
-        }
-        // Even if this panics: nobody would wait for the end of those who work on.
-        let _stop = AtTheEnd(&stop);
-        let mut chance = Chance::new(3);
+    let mut chance = Chance::new(3);
+    let acknowledged = while_others_work(&orlop, || {
         for _ in 0..KILLS {
             std::thread::sleep(Duration::from_millis(chance.below(500)));
-            orlop.run(&["up"]).success();
+            orlop.up();
             orlop.kill_service("runtime");
         }
     });
-    println!(
-        "rows 3, 5: {KILLS} kills, {} commands acknowledged",
-        acknowledged.load(Ordering::Relaxed)
-    );
-    assert!(acknowledged.load(Ordering::Relaxed) > 0);
+    println!("rows 3, 5: {KILLS} kills, {acknowledged} commands acknowledged");
+    assert!(acknowledged > 0);
     assert_eq!(
         orlop.inspect("steady", "{{.State.Status}} {{.State.Pid}}"),
         format!("running {pid}")
@@ -145,15 +142,8 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
     const KILLS: u64 = 40;
     let orlop = orlop();
     let before = Trace::at_rest(&orlop);
-    let (stop, acknowledged) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for name in ["one", "two", "three"] {
-            let (orlop, stop, acknowledged) = (&orlop, &stop, &acknowledged);
-            scope.spawn(move || work(orlop, name, stop, acknowledged));
-        }
-        let _stop = AtTheEnd(&stop);
-        let mut chance = Chance::new(4);
-        let mut kills = 0;
+    let (mut chance, mut kills) = (Chance::new(4), 0);
+    let acknowledged = while_others_work(&orlop, || {
         while kills < KILLS {
             std::thread::sleep(Duration::from_millis(chance.below(40)));
             if let Some(shim) = chance.pick(&orlop.shims()) {
@@ -162,10 +152,7 @@ fn row_4_shims_are_killed_at_any_moment_and_nothing_is_left() {
             }
         }
     });
-    println!(
-        "row 4: {KILLS} kills, {} commands acknowledged",
-        acknowledged.load(Ordering::Relaxed)
-    );
+    println!("row 4: {KILLS} kills, {acknowledged} commands acknowledged");
     leaves_nothing(&orlop, &before);
 }
 
@@ -403,7 +390,7 @@ fn row_26_signals_end_the_service_and_no_container() {
         &[Signal::PIPE],
     ];
     for several in signals {
-        orlop.run(&["up"]).success();
+        orlop.up();
         let service = orlop.service_pid("runtime");
         let under_way = orlop.spawn(&["run", "-d", "busybox", "sleep", "1000"]);
         let followed = orlop.spawn(&["logs", "-f", "steady"]);

@@ -260,7 +260,7 @@ fn a_service_that_is_killed_while_it_commits_leaves_no_container_frozen() {
     orlop.kill_service("runtime");
     assert!(!commit.wait().unwrap().success());
     assert!(is_frozen(&orlop, &id), "it was killed in time");
-    orlop.run(&["up"]).success();
+    orlop.up();
     orlop_tests::eventually("it goes on", || !is_frozen(&orlop, &id));
     orlop.run(&["exec", "box", "true"]).success();
 }

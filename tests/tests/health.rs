@@ -188,7 +188,7 @@ fn checks_go_on_while_the_service_is_down() {
     fs::write(shared.path().join("bad"), "").unwrap();
     let before = count();
     eventually("it is checked", || count() > before + 8);
-    orlop.run(&["up"]).success();
+    orlop.up();
     assert_eq!(
         orlop.inspect("box", "{{.State.Health.Status}}"),
         "unhealthy"

@@ -86,5 +86,5 @@ fn reboot(orlop: &Instance, running: &[&str]) {
         pids.iter()
             .all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
     });
-    orlop.run(&["up"]).success();
+    orlop.up();
 }

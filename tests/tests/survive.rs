@@ -50,7 +50,7 @@ fn kill_9_of_each_service_while_a_container_serves_and_logs() {
     for (number, line) in logs.lines().enumerate() {
         assert_eq!(line, format!("line {}", number + 1), "no line is lost");
     }
-    orlop.run(&["up"]).success();
+    orlop.up();
 }
 
 /// A container that ends while the runtime is down has its exit code afterwards.

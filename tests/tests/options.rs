@@ -283,7 +283,7 @@ fn annotations_reach_the_document_of_the_runtime() {
 
 #[test]
 fn a_container_is_in_the_control_group_that_was_asked_for() {
-    let orlop = orlop();
+    let orlop = Instance::with_busybox();
     let parent = format!("orlop-parent-{}", std::process::id());
     let path = format!("/{parent}/team");
     let run = ["run", "-d", "--name", "box", "--cgroup-parent", &path];

@@ -319,30 +319,30 @@ fn an_address_that_is_kept_is_no_containers() {
         let args = [&["network", "create"], options, &["kept"]];
         orlop.run(&args.concat())
     };
-    let subnet = ["--subnet", "10.215.0.0/24"];
-    create(&[&subnet[..], &["--aux-address", "router=10.216.0.2"]].concat())
+    let subnet = ["--subnet", "192.168.215.0/24"];
+    create(&[&subnet[..], &["--aux-address", "router=192.168.216.2"]].concat())
         .exits(1)
-        .stderr_has("10.216.0.2");
+        .stderr_has("192.168.216.2");
     create(&[&subnet[..], &["--scope", "swarm"]].concat())
         .exits(125)
         .stderr_has("swarm");
     create(&[&subnet[..], &["--ipam-driver", "other"]].concat())
         .exits(125)
         .stderr_has("other");
-    let keep = ["--aux-address", "router=10.215.0.2", "--attachable"];
+    let keep = ["--aux-address", "router=192.168.215.2", "--attachable"];
     create(&[&subnet[..], &keep[..]].concat()).success();
     orlop
         .run(&["network", "inspect", "kept"])
         .success()
-        .stdout_has("\"router\": \"10.215.0.2\"")
+        .stdout_has("\"router\": \"192.168.215.2\"")
         .stdout_has("\"Attachable\": true");
     let check = || {
         orlop.serve("web", &["--network", "kept"]);
-        assert_eq!(address(&orlop, "web", "kept"), "10.215.0.3");
+        assert_eq!(address(&orlop, "web", "kept"), "192.168.215.3");
         orlop.run(&["rm", "-f", "web"]).success();
-        let ip = ["run", "--rm", "--network", "kept", "--ip", "10.215.0.2"];
+        let ip = ["run", "--rm", "--network", "kept", "--ip", "192.168.215.2"];
         let ip = [&ip[..], &["busybox", "true"]].concat();
-        orlop.run(&ip).exits(125).stderr_has("10.215.0.2");
+        orlop.run(&ip).exits(125).stderr_has("192.168.215.2");
     };
     check();
     orlop.kill_service("runtime");

@@ -51,11 +51,18 @@ fn the_life_of_a_container_is_told_in_dockers_order() {
 fn what_a_person_does_is_told() {
     let orlop = Instance::with_busybox();
     let options = ["-l", "tier=web", "-v", "data:/data"];
-    let script = "trap 'exit 0' TERM; while :; do sleep 0.1; done";
+    let script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done";
+    let ready = |times: usize| {
+        eventually("its trap is set", || {
+            orlop.run(&["logs", "box"]).stdout() == "ready\n".repeat(times)
+        });
+    };
     orlop.run_script_with("box", &options, script);
     orlop.run(&["exec", "box", "sh", "-c", "exit 4"]).exits(4);
     orlop.run(&["kill", "-s", "WINCH", "box"]).success();
+    ready(1);
     orlop.run(&["restart", "box"]).success();
+    ready(2);
     orlop.run(&["stop", "box"]).success();
     orlop.run(&["rm", "box"]).success();
     orlop.run(&["volume", "rm", "data"]).success();

@@ -399,7 +399,7 @@ fn row_26_signals_end_the_service_and_no_container() {
             send(service, *signal);
         }
         under_way.wait_with_output().unwrap();
-        if matches!(several[0], Signal::TERM | Signal::INT) {
+        if several[0] != Signal::PIPE {
             eventually("it ends, although somebody follows", || !exists(service));
         }
         assert_eq!(

@@ -9,7 +9,8 @@ use orlop_tests::{Instance, eventually};
 
 const QUICK: [&str; 2] = ["--health-interval=200ms", "--health-retries=2"];
 
-/// Runs a container that sleeps, named `box`, with this check and these options.
+/// Runs a container that sleeps, named `box`, with this check and these options. It is ready once it
+/// would end as it is to.
 fn run(orlop: &Instance, check: &str, options: &[&str]) {
     let options = [&["--health-cmd", check], &QUICK[..], options].concat();
     let script = "trap 'exit 9' TERM; touch /ready; while :; do sleep 0.1; done";
@@ -249,7 +250,8 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
     }
     run(&orlop, "exit 1", &["--health-on-failure=restart"]);
     eventually("it was restarted, and once more", || {
-        orlop.inspect("box", "{{.RestartCount}}") == "2"
+        let count = orlop.inspect("box", "{{.RestartCount}}");
+        count.parse::<u32>().unwrap() >= 2
     });
     orlop.run(&["stop", "box"]).success();
     assert_eq!(orlop.status("box"), "exited");
@@ -258,14 +260,16 @@ fn an_unhealthy_container_can_be_killed_stopped_or_restarted() {
 #[test]
 fn a_frozen_container_is_not_checked() {
     let orlop = Instance::with_busybox();
-    let check = ["--health-cmd=true", "--health-interval=1s", "--name=box"];
+    let check = ["--health-cmd=true", "--health-interval=2s", "--name=box"];
     let run = [&["run", "-d"], &check[..], &["busybox", "sleep", "600"]].concat();
     orlop.run(&run).success();
+    let pid = orlop.inspect("box", "{{.State.Pid}}");
+    // A check just ended, and none is under way for the next two seconds.
     becomes(&orlop, "healthy");
-    let frozen = Frozen::new(&orlop.inspect("box", "{{.State.Pid}}"));
+    let frozen = Frozen::new(&pid);
     let last = "{{range .State.Health.Log}}{{.End}} {{end}}";
     let before = orlop.inspect("box", last);
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_millis(4500));
     assert_eq!(orlop.inspect("box", last), before);
     assert_eq!(frozen.processes(), ["sleep"], "nothing is stuck beside it");
     drop(frozen);

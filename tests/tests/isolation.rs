@@ -347,10 +347,12 @@ fn an_init_reaps_orphans_passes_signals_on_and_ends_as_its_command() {
     orlop.run_script_with(
         "box",
         &["--init"],
-        "trap 'echo asked; exit 3' TERM; while :; do sleep 0.1; done",
+        "trap 'echo asked; exit 3' TERM; echo ready; while :; do sleep 0.1; done",
     );
+    let logs = || orlop.run(&["logs", "box"]).success().stdout();
+    orlop_tests::eventually("its trap is set", || logs() == "ready\n");
     orlop.run(&["stop", "box"]).success();
-    orlop.run(&["logs", "box"]).success().stdout_is("asked\n");
+    assert_eq!(logs(), "ready\nasked\n");
     assert_eq!(orlop.inspect("box", "{{.State.ExitCode}}"), "3");
     orlop
         .run(&["run", "--rm", "--init", "busybox", "no-such-command"])

@@ -155,7 +155,7 @@ fn later_processes_are_the_runtimes_too() {
 #[test]
 fn a_container_of_runc_lives_as_any_other() {
     let orlop = Instance::with_busybox();
-    let script = "echo begun $(wc -l < /runs 2>/dev/null); echo >> /runs; trap 'echo asked; exit 9' TERM; \
+    let script = "trap 'echo asked; exit 9' TERM; echo >> /runs; echo begun $(wc -l < /runs); \
                   while :; do sleep 0.05; done";
     start(&orlop, "box", &[], script);
     let logged = |text: &str| {
@@ -165,14 +165,14 @@ fn a_container_of_runc_lives_as_any_other() {
             .stdout()
             .contains(text)
     };
-    eventually("it began", || logged("begun"));
+    eventually("it began", || logged("begun 1"));
     orlop.run(&["stop", "box"]).success();
     assert_eq!(orlop.inspect("box", "{{.State.ExitCode}}"), "9");
     assert!(logged("asked"));
     orlop.run(&["start", "box"]).success();
-    eventually("it began again", || logged("begun 1"));
+    eventually("it began again", || logged("begun 2"));
     orlop.run(&["restart", "-t", "5", "box"]).success();
-    eventually("it began once more", || logged("begun 2"));
+    eventually("it began once more", || logged("begun 3"));
     assert_eq!(orlop.inspect("box", "{{.HostConfig.Runtime}}"), "runc");
     orlop.run(&["pause", "box"]).success();
     assert_eq!(orlop.status("box"), "paused");

@@ -26,3 +26,18 @@ pub(crate) async fn give_back_after_work(events: Events) {
         released.await.ok();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn it_ends_with_the_events() {
+        let events = Events::new();
+        let giving = tokio::spawn(give_back_after_work(events.clone()));
+        tokio::task::yield_now().await;
+        events.close();
+        let ended = tokio::time::timeout(10 * PAUSE, giving).await;
+        ended.unwrap().unwrap();
+    }
+}

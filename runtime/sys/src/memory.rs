@@ -24,7 +24,7 @@ struct Range {
 pub struct Code(Vec<Range>);
 
 impl Code {
-    /// Of all objects that are loaded now; none of them may be unloaded later.
+    /// Of all objects that are loaded now. They stay: only `dlclose` unloads, which is unsafe to call.
     pub fn loaded() -> Self {
         let mut ranges = Vec::new();
         let found = (&raw mut ranges).cast::<c_void>();

@@ -156,6 +156,7 @@ impl Supervisor<'_> {
     fn restart(&mut self) {
         self.decisions.away.restarts = self.decisions.away.restarts.once_more();
         self.decisions.due = None;
+        self.rest.after_work();
         let Err(error) = self.begin_again() else {
             return;
         };

@@ -137,13 +137,20 @@ impl Bundle {
         said
     }
 
+    /// `run`, which fails for this reason.
+    #[track_caller]
+    pub fn refuses_to_run(&self, reason: &str) {
+        self.refuses(&["run", &self.id], reason);
+    }
+
     /// Runs it, and it fails for this reason.
     #[track_caller]
     pub fn refuses(&self, args: &[&str], reason: &str) {
         let (code, said) = self.call(args);
+        let spec = fs::read_to_string(self.path("config.json")).unwrap_or_default();
         assert!(
             code == 1 && said.contains(reason),
-            "{args:?}: {code} {said}"
+            "{args:?}: {code}, {said} of {spec}"
         );
     }
 

@@ -270,7 +270,7 @@ fn a_container_among_the_processes_of_another_has_the_hooks_of_the_host_only() {
     assert!(said.contains("sleep 1000"), "{said}");
     assert!(second.path("told").exists());
     configure("createContainer");
-    second.refuses(&["run", &second.id], "createContainer");
+    second.refuses_to_run("createContainer");
 }
 
 #[test]

@@ -32,10 +32,9 @@ impl Index {
     }
 
     fn try_open(path: &Path) -> sled::Result<Self> {
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .open()?;
+        let config = sled::Config::new();
+        let config = config.path(path).cache_capacity(CACHE_BYTES);
+        let db = orlop_wire::when_free(|| config.open(), is_locked)?;
         Ok(Self {
             path: path.to_owned(),
             records: db.open_tree("records")?,
@@ -104,4 +103,9 @@ fn state(path: &Path, problem: &str) -> BuildError {
         path: path.display().to_string(),
         problem: problem.to_owned(),
     }
+}
+
+/// sled says it in words.
+fn is_locked(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }

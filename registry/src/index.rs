@@ -176,15 +176,14 @@ impl Index {
 }
 
 fn open_db(path: &Path) -> std::result::Result<Db, sled::Error> {
-    sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .open()
+    let config = sled::Config::new();
+    let config = config.path(path).cache_capacity(CACHE_BYTES);
+    orlop_wire::when_free(|| config.open(), is_locked)
 }
 
+/// sled says it in words.
 fn is_locked(error: &sled::Error) -> bool {
-    matches!(error, sled::Error::Io(io) if io.kind() == io::ErrorKind::WouldBlock
-        || io.to_string().contains("could not acquire lock"))
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }
 
 fn set_aside(path: &Path) -> io::Result<()> {

@@ -93,11 +93,14 @@ impl Index {
 }
 
 fn open(path: &Path) -> Result<sled::Tree, IndexError> {
-    sled::Config::new()
-        .path(path)
-        .cache_capacity(CACHE_BYTES)
-        .open()?
-        .open_tree("records")
+    let config = sled::Config::new();
+    let config = config.path(path).cache_capacity(CACHE_BYTES);
+    orlop_wire::when_free(|| config.open(), is_locked)?.open_tree("records")
+}
+
+/// sled says it in words.
+fn is_locked(error: &IndexError) -> bool {
+    matches!(error, sled::Error::Io(io) if io.to_string().contains("could not acquire lock"))
 }
 
 fn stamp(directory: &Path) -> Option<Stamp> {

@@ -24,9 +24,6 @@ const SCHEMA_KEY: &[u8] = b"schema";
 const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// A whole index opens in milliseconds; a damaged one may never.
 const OPEN_MAX: Duration = Duration::from_secs(5);
-/// A process that has just been killed may hold its lock a moment longer.
-const LOCKED_MAX: Duration = Duration::from_secs(2);
-const LOCKED_PAUSE: Duration = Duration::from_millis(20);
 /// How long a failed index rests before a fresh one is tried.
 const REST: Duration = Duration::from_secs(10);
 const CHECKSUM_BYTES: usize = 8;
@@ -255,7 +252,7 @@ fn open_on_thread(path: &Path) -> Result<Database, IndexError> {
     std::thread::Builder::new()
         .name("index".to_owned())
         .spawn(move || {
-            let opened = catch_unwind(|| open_unlocked(&path));
+            let opened = catch_unwind(|| orlop_wire::when_free(|| open_database(&path), is_locked));
             // Who waits no longer does not want it.
             sender
                 .send(opened.unwrap_or(Err(IndexError::Panicked)))
@@ -269,23 +266,10 @@ fn open_on_thread(path: &Path) -> Result<Database, IndexError> {
     }
 }
 
-fn open_unlocked(path: &Path) -> Result<Database, IndexError> {
-    let until = Instant::now() + LOCKED_MAX;
-    loop {
-        match open_database(path) {
-            Err(IndexError::Database(sled::Error::Io(error)))
-                if is_locked(&error) && Instant::now() < until =>
-            {
-                std::thread::sleep(LOCKED_PAUSE);
-            }
-            other => return other,
-        }
-    }
-}
-
-/// sled says it in words, around the error of the system.
-fn is_locked(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::WouldBlock || error.to_string().contains("WouldBlock")
+/// sled says it in words.
+fn is_locked(error: &IndexError) -> bool {
+    matches!(error, IndexError::Database(sled::Error::Io(io))
+        if io.to_string().contains("could not acquire lock"))
 }
 
 fn open_database(path: &Path) -> Result<Database, IndexError> {

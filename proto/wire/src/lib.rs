@@ -6,6 +6,7 @@
 
 mod channel;
 mod endpoint;
+mod handover;
 mod listen;
 pub mod metrics;
 mod paths;
@@ -14,6 +15,7 @@ pub mod telemetry;
 
 pub use channel::connect;
 pub use endpoint::{Endpoint, EndpointError};
+pub use handover::when_free;
 pub use listen::{ListenError, Listener};
 pub use paths::{PathArgs, Paths};
 pub use serve::{ServeError, ServiceArgs, is_local, run, serve, shutdown_signal};

@@ -232,6 +232,42 @@ fn a20_links_on_the_way_are_followed_inside_the_root() {
 }
 
 #[test]
+fn a_directory_keeps_its_times_when_the_link_that_led_to_it_goes() {
+    let tree = good(
+        &Tar::new()
+            .symlink("way", "real")
+            .directory("way/there", 0o750)
+            .file("way", b"no link any more")
+            .file("real/there/f", b"")
+            .end(),
+    );
+    assert!(tree.contains_key(Path::new("real/there/f")));
+    good(
+        &Tar::new()
+            .directory("real/there", 0o750)
+            .directory("way/there", 0o700)
+            .symlink("way", "real")
+            .end(),
+    );
+}
+
+#[test]
+fn links_of_others_in_sticky_directories_are_followed_whatever_the_host_says() {
+    let mut link = header(b'2', b"tmp/way", "to", 0o777, 0);
+    link[108..115].copy_from_slice(b"0000007");
+    seal(&mut link);
+    let tree = good(
+        &Tar::new()
+            .directory("tmp", 0o1777)
+            .raw(&link, b"")
+            .file("tmp/way/f", b"")
+            .hard_link("also", "tmp/way/f")
+            .end(),
+    );
+    assert_eq!(tree[Path::new("tmp/to/f")].links, 2);
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused() {
     refused(&Tar::new().file("f", b"").file("f/below", b"").end());
     refused(

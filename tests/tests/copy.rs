@@ -400,11 +400,13 @@ impl Swap {
     }
 }
 
-fn for_a_while(mut work: impl FnMut()) -> u32 {
+/// At least six seconds and forty rounds, and longer until the work says that it has seen all, up to a minute.
+fn for_a_while(mut work: impl FnMut() -> bool) -> u32 {
     let started = Instant::now();
-    let mut rounds = 0;
-    while started.elapsed() < Duration::from_secs(6) || rounds < 40 {
-        work();
+    let (mut rounds, mut all) = (0, false);
+    let (end, last) = (Duration::from_secs(6), Duration::from_secs(60));
+    while started.elapsed() < end || rounds < 40 || (!all && started.elapsed() < last) {
+        all = work();
         rounds += 1;
     }
     rounds
@@ -416,17 +418,19 @@ fn d1_a_container_that_swaps_a_link_during_a_copy_gives_and_takes_its_own_files_
     let here = sources();
     let tree = text(here.path().join("tree"));
     let swap = Swap::start(&orlop, &[]);
-    let (mut went_in, mut came_out) = (0, 0);
+    let (mut went_in, mut came_out, mut said) = (0, 0, String::new());
     let rounds = for_a_while(|| {
         went_in += u32::from(cp(&orlop, &tree, "box:/x/new").code() == 0);
         let out = orlop.run(&["cp", "box:/x/secret", "-"]);
         came_out += u32::from(out.code() == 0);
+        said = out.stderr();
         assert!(!out.stdout().contains("host"), "{}", out.stdout());
         swap.assert_untouched();
+        went_in > 0 && came_out > 0
     });
     assert!(
         went_in > 0 && came_out > 0,
-        "{went_in} and {came_out} of {rounds}"
+        "{went_in} and {came_out} of {rounds}: {said}"
     );
 }
 

@@ -473,7 +473,7 @@ fn b34_no_label_or_annotation_of_an_image_confines_less() {
         assert!(!document.contains(label), "{label}");
     }
     orlop
-        .run(&["run", "--annotation", "a=b", "busybox"])
+        .run(&["run", "--annotation", "org.orlop.a=b", "busybox"])
         .exits(125)
-        .stderr_has("--annotation");
+        .stderr_has("reserved");
 }

@@ -191,7 +191,7 @@ impl Applier {
     /// A directory, unless something else has its name by now.
     fn directory_still(&self, path: &[u8]) -> Result<Option<OwnedFd>> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
-        match self.root.open(path, flags) {
+        match self.root.open_itself(path, flags) {
             Ok(fd) => Ok(Some(fd)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(None),
             Err(errno) => Err(failed("open the directory", path)(errno)),
@@ -210,9 +210,12 @@ impl Applier {
         let is_list = |name: &[u8]| name == DEFAULT_LIST_XATTR.as_bytes();
         let (lists, xattrs): (Vec<_>, Vec<_>) =
             xattrs.iter().cloned().partition(|(name, _)| is_list(name));
-        let lists = lists.into_iter().map(|(_, list)| (path.to_vec(), list));
+        // Where it is: the links that led there may lead elsewhere by the end. The kernel does not tell a path
+        // that is too long.
+        let place = self.root.path_of(fd).unwrap_or_else(|_| path.to_vec());
+        let lists = lists.into_iter().map(|(_, list)| (place.clone(), list));
         self.default_lists.extend(lists);
-        self.times.push((path.to_vec(), attributes.mtime));
+        self.times.push((place, attributes.mtime));
         set_attributes(fd, attributes, &xattrs, path)
     }
 

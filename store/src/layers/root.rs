@@ -81,14 +81,25 @@ impl Root {
 
     /// Opens below the root, following links inside it. `path` may be absolute: the root is its `/`.
     pub fn open(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        self.open_mode(path, flags, Mode::empty())
+        self.open_by(path, flags, ResolveFlags::empty())
     }
 
-    fn open_mode(&self, path: &[u8], flags: OFlags, mode: Mode) -> rustix::io::Result<OwnedFd> {
+    /// The same of a path that has no links on its way.
+    pub fn open_itself(&self, path: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        self.open_by(path, flags, ResolveFlags::NO_SYMLINKS)
+    }
+
+    fn open_by(
+        &self,
+        path: &[u8],
+        flags: OFlags,
+        how: ResolveFlags,
+    ) -> rustix::io::Result<OwnedFd> {
         let path = if path.is_empty() { b"." } else { path };
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+        let (flags, mode) = (flags | OFlags::CLOEXEC, Mode::empty());
+        let resolve = how | ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         for _ in 0..RETRIES {
-            match rustix::fs::openat2(&self.fd, os(path), flags | OFlags::CLOEXEC, mode, resolve) {
+            match rustix::fs::openat2(&self.fd, os(path), flags, mode, resolve) {
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 other => return other,
             }
@@ -98,7 +109,31 @@ impl Root {
 
     /// A handle of an existing directory.
     pub fn directory(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
-        self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)
+        match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY) {
+            Err(Errno::ACCESS) => self.directory_of_anyone(path),
+            other => other,
+        }
+    }
+
+    /// The same where the kernel does not follow the links of others in sticky directories
+    /// (`fs.protected_symlinks`, Documentation/admin-guide/sysctl/fs.rst): what an archive means does not
+    /// depend on the host's settings.
+    fn directory_of_anyone(&self, path: &[u8]) -> rustix::io::Result<OwnedFd> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let mut walk = Walk::along(path);
+        while let Some(name) = walk.todo.pop() {
+            let next = join(&walk.at, &name);
+            match self.open(&next, flags) {
+                Ok(_) => walk.at = next,
+                Err(Errno::ACCESS) => {
+                    let parent = self.open(&walk.at, flags)?;
+                    let target = rustix::fs::readlinkat(&parent, os(&name), Vec::new());
+                    walk.follow(target.map_err(|_| Errno::ACCESS)?.as_bytes())?;
+                }
+                Err(errno) => return Err(errno),
+            }
+        }
+        self.open(&walk.at, flags)
     }
 
     /// The same, made with its parents where it is missing: 0755, owned by root. A dangling link on
@@ -114,53 +149,33 @@ impl Root {
         note: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<OwnedFd> {
         match self.directory(path) {
-            Ok(fd) => return Ok(fd),
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(failed("open the directory", path)(errno)),
+            Err(Errno::NOENT) => self.walk_making(path, note),
+            found => found.map_err(failed("open the directory", path)),
         }
-        let mut todo: Vec<Vec<u8>> = names(path).map(<[u8]>::to_vec).collect();
-        todo.reverse();
-        self.walk_making(todo, path, note)
     }
 
-    /// `todo` holds the names still to go, the next one last.
     fn walk_making(
         &self,
-        mut todo: Vec<Vec<u8>>,
-        whole: &[u8],
+        path: &[u8],
         note: &mut dyn FnMut(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<OwnedFd> {
-        let mut at = Vec::new();
-        let mut links = 0;
-        while let Some(name) = todo.pop() {
-            let next = join(&at, &name);
+        let mut walk = Walk::along(path);
+        while let Some(name) = walk.todo.pop() {
+            let next = join(&walk.at, &name);
             match self.directory(&next) {
-                Ok(_) => at = next,
-                Err(Errno::NOENT) => {
-                    if let Some(target) = self.make_or_read_link(&at, &name, whole, note)? {
-                        links += 1;
-                        if links > LINKS_MAX {
-                            return Err(failed("make the directory", whole)(Errno::LOOP));
-                        }
-                        if target.starts_with(b"/") {
-                            at.clear();
-                        }
-                        todo.extend(
-                            names(&target)
-                                .map(<[u8]>::to_vec)
-                                .collect::<Vec<_>>()
-                                .into_iter()
-                                .rev(),
-                        );
-                    } else {
-                        at = next;
+                Ok(_) => walk.at = next,
+                Err(Errno::NOENT) => match self.make_or_read_link(&walk.at, &name, path, note)? {
+                    Some(target) => {
+                        let followed = walk.follow(&target);
+                        followed.map_err(failed("make the directory", path))?;
                     }
-                }
-                Err(errno) => return Err(failed("make the directory", whole)(errno)),
+                    None => walk.at = next,
+                },
+                Err(errno) => return Err(failed("make the directory", path)(errno)),
             }
         }
-        self.directory(&at)
-            .map_err(failed("open the directory", whole))
+        self.directory(&walk.at)
+            .map_err(failed("open the directory", path))
     }
 
     /// Makes one directory; if a dangling link has its name, gives the link's target.
@@ -206,6 +221,46 @@ impl Root {
     /// What a path is, its last name not followed.
     pub fn stat_nofollow(&self, path: &[u8]) -> rustix::io::Result<Stat> {
         rustix::fs::fstat(self.open(path, OFlags::PATH | OFlags::NOFOLLOW)?)
+    }
+}
+
+/// A way from the root that follows links itself.
+#[derive(Debug)]
+struct Walk {
+    at: Vec<u8>,
+    /// The names still to go, the next one last.
+    todo: Vec<Vec<u8>>,
+    links: usize,
+}
+
+impl Walk {
+    fn along(path: &[u8]) -> Self {
+        let mut walk = Self {
+            at: Vec::new(),
+            todo: Vec::new(),
+            links: 0,
+        };
+        walk.go(path);
+        walk
+    }
+
+    fn go(&mut self, path: &[u8]) {
+        let before = self.todo.len();
+        self.todo.extend(names(path).map(<[u8]>::to_vec));
+        self.todo[before..].reverse();
+    }
+
+    /// Goes where a link points at.
+    fn follow(&mut self, target: &[u8]) -> rustix::io::Result<()> {
+        self.links += 1;
+        if self.links > LINKS_MAX {
+            return Err(Errno::LOOP);
+        }
+        if target.starts_with(b"/") {
+            self.at.clear();
+        }
+        self.go(target);
+        Ok(())
     }
 }
 

@@ -147,14 +147,24 @@ impl Unpacker<'_> {
         Ok(handle)
     }
 
+    /// The target's own directory is never made: if it has gone since it was found, so does the copy.
     fn open_or_make(&self, path: &[u8]) -> Result<OwnedFd> {
         let whole = join(&self.target.directory, path);
-        let flags = OFlags::PATH | OFlags::DIRECTORY;
-        match self.target.root.open(&whole, flags) {
+        let open = || {
+            let flags = OFlags::PATH | OFlags::DIRECTORY;
+            self.target.root.open(&whole, flags)
+        };
+        match open() {
             Err(Errno::NOENT) if !path.is_empty() => {}
             other => return other.map_err(failed("open the directory", &whole)),
         }
-        self.target.root.open_or_make(&whole, true)
+        let (above, name) = split(path);
+        let parent = self.open_or_make(above)?;
+        match rustix::fs::mkdirat(&parent, os(name), Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(failed("make the directory", &whole)(errno)),
+        }
+        open().map_err(failed("open the directory", &whole))
     }
 
     fn put_file(

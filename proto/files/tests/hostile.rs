@@ -87,6 +87,25 @@ fn directory(name: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_directory_that_went_away_after_it_was_found_is_not_made_again() {
+    let ground = Ground::new();
+    let into = ground.path("into");
+    let root = Root::of_host().unwrap();
+    let path = into.as_os_str().as_bytes();
+    let target = Target::find(root, path, Kind::Contents, b".").unwrap();
+    fs::remove_dir(&into).unwrap();
+    let how = Unpacking {
+        top: b".".to_vec(),
+        owners: true,
+    };
+    for archive in [file("f"), directory("d"), file("a/b/f")] {
+        let refused = unpack(archive.as_slice(), &target, &how).unwrap_err();
+        assert!(refused.to_string().contains("into"), "{refused}");
+        assert!(!into.exists());
+    }
+}
+
+#[test]
 fn a23_an_archive_of_a_hostile_container_stays_below_its_target() {
     type Case = (&'static str, fn(&Ground) -> Vec<Vec<u8>>);
     let cases: [Case; 9] = [

@@ -37,12 +37,13 @@ pub(crate) fn measure(engines: &[&dyn Engine], rounds: usize) {
         None => println!("skipped: ctr (containerd is not installed)"),
     }
     for runtime in RUNTIMES {
-        if have(runtime) && have("runc") {
-            let bundle = bundle.path();
-            let run = move |round| run_bundle(runtime, bundle, round);
-            runners.push((runtime, Box::new(run)));
-        } else {
-            println!("skipped: {runtime} (it or runc, which writes the bundle, is not installed)");
+        let bundle = bundle.path();
+        match runs_here(runtime, bundle) {
+            Ok(()) => {
+                let run = move |round| done(&mut of_bundle(runtime, bundle, round));
+                runners.push((runtime, Box::new(run)));
+            }
+            Err(reason) => println!("skipped: {runtime} ({reason})"),
         }
     }
     alternate(&runners, rounds);
@@ -83,12 +84,24 @@ fn bundle() -> TempDir {
     bundle
 }
 
-fn run_bundle(runtime: &str, bundle: &Path, round: usize) {
-    let state = bundle.join("state");
+/// Whether a runtime can be compared, or why not: it may not know this host's cgroups.
+fn runs_here(runtime: &str, bundle: &Path) -> Result<(), String> {
+    if !have(runtime) || !have("runc") {
+        return Err("it or runc, which writes the bundle, is not installed".to_owned());
+    }
+    let mut command = of_bundle(runtime, bundle, usize::MAX);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+    }
+}
+
+fn of_bundle(runtime: &str, bundle: &Path, round: usize) -> Command {
     let mut command = Command::new(runtime);
-    command.arg("--root").arg(state).arg("run");
+    command.arg("--root").arg(bundle.join("state")).arg("run");
     command.arg("--bundle").arg(bundle).arg(unique(round));
-    done(&mut command);
+    command
 }
 
 /// A name that no other run of the benchmark takes.

@@ -26,8 +26,17 @@ fn helper(directory: &Path, name: &str, script: &str) {
     let bin = directory.join("bin");
     std::fs::create_dir_all(&bin).unwrap();
     let path: PathBuf = bin.join(format!("docker-credential-{name}"));
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    // By a process of its own: what another test's thread starts just then would have a file of ours open for
+    // writing, and it could not be executed.
+    let written = std::process::Command::new("sh")
+        .args([
+            "-c",
+            r#"printf '#!/bin/sh\n%s\n' "$1" >"$0" && chmod 755 "$0""#,
+        ])
+        .arg(&path)
+        .arg(script)
+        .status();
+    assert!(written.unwrap().success());
 }
 
 #[test]

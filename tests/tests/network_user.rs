@@ -8,17 +8,19 @@ fn address(orlop: &Instance, container: &str, network: &str) -> String {
     orlop.inspect(container, &form)
 }
 
-/// A network with every option; its id.
-fn create_front(orlop: &Instance) -> String {
+/// A network with every option; its id. Not below 10.0.0.0, where instances take theirs from: others run.
+fn create_front(orlop: &Instance, net: u8) -> String {
+    let [subnet, gateway, range] =
+        ["0/24", "7", "128/25"].map(|end| format!("192.168.{net}.{end}"));
     let create = [
         "network",
         "create",
         "--subnet",
-        "10.213.0.0/24",
+        &subnet,
         "--gateway",
-        "10.213.0.7",
+        &gateway,
         "--ip-range",
-        "10.213.0.128/25",
+        &range,
         "--label",
         "tier=web",
         "front",
@@ -34,14 +36,14 @@ fn create_front(orlop: &Instance) -> String {
 #[test]
 fn a_network_is_made_told_and_removed() {
     let orlop = Instance::start();
-    let id = create_front(&orlop);
+    let id = create_front(&orlop, 213);
     assert_eq!(id.len(), 64, "{id}");
     let refused = |option: &str, value: &str| {
         let create = ["network", "create", option, value, "back"];
         orlop.run(&create).exits(1).stderr_has(value);
     };
-    refused("--subnet", "10.213.0.128/25");
-    refused("--subnet", "10.214.0.0/31");
+    refused("--subnet", "192.168.213.128/25");
+    refused("--subnet", "192.168.212.0/31");
     refused("--opt", "encrypted");
     refused("--driver", "macvlan");
     orlop
@@ -52,8 +54,8 @@ fn a_network_is_made_told_and_removed() {
     orlop
         .run(&["network", "inspect", &id[..12]])
         .success()
-        .stdout_has("\"Gateway\": \"10.213.0.7\"")
-        .stdout_has("\"IPRange\": \"10.213.0.128/25\"");
+        .stdout_has("\"Gateway\": \"192.168.213.7\"")
+        .stdout_has("\"IPRange\": \"192.168.213.128/25\"");
     let rm = |name: &str| orlop.run(&["network", "rm", name]);
     rm("front").success().stdout_is("front\n");
     rm("front").exits(1).stderr_has("no such network: front");
@@ -65,18 +67,18 @@ fn a_network_is_made_told_and_removed() {
 #[test]
 fn containers_of_a_network_have_addresses_of_it_and_keep_it_in_use() {
     let orlop = Instance::with_busybox();
-    let id = create_front(&orlop);
-    let with = ["--network", "front", "--ip", "10.213.0.20"];
+    let id = create_front(&orlop, 214);
+    let with = ["--network", "front", "--ip", "192.168.214.20"];
     orlop.serve("web", &with);
     orlop.serve("second", &["--network", &id[..12]]);
-    assert_eq!(address(&orlop, "web", "front"), "10.213.0.20");
-    assert_eq!(address(&orlop, "second", "front"), "10.213.0.128");
+    assert_eq!(address(&orlop, "web", "front"), "192.168.214.20");
+    assert_eq!(address(&orlop, "second", "front"), "192.168.214.128");
     let again = [&["run", "--name", "third"], &with[..], &["busybox", "true"]].concat();
-    orlop.run(&again).exits(125).stderr_has("10.213.0.20");
+    orlop.run(&again).exits(125).stderr_has("192.168.214.20");
     orlop
         .run(&["network", "inspect", "front"])
         .success()
-        .stdout_has("\"IPv4Address\": \"10.213.0.20/24\"")
+        .stdout_has("\"IPv4Address\": \"192.168.214.20/24\"")
         .stdout_has("\"Name\": \"second\"");
     let names = "{{.Names}} {{.Networks}}";
     orlop
@@ -84,7 +86,7 @@ fn containers_of_a_network_have_addresses_of_it_and_keep_it_in_use() {
         .success()
         .stdout_is("second front\nweb front\n");
     eventually("one container reaches another", || {
-        orlop.reaches("second", "10.213.0.20")
+        orlop.reaches("second", "192.168.214.20")
     });
     let rm = || orlop.run(&["network", "rm", "front"]);
     let prune = || orlop.run(&["network", "prune", "-f"]).success();

@@ -36,10 +36,12 @@ impl Groups {
         let layout = Layout::discover()?;
         let held = scope.as_ref().map(|scope| scope.begin(&limits, &layout));
         let held = held.transpose()?;
+        let tracked = match held {
+            Some(_) => tracked(&layout, &group)?,
+            None => Vec::new(),
+        };
         let mut all = layout.create(&group, &limits)?;
-        if held.is_some() {
-            all.extend(tracked(&layout, &group)?);
-        }
+        all.extend(tracked);
         Ok(Self {
             all,
             scope: scope.map(|scope| scope.unit),

@@ -4,8 +4,9 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::record::Record;
 use super::{Container, Containers};
@@ -13,6 +14,8 @@ use crate::network::{DEFAULT, Link};
 
 /// A container may make its file as large as it likes; one that is larger is its own business.
 const HOSTS_BYTES_MAX: u64 = 1024 * 1024;
+/// One changes a file at a time. Not by a lock of the file: a container could hold that.
+static RENEWING: Mutex<()> = Mutex::new(());
 
 impl Containers {
     /// What a container's links add to its `/etc/hosts`. One that does not run has no line.
@@ -77,6 +80,8 @@ fn line(address: Ipv4Addr, link: &Link, target: &Record) -> String {
 
 /// Replaces the line with these names, or adds one. The file stays the same one: it is mounted.
 fn renew(path: &Path, names: &str, line: &str) -> io::Result<()> {
+    // Several that are linked to may start at once.
+    let _turn = RENEWING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut bytes = Vec::new();
     let read = File::open(path)?
         .take(HOSTS_BYTES_MAX + 1)
@@ -88,7 +93,10 @@ fn renew(path: &Path, names: &str, line: &str) -> io::Result<()> {
     if renewed.as_bytes() == bytes {
         return Ok(());
     }
-    std::fs::write(path, renewed)
+    // Not emptied first: there are names in it at every moment, whoever is killed.
+    let file = File::options().write(true).open(path)?;
+    file.write_all_at(renewed.as_bytes(), 0)?;
+    file.set_len(renewed.len() as u64)
 }
 
 fn renewed(text: &str, names: &str, line: &str) -> String {
@@ -109,6 +117,28 @@ fn renewed(text: &str, names: &str, line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_that_are_renewed_at_once_are_all_there() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let path = file.path();
+                let (names, line) = (
+                    format!("\tweb{number} x "),
+                    format!("10.0.0.9\tweb{number} x y\n"),
+                );
+                scope.spawn(move || renew(path, &names, &line).unwrap());
+            }
+        });
+        renew(file.path(), "\tweb3 x ", "1.2.3.4\tweb3 x\n").unwrap();
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        assert_eq!(text.lines().count(), 8, "{text}");
+        assert!(
+            text.contains("1.2.3.4\tweb3 x\n") && !text.contains("web3 x y"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn a_line_is_replaced_where_it_is_or_added() {
